@@ -1,0 +1,1 @@
+//! The text formats in which book lists are imported and exported.

@@ -1,0 +1,494 @@
+//! What clients ask and are answered. In every read, `floor` is a log position the answer must not lie before (0: any),
+//! and in every answer `seq` is the position it reflects.
+
+use bincode::{Decode, Encode};
+use serde::Serialize;
+
+use super::handshake::{Epoch, Role};
+use crate::error::{ErrorBody, ErrorCode};
+use crate::limits::{
+    CART_LINES_MAX, COPIES_MAX, COST_CENTS_MAX, ORDERS_PAGE_MAX, PAGE_MAX, PUT_BOOKS_MAX, REPLICAS_MAX,
+};
+use crate::types::{BookId, Bounded, Name, Title, Topic};
+
+/// A book as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Book {
+    /// Its id.
+    pub id: BookId,
+    /// Its title.
+    pub title: Title,
+    /// Its topic.
+    pub topic: Topic,
+    /// Price of a copy, in cents.
+    pub cost_cents: u64,
+    /// Copies that can be bought.
+    pub stock: u32,
+    /// Position in the log of its last change.
+    pub changed_seq: u64,
+}
+
+/// A book as it is brought in.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct NewBook {
+    /// Its id.
+    pub id: BookId,
+    /// Its title.
+    pub title: Title,
+    /// Its topic.
+    pub topic: Topic,
+    /// Price of a copy, in cents.
+    pub cost_cents: u64,
+    /// Copies that can be bought.
+    pub stock: u32,
+}
+
+/// One line of a cart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Line {
+    /// The book.
+    pub book: BookId,
+    /// Copies wanted, 1 to 1,000,000.
+    pub copies: u32,
+}
+
+/// The lines of a cart, each book once.
+pub type Lines = Bounded<Line, CART_LINES_MAX>;
+
+/// Registers a session. Its id is the log position of the registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct OpenSession {}
+
+/// The answer to [`OpenSession`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct SessionOpened {
+    /// The session's id.
+    pub session: u64,
+}
+
+/// One book by its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Lookup {
+    /// Not older than this.
+    pub floor: u64,
+    /// The book.
+    pub book: BookId,
+}
+
+/// The answer to [`Lookup`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct LookupOk {
+    /// As of.
+    pub seq: u64,
+    /// The book.
+    pub book: Book,
+}
+
+/// Books of a topic in ascending order of id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Search {
+    /// Not older than this.
+    pub floor: u64,
+    /// The topic, exactly.
+    pub topic: Topic,
+    /// Books wanted on this page, 1 to 256.
+    pub limit: u32,
+    /// Only ids above this one: the `next` of the page before.
+    pub after: Option<BookId>,
+}
+
+/// The answer to [`Search`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct SearchOk {
+    /// As of.
+    pub seq: u64,
+    /// Books of the topic in all.
+    pub total: u64,
+    /// This page.
+    pub books: Bounded<Book, { PAGE_MAX as usize }>,
+    /// Cursor of the next page; none on the last.
+    pub next: Option<BookId>,
+}
+
+/// The topics in ascending order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Topics {
+    /// Not older than this.
+    pub floor: u64,
+    /// Topics wanted on this page, 1 to 256.
+    pub limit: u32,
+    /// Only topics above this one.
+    pub after: Option<Topic>,
+}
+
+/// A topic and how many books it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct TopicCount {
+    /// The topic.
+    pub topic: Topic,
+    /// Its books.
+    pub books: u64,
+}
+
+/// The answer to [`Topics`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct TopicsOk {
+    /// As of.
+    pub seq: u64,
+    /// Topics in all.
+    pub total: u64,
+    /// This page.
+    pub topics: Bounded<TopicCount, { PAGE_MAX as usize }>,
+    /// Cursor of the next page; none on the last.
+    pub next: Option<Topic>,
+}
+
+/// Place in the list of all books: by topic, then by id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct BooksCursor {
+    /// Topic of the last book seen.
+    pub topic: Topic,
+    /// Its id.
+    pub id: BookId,
+}
+
+/// All books by topic and id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Books {
+    /// Not older than this.
+    pub floor: u64,
+    /// Books wanted on this page, 1 to 256.
+    pub limit: u32,
+    /// Only books after this one.
+    pub after: Option<BooksCursor>,
+}
+
+/// The answer to [`Books`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct BooksOk {
+    /// As of.
+    pub seq: u64,
+    /// Books in all.
+    pub total: u64,
+    /// This page.
+    pub books: Bounded<Book, { PAGE_MAX as usize }>,
+    /// Cursor of the next page; none on the last.
+    pub next: Option<BooksCursor>,
+}
+
+/// One order by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Order {
+    /// Not older than this.
+    pub floor: u64,
+    /// The order's number.
+    pub number: u64,
+}
+
+/// One line of an order that was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct OrderLine {
+    /// The book.
+    pub book: BookId,
+    /// Copies sold.
+    pub copies: u32,
+    /// Price of a copy when it was sold, in cents.
+    pub cost_cents: u64,
+    /// Copies left right after this order.
+    pub left: u32,
+}
+
+/// An order that was done.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct OrderRecord {
+    /// Its number: its position in the log.
+    pub number: u64,
+    /// When it was ordered, in microseconds since 1970-01-01 UTC, by the ordering server's clock; rises with the number.
+    pub time_us: u64,
+    /// Sum over the lines, in cents.
+    pub total_cents: u64,
+    /// Its lines.
+    pub lines: Bounded<OrderLine, CART_LINES_MAX>,
+}
+
+/// The answer to [`Order`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct OrderOk {
+    /// As of.
+    pub seq: u64,
+    /// The order.
+    pub order: OrderRecord,
+}
+
+/// The latest orders, newest first, of one book or of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Orders {
+    /// Not older than this.
+    pub floor: u64,
+    /// Only orders with this book.
+    pub book: Option<BookId>,
+    /// Orders wanted on this page, 1 to 40.
+    pub limit: u32,
+    /// Only orders with a number below this one.
+    pub before: Option<u64>,
+}
+
+/// The answer to [`Orders`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct OrdersOk {
+    /// As of.
+    pub seq: u64,
+    /// Orders in all (of the book, when one was named).
+    pub total: u64,
+    /// This page.
+    pub orders: Bounded<OrderRecord, { ORDERS_PAGE_MAX as usize }>,
+    /// `before` of the next page; none on the last.
+    pub next: Option<u64>,
+}
+
+/// What a write does.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// Buys all lines or none.
+    Buy {
+        /// What to buy.
+        lines: Lines,
+    },
+    /// Adds copies to a book's stock.
+    Restock {
+        /// The book.
+        book: BookId,
+        /// Copies to add, 1 to 1,000,000.
+        copies: u32,
+    },
+    /// Changes a book's price.
+    Reprice {
+        /// The book.
+        book: BookId,
+        /// The new price of a copy, in cents.
+        cost_cents: u64,
+    },
+    /// Adds a book that is not there yet.
+    Add {
+        /// The book.
+        book: NewBook,
+    },
+    /// Takes a book out of the store. Orders keep naming it.
+    Retire {
+        /// The book.
+        book: BookId,
+    },
+    /// Makes books be as given, whether they were there or not; each id once. Repeating it changes nothing.
+    Put {
+        /// The books.
+        books: Bounded<NewBook, PUT_BOOKS_MAX>,
+    },
+}
+
+fn invalid(subject: &str, limit: u64, actual: u64, detail: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::InvalidArgument).subject(subject).limit(limit, actual).detail(detail)
+}
+
+fn check_copies(book: &BookId, copies: u32) -> Result<(), ErrorBody> {
+    if (1..=COPIES_MAX).contains(&copies) {
+        return Ok(());
+    }
+    let detail = format!("{copies} copies of {book}: a line takes 1 to {COPIES_MAX}");
+    Err(invalid(book, COPIES_MAX.into(), copies.into(), &detail))
+}
+
+fn check_cost(book: &BookId, cents: u64) -> Result<(), ErrorBody> {
+    if cents <= COST_CENTS_MAX {
+        return Ok(());
+    }
+    let detail = format!("{book} would cost {cents} cents: the most is {COST_CENTS_MAX}");
+    Err(invalid(book, COST_CENTS_MAX, cents, &detail))
+}
+
+fn check_new_book(book: &NewBook) -> Result<(), ErrorBody> {
+    crate::types::title(&book.title).map_err(|e| invalid(&book.id, 0, 0, &e.to_string()))?;
+    crate::types::topic(&book.topic).map_err(|e| invalid(&book.id, 0, 0, &e.to_string()))?;
+    check_cost(&book.id, book.cost_cents)
+}
+
+/// Refuses an empty list and one that names a book twice.
+fn check_distinct(mut ids: Vec<&BookId>, what: &str) -> Result<(), ErrorBody> {
+    if ids.is_empty() {
+        return Err(invalid(what, 1, 0, &format!("{what} must have at least one line")));
+    }
+    ids.sort_unstable();
+    match ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(invalid(pair[0], 1, 2, &format!("{what} names {} twice", pair[0]))),
+        None => Ok(()),
+    }
+}
+
+impl Command {
+    /// Checks everything that can be checked without the store's state.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, naming the book and the limit.
+    pub fn check(&self) -> Result<(), ErrorBody> {
+        match self {
+            Command::Buy { lines } => {
+                if let [line] = &lines[..] {
+                    return check_copies(&line.book, line.copies);
+                }
+                check_distinct(lines.iter().map(|line| &line.book).collect(), "a cart")?;
+                lines.iter().try_for_each(|line| check_copies(&line.book, line.copies))
+            }
+            Command::Restock { book, copies } => check_copies(book, *copies),
+            Command::Reprice { book, cost_cents } => check_cost(book, *cost_cents),
+            Command::Add { book } => check_new_book(book),
+            Command::Retire { .. } => Ok(()),
+            Command::Put { books } => {
+                check_distinct(books.iter().map(|book| &book.id).collect(), "a put")?;
+                books.iter().try_for_each(check_new_book)
+            }
+        }
+    }
+}
+
+/// A write. (session, counter) is its identity: however often it is sent, it takes effect once.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Write {
+    /// The session, as given by [`SessionOpened`].
+    pub session: u64,
+    /// Number of this write in the session, from 1.
+    pub counter: u64,
+    /// Lowest counter whose answer the client still wants; results below are forgotten.
+    pub first_incomplete: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What a write did.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum Outcome {
+    /// The order as done.
+    Bought {
+        /// The order.
+        order: OrderRecord,
+    },
+    /// The stock after the restock.
+    Restocked {
+        /// The book as it is now.
+        book: Book,
+    },
+    /// The price was changed.
+    Repriced {
+        /// The book as it is now.
+        book: Book,
+        /// The price before, in cents.
+        old_cost_cents: u64,
+    },
+    /// The book is in the store.
+    Added {
+        /// The book as it is now.
+        book: Book,
+    },
+    /// The book is no longer in the store.
+    Retired {
+        /// The book as it was.
+        book: Book,
+    },
+    /// The books are as given.
+    Put {
+        /// Books that are new.
+        added: u32,
+        /// Books that were changed.
+        changed: u32,
+        /// Books that were so already.
+        unchanged: u32,
+    },
+}
+
+/// The answer to [`Write`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct WriteOk {
+    /// Position of the write in the log.
+    pub seq: u64,
+    /// What it did.
+    pub outcome: Outcome,
+}
+
+/// How the answering server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Status {}
+
+/// One link to another server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct LinkStatus {
+    /// Number of the other node.
+    pub node: u16,
+    /// Whether the link is up.
+    pub up: bool,
+    /// Requests passed to it and not answered.
+    pub in_flight: u32,
+}
+
+/// The answer to [`Status`]. Counters are since the process started.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct StatusOk {
+    /// Its number.
+    pub node: u16,
+    /// Its name.
+    pub name: Name,
+    /// What it is.
+    pub role: Role,
+    /// Milliseconds since its start.
+    pub uptime_ms: u64,
+    /// Client connections.
+    pub clients: u32,
+    /// Requests in work.
+    pub jobs: u32,
+    /// Requests answered.
+    pub answered: u64,
+    /// Links to other servers.
+    pub links: Bounded<LinkStatus, 255>,
+    /// For log replicas.
+    pub replica: Option<ReplicaStatus>,
+}
+
+/// How a log replica is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct ReplicaStatus {
+    /// Whether it counts in majorities.
+    pub voter: bool,
+    /// Voters in the configuration.
+    pub voters: u32,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Node number of the token's holder as far as it knows; 0: unknown.
+    pub holder: u16,
+    /// Passings of the token as far as it knows.
+    pub hop: u64,
+    /// End of its log.
+    pub last_seq: u64,
+    /// Durable up to.
+    pub durable: u64,
+    /// Committed up to, as far as it knows.
+    pub committed: u64,
+    /// Applied up to.
+    pub applied: u64,
+    /// Hash of the whole state at `applied`; equal at equal `applied` on every replica.
+    pub state_hash: u64,
+    /// Books in the store.
+    pub books: u64,
+    /// Orders in the ledger.
+    pub orders: u64,
+    /// Sessions kept.
+    pub sessions: u64,
+    /// Durable positions of the voters, as last heard.
+    pub peers: Bounded<PeerDurable, REPLICAS_MAX>,
+}
+
+/// How far another replica is, as last heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct PeerDurable {
+    /// Number of the other node.
+    pub node: u16,
+    /// Durable up to.
+    pub durable: u64,
+}
