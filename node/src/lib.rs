@@ -1,1 +1,4 @@
-//! pygmy-node
+//! The servers of Pygmy.
+
+pub mod machine;
+pub mod settings;
