@@ -263,11 +263,8 @@ impl BookId {
         if text.is_empty() {
             return Err(ValueError::Empty(WHAT));
         }
-        let inline = InlineStr::new(text).ok_or(ValueError::TooLong {
-            what: WHAT,
-            len: text.len(),
-            max: BOOK_ID_LEN_MAX,
-        })?;
+        let inline =
+            InlineStr::new(text).ok_or(ValueError::TooLong { what: WHAT, len: text.len(), max: BOOK_ID_LEN_MAX })?;
         match text.char_indices().find(|(_, c)| !is_id_char(*c)) {
             Some((at, found)) => Err(ValueError::BadCharacter { what: WHAT, found, at }),
             None => Ok(Self(inline)),
