@@ -66,6 +66,8 @@ pub struct Data {
 pub struct TokenMember {
     /// Node number.
     pub node: u16,
+    /// Boot nonce of the process whose wants these are: numbers of another boot do not compare.
+    pub boot_nonce: u64,
     /// Latest want known to the token.
     pub want: u64,
     /// Latest want served.
