@@ -1,1 +1,32 @@
-//! pygmy-ring
+//! The replication protocol of Pygmy, without I/O.
+//!
+//! A [`Replica`] takes (now, input) and leaves outputs; it reads no clock, no socket, no file and draws no random number,
+//! so the driver and the simulator run the very same code. It replicates opaque commands over any [`StateMachine`]
+//! and knows nothing of book stores. `README.md` beside this crate explains the protocol and its words.
+//!
+//! * [`replica`]: ordering under the token, replication, commit, application.
+//! * [`sessions`]: exactly-once execution, part of the replicated state.
+//! * [`log`]: the part of the log that is kept in memory.
+
+pub mod config;
+pub mod log;
+pub mod replica;
+pub mod sessions;
+mod timer;
+
+pub use config::{Config, ConfigError, Limits, Member, Mistake};
+pub use replica::{Completion, Input, NotTaken, Now, Output, PeerMessage, Proposal, Replica, Status, Target};
+pub use sessions::{SessionError, Sessions};
+
+use bytes::BytesMut;
+
+/// What is replicated: a deterministic machine that is fed commands in one order on every replica.
+///
+/// `apply` must depend on nothing but its arguments and the state: no clock, no randomness, no iteration order of a
+/// hash table, no property of the node.
+pub trait StateMachine {
+    /// Applies `command`, ordered at `seq` with the batch's time, and appends the answer for its client to `answer`.
+    fn apply(&mut self, seq: u64, time_us: u64, command: &[u8], answer: &mut BytesMut);
+    /// A hash of the whole state, equal on replicas that have applied the same entries.
+    fn state_hash(&self) -> u64;
+}

@@ -1,0 +1,286 @@
+//! Acknowledgements, the commit and the application (RING §2, 4 to 6).
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use pygmy_proto::batch::{Batch, Entry, EntryKind};
+use pygmy_proto::message::{Ack, Commit, Epoch};
+
+use super::{
+    CHECK_EVERY, CHECKS_KEPT, COMMIT_NOTICE_NS, Completion, Now, Output, PeerMessage, Replica, Target, Timer,
+    WriteResult,
+};
+use crate::StateMachine;
+use crate::config::Mistake;
+use crate::sessions::{Admission, RequestId, SessionError};
+
+impl<S: StateMachine> Replica<S> {
+    pub(super) fn on_durable(&mut self, now: Now, epoch: Epoch, seq: u64, hash: u128) {
+        if epoch != self.epoch || seq <= self.durable {
+            return;
+        }
+        if seq > self.log.last_seq() || self.log.hash_at(seq).is_some_and(|own| own != hash) {
+            self.fatal(format!("the log writer reports seq {seq} durable, which is not what it was given"));
+            return;
+        }
+        self.durable = seq;
+        for batch in self.own.iter_mut().filter(|batch| batch.last_seq <= seq && batch.durable_ns.is_none()) {
+            batch.durable_ns = Some(now.mono_ns);
+        }
+        self.acknowledge();
+        self.count_votes(now);
+    }
+
+    /// One acknowledgement per sync, to the origins of what is not committed and to the token's holder.
+    fn acknowledge(&mut self) {
+        let mut to: BTreeSet<u16> = self.origins.iter().map(|(_, origin)| *origin).collect();
+        to.insert(self.holder.1);
+        to.remove(&self.config.me);
+        for node in to {
+            if self.peers.get(&node).is_some_and(|peer| peer.up) {
+                self.send_ack(node);
+            }
+        }
+    }
+
+    pub(super) fn send_ack(&mut self, node: u16) {
+        let Some(hash) = self.log.hash_at(self.durable) else { return };
+        let (checked_seq, checked_hash) = self.checks.back().copied().unwrap_or_default();
+        let ack = Ack {
+            epoch: self.epoch,
+            durable: self.durable,
+            hash,
+            committed: self.committed,
+            checked_seq,
+            checked_hash,
+        };
+        self.send(Target::Node(node), PeerMessage::Ack(ack));
+    }
+
+    pub(super) fn on_ack(&mut self, now: Now, node: u16, ack: Ack) {
+        self.compare_state(node, ack.checked_seq, ack.checked_hash);
+        self.note_peer_end(node, ack.durable);
+        self.note_end(now, ack.durable);
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.unverified = Some((ack.durable, ack.hash));
+        }
+        self.verify_acks(now);
+        self.learn_commit(now, ack.committed);
+    }
+
+    /// Counts what was acknowledged as far as it can be compared with this replica's own log.
+    pub(super) fn verify_acks(&mut self, now: Now) {
+        for (node, peer) in &mut self.peers {
+            let Some((seq, hash)) = peer.unverified else { continue };
+            if seq > self.log.last_seq() {
+                continue;
+            }
+            peer.unverified = None;
+            // What is committed needs no comparison, and may no longer be held here.
+            let same = seq <= self.committed || self.log.hash_at(seq) == Some(hash);
+            if same {
+                peer.durable = peer.durable.max(seq);
+            } else {
+                log::error!("node {node} acknowledges another entry at seq {seq} than this log holds: not counted");
+            }
+        }
+        self.count_votes(now);
+    }
+
+    /// Commits up to the majority-th highest durable position of the configured voters, within this log.
+    fn count_votes(&mut self, now: Now) {
+        let mut durable: Vec<u64> = self.config.members.iter().map(|member| self.durable_of(member.log_uuid)).collect();
+        durable.sort_unstable_by(|a, b| b.cmp(a));
+        let mut reached = durable[self.config.majority() - 1];
+        if self.config.makes(Mistake::ApplyUncommitted) {
+            reached = self.durable;
+        }
+        self.commit_to(now, reached.min(self.log.last_seq()));
+    }
+
+    fn durable_of(&self, log_uuid: [u8; 16]) -> u64 {
+        if log_uuid == self.config.log_uuid {
+            return self.durable;
+        }
+        self.peers.values().filter(|peer| peer.log_uuid == log_uuid).map(|peer| peer.durable).max().unwrap_or(0)
+    }
+
+    /// Takes another replica's word for what is committed, as far as this log goes.
+    pub(super) fn learn_commit(&mut self, now: Now, committed: u64) {
+        self.note_end(now, committed);
+        self.known_committed = self.known_committed.max(committed);
+        self.commit_known(now);
+    }
+
+    /// What is known to be committed commits here as soon as this log reaches it.
+    pub(super) fn commit_known(&mut self, now: Now) {
+        self.commit_to(now, self.known_committed.min(self.log.last_seq()));
+    }
+
+    fn commit_to(&mut self, now: Now, seq: u64) {
+        if seq <= self.committed {
+            return;
+        }
+        self.committed = seq;
+        while self.origins.front().is_some_and(|(last, _)| *last <= seq) {
+            self.origins.pop_front();
+        }
+        for batch in self.own.iter_mut().filter(|batch| batch.last_seq <= seq) {
+            batch.committed_ns.get_or_insert(now.mono_ns);
+        }
+    }
+
+    /// Applies what is committed, a bounded amount per turn.
+    pub(super) fn apply_committed(&mut self, now: Now) {
+        let upto = self.committed.min(self.applied + self.config.limits.applied_per_turn_max);
+        while self.applied < upto {
+            let Some(batch) = self.log.batch_at(self.applied + 1).cloned() else { break };
+            self.apply_batch(now, &batch, upto);
+        }
+        if self.applied < self.committed {
+            self.timers.set(Timer::Apply, now.mono_ns);
+        }
+        let keep_after = self.applied.min(self.durable);
+        self.log.trim(keep_after, self.config.limits.retained_bytes_max);
+    }
+
+    fn apply_batch(&mut self, now: Now, batch: &Batch, upto: u64) {
+        let skip = self.applied + 1 - batch.header().first_seq;
+        for entry in batch.entries().skip(skip as usize) {
+            if entry.seq > upto {
+                return;
+            }
+            let result = self.apply_entry(batch.header().time_us, entry);
+            self.applied = entry.seq;
+            if entry.seq.is_multiple_of(CHECK_EVERY) {
+                self.keep_check();
+            }
+            self.complete(now, entry, result);
+        }
+    }
+
+    /// Executes one entry, at most once per (session, counter).
+    fn apply_entry(&mut self, time_us: u64, entry: Entry<'_>) -> WriteResult {
+        match entry.kind {
+            EntryKind::Register => {
+                self.sessions.register(entry.seq);
+                Ok(Bytes::new())
+            }
+            EntryKind::Command => {
+                let Some((id, payload)) = RequestId::split(entry.body) else {
+                    return Err(SessionError::NoIdentity);
+                };
+                match self.sessions.admit(entry.seq, id, payload) {
+                    Admission::Refused(error) => Err(error),
+                    Admission::Answered(answer) if !self.config.makes(Mistake::NoDeduplication) => {
+                        self.counters.duplicates_answered += 1;
+                        Ok(answer)
+                    }
+                    Admission::Execute | Admission::Answered(_) => {
+                        let answer = self.execute(entry.seq, time_us, payload);
+                        self.sessions.record(entry.seq, id, payload, answer.clone());
+                        Ok(answer)
+                    }
+                }
+            }
+        }
+    }
+
+    fn execute(&mut self, seq: u64, time_us: u64, payload: &[u8]) -> Bytes {
+        let mut answer = std::mem::take(&mut self.answer);
+        self.machine.apply(seq, time_us, payload, &mut answer);
+        // A copy of its own size: the buffer would keep its whole block alive for as long as the session does.
+        let bytes = Bytes::copy_from_slice(&answer);
+        answer.clear();
+        self.answer = answer;
+        bytes
+    }
+
+    /// Answers the write at `entry` if it was proposed here.
+    fn complete(&mut self, now: Now, entry: Entry<'_>, result: WriteResult) {
+        if self.tickets.front().is_some_and(|ticket| ticket.seq == entry.seq)
+            && let Some(ticket) = self.tickets.pop_front()
+        {
+            let batch = self.own.front();
+            let since = |from: Option<u64>, to: Option<u64>| match (from, to) {
+                (Some(from), Some(to)) => to.saturating_sub(from),
+                _ => 0,
+            };
+            let numbered = batch.map(|b| b.numbered_ns);
+            let committed = batch.and_then(|b| b.committed_ns);
+            self.outputs.push(Output::Done(Completion {
+                ticket: ticket.ticket,
+                seq: entry.seq,
+                kind: entry.kind,
+                result,
+                token_ns: ticket.waited_ns,
+                replicate_ns: since(numbered, committed),
+                sync_ns: since(numbered, batch.and_then(|b| b.durable_ns)),
+                apply_ns: since(committed, Some(now.mono_ns)),
+            }));
+        }
+        if self.own.front().is_some_and(|batch| batch.last_seq <= entry.seq)
+            && let Some(batch) = self.own.pop_front()
+        {
+            self.own_bytes -= batch.bytes;
+        }
+    }
+
+    fn keep_check(&mut self) {
+        if self.checks.len() == CHECKS_KEPT {
+            self.checks.pop_front();
+        }
+        self.checks.push_back((self.applied, self.state_hash()));
+    }
+
+    /// Replicas that have applied the same entries must be in the same state; one that is not must not go on.
+    fn compare_state(&mut self, node: u16, seq: u64, hash: u64) {
+        if let Ok(index) = self.checks.binary_search_by_key(&seq, |(at, _)| *at)
+            && self.checks[index].1 != hash
+        {
+            let own = self.checks[index].1;
+            self.fatal(format!("at seq {seq} the state here hashes to {own:016x} and at node {node} to {hash:016x}"));
+        }
+    }
+
+    /// Sets the timer for telling peers of commits that this origin counted and no other frame has carried.
+    pub(super) fn plan_notices(&mut self, now: Now) {
+        let untold = self.peers.values().any(|peer| peer.up && peer.told < self.committed);
+        if untold && self.ordered_latest() {
+            if self.leaving {
+                self.send_commit_notices();
+            } else {
+                self.timers.start(Timer::CommitNotice, now.mono_ns + COMMIT_NOTICE_NS);
+            }
+        } else {
+            self.timers.stop(Timer::CommitNotice);
+        }
+    }
+
+    /// Whether the latest committed entry was ordered here: its origin tells the others.
+    fn ordered_latest(&self) -> bool {
+        self.log.batch_at(self.committed).is_some_and(|batch| batch.header().origin == self.config.me)
+    }
+
+    pub(super) fn send_commit_notices(&mut self) {
+        let untold: Vec<u16> =
+            self.peers.iter().filter(|(_, p)| p.up && p.told < self.committed).map(|(node, _)| *node).collect();
+        let commit = Commit { epoch: self.epoch, committed: self.committed };
+        for node in untold {
+            self.send(Target::Node(node), PeerMessage::Commit(commit));
+        }
+    }
+}
+
+impl<S> std::fmt::Debug for Replica<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica")
+            .field("me", &self.config.me)
+            .field("last_seq", &self.log.last_seq())
+            .field("durable", &self.durable)
+            .field("committed", &self.committed)
+            .field("applied", &self.applied)
+            .field("token", &self.token.as_ref().map(|token| token.hop))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,340 @@
+//! The token: wanting it, ordering under it, passing it on (RING §2, 1, 2, 7 and 8).
+
+use pygmy_proto::batch::BatchBuilder;
+use pygmy_proto::message::{Data, ReplicaHello, Token, TokenDurable, TokenMember, Want};
+use pygmy_proto::types::{Blob, Bounded};
+
+use super::{
+    NotTaken, Now, Output, OwnBatch, Passed, PeerMessage, Pending, Proposal, ROTATE_NS, Replica, Target, Ticket, Timer,
+    UNSERVED_NS,
+};
+use crate::StateMachine;
+use crate::config::Mistake;
+
+impl<S: StateMachine> Replica<S> {
+    /// The first catalog of the configuration begins with the token, once: as a voter, at the start of the log.
+    pub(super) fn birth_of_the_token(&mut self) {
+        let first = self.config.members.iter().find(|m| m.holds_token).map(|m| m.node);
+        self.holder = (0, first.unwrap_or_default());
+        if first != Some(self.config.me) || !self.config.is_voter() {
+            return;
+        }
+        let members = self.config.members.iter().filter(|m| m.holds_token);
+        let members = members.map(|m| TokenMember { node: m.node, boot_nonce: 0, want: 0, served: 0 }).collect();
+        let durable = self.config.members.iter().map(|m| TokenDurable { log_uuid: m.log_uuid, durable: 0 }).collect();
+        self.token = Some(Token {
+            epoch: self.epoch,
+            config_id: self.config.config_id,
+            hop: 0,
+            next_seq: 1,
+            hash_before: 0,
+            committed: 0,
+            members: Bounded::truncated(members),
+            durable: Bounded::truncated(durable),
+        });
+    }
+
+    pub(super) fn on_propose(&mut self, now: Now, proposal: Proposal) {
+        let refusal = if !self.config.members.iter().any(|m| m.node == self.config.me && m.holds_token) {
+            Some(NotTaken::NotACatalog)
+        } else if self.leaving {
+            Some(NotTaken::Leaving)
+        } else if self.pending.len() >= self.config.limits.pending_max
+            || self.pending_bytes + proposal.body.len() > self.config.limits.pending_bytes_max
+        {
+            Some(NotTaken::QueueFull)
+        } else {
+            None
+        };
+        match refusal {
+            Some(why) => self.refuse(proposal.ticket, why),
+            None => {
+                self.pending_bytes += proposal.body.len();
+                self.pending.push_back(Pending { proposal, since_ns: now.mono_ns });
+            }
+        }
+    }
+
+    fn refuse(&mut self, ticket: u64, why: NotTaken) {
+        self.counters.handed_back += 1;
+        self.outputs.push(Output::Refused { ticket, why });
+    }
+
+    /// Hands back every write that has no number yet. The want stays: the token will pass by and go on.
+    pub(super) fn hand_back_all(&mut self, why: NotTaken) {
+        while let Some(pending) = self.pending.pop_front() {
+            self.refuse(pending.proposal.ticket, why);
+        }
+        self.pending_bytes = 0;
+    }
+
+    /// Orders what may be ordered, then asks for the token or passes it.
+    pub(super) fn drive_token(&mut self, now: Now) {
+        if self.token.is_none() {
+            self.ask_for_token(now);
+            return;
+        }
+        self.wanting = false;
+        self.timers.stop(Timer::Unserved);
+        while self.order_batch(now) {
+            // While others want it, a tenure is one batch.
+            if self.next_wanting().is_some() || self.config.rotate {
+                break;
+            }
+        }
+        self.serve_own_want();
+        self.pass_token(now);
+    }
+
+    fn ask_for_token(&mut self, now: Now) {
+        if self.pending.is_empty() {
+            self.timers.stop(Timer::Unserved);
+            return;
+        }
+        self.timers.start(Timer::Unserved, now.mono_ns + UNSERVED_NS);
+        let unsynced = self.own.iter().filter(|batch| batch.last_seq > self.durable).count();
+        if !self.wanting && unsynced < self.config.limits.unsynced_batches_max {
+            self.wanting = true;
+            self.want += 1;
+            let want = Want { epoch: self.epoch, boot_nonce: self.config.boot_nonce, number: self.want };
+            self.send(Target::All, PeerMessage::Want(want));
+        }
+        if !self.is_up(self.holder.1) && self.holder.1 != self.config.me {
+            // Another catalog may be nearer to the token. The want stands, should only this link be slow.
+            self.hand_back_all(NotTaken::Unserved);
+        }
+    }
+
+    pub(super) fn on_want(&mut self, node: u16, want: Want) {
+        if let Some(peer) = self.peers.get_mut(&node)
+            && peer.boot_nonce == want.boot_nonce
+        {
+            peer.want = peer.want.max(want.number);
+        }
+    }
+
+    /// Whether a batch may be numbered now.
+    fn may_order(&self) -> bool {
+        let Some(token) = &self.token else { return false };
+        !self.pending.is_empty()
+            && token.next_seq == self.log.last_seq() + 1
+            && token.hash_before == self.log.last_hash()
+            && self.own.len() < self.config.limits.uncommitted_batches_max
+            && self.own_bytes < self.config.limits.uncommitted_bytes_max
+    }
+
+    /// Numbers one batch of what is pending, logs it and sends it to all; whether there was one.
+    fn order_batch(&mut self, now: Now) -> bool {
+        if !self.may_order() {
+            return false;
+        }
+        let time_us = now.wall_us.max(self.log.last_time_us() + 1);
+        let mut builder =
+            BatchBuilder::new(self.epoch, self.config.me, self.log.last_seq() + 1, time_us, self.log.last_hash());
+        while let Some(pending) = self.pending.front() {
+            if !builder.has_room(pending.proposal.body.len()) {
+                break;
+            }
+            let Some(pending) = self.pending.pop_front() else { break };
+            self.pending_bytes -= pending.proposal.body.len();
+            // The last moment at which it can be dropped: a numbered write takes effect.
+            if pending.proposal.deadline_ns <= now.mono_ns {
+                self.refuse(pending.proposal.ticket, NotTaken::Deadline);
+                continue;
+            }
+            let Proposal { ticket, kind, body, .. } = pending.proposal;
+            let seq = builder.push(kind, &body);
+            let waited_ns = now.mono_ns.saturating_sub(pending.since_ns);
+            self.tickets.push_back(Ticket { seq, ticket, waited_ns });
+        }
+        let Some(batch) = builder.finish() else { return false };
+        self.counters.batches_ordered += 1;
+        self.own_bytes += batch.bytes().len();
+        self.own.push_back(OwnBatch {
+            last_seq: batch.last_seq(),
+            bytes: batch.bytes().len(),
+            numbered_ns: now.mono_ns,
+            durable_ns: None,
+            committed_ns: None,
+        });
+        if let Some(token) = &mut self.token {
+            token.next_seq = batch.last_seq() + 1;
+            token.hash_before = batch.header().hash_last;
+        }
+        let hop = self.token.as_ref().map_or(0, |token| token.hop);
+        if let Some(blob) = Blob::new(batch.bytes().clone()) {
+            let data = Data { epoch: self.epoch, hop, committed: self.committed, batch: blob };
+            self.send(Target::All, PeerMessage::Data(data));
+        }
+        self.append(now, batch);
+        true
+    }
+
+    /// Notes in the token that this member was served, and that it wants more if it does.
+    fn serve_own_want(&mut self) {
+        let more = !self.pending.is_empty() && self.next_wanting().is_some();
+        if more {
+            self.want += 1;
+            self.wanting = true;
+        }
+        let (me, boot_nonce, want) = (self.config.me, self.config.boot_nonce, self.want);
+        self.edit_member(me, |member| {
+            *member = TokenMember { node: me, boot_nonce, want, served: if more { want - 1 } else { want } };
+        });
+    }
+
+    fn edit_member(&mut self, node: u16, edit: impl FnOnce(&mut TokenMember)) {
+        let Some(token) = &mut self.token else { return };
+        let mut members = std::mem::take(&mut token.members).into_vec();
+        if let Some(member) = members.iter_mut().find(|member| member.node == node) {
+            edit(member);
+        }
+        token.members = Bounded::truncated(members);
+    }
+
+    /// The catalogs after this one in ring order, each once, this one left out.
+    fn ring_order(&self) -> impl Iterator<Item = u16> {
+        let catalogs: Vec<u16> = self.config.members.iter().filter(|m| m.holds_token).map(|m| m.node).collect();
+        let at = catalogs.iter().position(|node| *node == self.config.me).unwrap_or(0);
+        let (before, after) = catalogs.split_at(at);
+        let order: Vec<u16> = after.iter().skip(1).chain(before).copied().collect();
+        order.into_iter()
+    }
+
+    fn is_up(&self, node: u16) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.up)
+    }
+
+    /// The next catalog in ring order with a link and an unserved want.
+    fn next_wanting(&self) -> Option<u16> {
+        let token = self.token.as_ref()?;
+        self.ring_order().find(|node| {
+            let Some(peer) = self.peers.get(node).filter(|peer| peer.up) else { return false };
+            let Some(member) = token.members.iter().find(|member| member.node == *node) else { return false };
+            if member.boot_nonce == peer.boot_nonce {
+                member.want.max(peer.want) > member.served
+            } else {
+                peer.want > 0
+            }
+        })
+    }
+
+    /// Whether there is a catalog that the token could be given to.
+    pub(super) fn has_heir(&self) -> bool {
+        self.ring_order().any(|node| self.is_up(node))
+    }
+
+    fn pass_token(&mut self, now: Now) {
+        let to = if self.leaving && self.pending.is_empty() && self.tickets.is_empty() {
+            self.ring_order().find(|node| self.is_up(*node))
+        } else if self.config.rotate {
+            self.rotation_target(now)
+        } else {
+            self.next_wanting()
+        };
+        if let Some(to) = to {
+            self.hand_token_to(to);
+            if !self.pending.is_empty() {
+                self.timers.start(Timer::Unserved, now.mono_ns + UNSERVED_NS);
+            }
+        }
+    }
+
+    /// With a rotating token: the next catalog, at once when there is work here or wanted there, else paced.
+    fn rotation_target(&mut self, now: Now) -> Option<u16> {
+        if let Some(wanting) = self.next_wanting() {
+            return Some(wanting);
+        }
+        if self.timers.is_set(Timer::Rotate) {
+            return None;
+        }
+        if std::mem::take(&mut self.rotation_rested) {
+            return self.ring_order().find(|node| self.is_up(*node));
+        }
+        self.rotation_rested = true;
+        self.timers.set(Timer::Rotate, now.mono_ns + ROTATE_NS);
+        None
+    }
+
+    fn hand_token_to(&mut self, to: u16) {
+        let Some(mut token) = self.token.take() else { return };
+        self.rotation_rested = false;
+        self.timers.stop(Timer::Rotate);
+        token.hop += 1;
+        token.committed = self.committed;
+        token.durable = Bounded::truncated(self.durable_table());
+        self.holder = (token.hop, to);
+        let boot_nonce = self.peers.get(&to).map_or(0, |peer| peer.boot_nonce);
+        if !self.config.makes(Mistake::ForgetPassedToken) {
+            self.passed = Some(Passed { to, boot_nonce, token: token.clone() });
+        }
+        self.send(Target::Node(to), PeerMessage::Token(token));
+    }
+
+    fn durable_table(&self) -> Vec<TokenDurable> {
+        let own = (self.config.log_uuid, self.durable);
+        let peers = self.peers.values().map(|peer| (peer.log_uuid, peer.durable));
+        let known: Vec<_> = peers.chain([own]).collect();
+        let durable = |uuid| known.iter().filter(|(u, _)| *u == uuid).map(|(_, d)| *d).max().unwrap_or(0);
+        let members = self.config.members.iter();
+        members.map(|m| TokenDurable { log_uuid: m.log_uuid, durable: durable(m.log_uuid) }).collect()
+    }
+
+    pub(super) fn on_token(&mut self, now: Now, node: u16, mut token: Token) {
+        // Hops deduplicate: a token that was re-sent after all had arrived is the same one.
+        let old = token.hop <= self.token_hop_received || token.hop < self.holder.0;
+        if (old && !self.config.makes(Mistake::TakeOldToken)) || token.config_id != self.config.config_id {
+            self.counters.tokens_refused += 1;
+            log::debug!("token with hop {} from node {node} refused: {} was seen", token.hop, self.holder.0);
+            return;
+        }
+        self.counters.tokens_received += 1;
+        self.token_hop_received = token.hop;
+        self.note_hop(token.hop, self.config.me);
+        self.passed = None;
+        let mut members = std::mem::take(&mut token.members).into_vec();
+        for member in &mut members {
+            self.merge_want(member);
+        }
+        token.members = Bounded::truncated(members);
+        self.note_end(now, token.next_seq - 1);
+        let committed = token.committed;
+        self.token = Some(token);
+        self.learn_commit(now, committed);
+    }
+
+    /// Brings a member's part of the token up to what was heard on the link with it, and the other way round.
+    fn merge_want(&mut self, member: &mut TokenMember) {
+        let Some(peer) = self.peers.get_mut(&member.node).filter(|peer| peer.boot_nonce != 0) else { return };
+        if member.boot_nonce == peer.boot_nonce {
+            member.want = member.want.max(peer.want);
+            peer.want = member.want;
+        } else if peer.up {
+            *member = TokenMember { node: member.node, boot_nonce: peer.boot_nonce, want: peer.want, served: 0 };
+        }
+    }
+
+    /// Learns that `node` claims `hop`. A hop at or above the one passed on proves that it arrived.
+    pub(super) fn note_hop(&mut self, hop: u64, node: u16) {
+        if hop >= self.holder.0 {
+            self.holder = (hop, node);
+        }
+        if self.passed.as_ref().is_some_and(|passed| hop >= passed.token.hop) && node != self.config.me {
+            self.passed = None;
+        }
+    }
+
+    /// On a reconnect to the same process: sends the token again unless it was received.
+    pub(super) fn resend_token(&mut self, node: u16, hello: &ReplicaHello) {
+        let Some(passed) = self.passed.as_ref().filter(|passed| passed.to == node) else { return };
+        if passed.boot_nonce != hello.boot_nonce {
+            log::error!("the token was passed to a process of node {node} that is gone: it is lost");
+        } else if hello.token_hop >= passed.token.hop {
+            self.passed = None;
+        } else {
+            let token = passed.token.clone();
+            self.counters.tokens_resent += 1;
+            self.send(Target::Node(node), PeerMessage::Token(token));
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Exactly-once execution (RIFL, SOSP '15): a table of sessions and their results, part of the replicated state.
+//!
+//! Everything here is decided when an entry is *applied*, from replicated data alone, so every replica keeps and
+//! forgets the same results at the same position of the log.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use pygmy_proto::limits;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// Bytes of a command's body that hold its identity: session, counter and first incomplete counter.
+pub const REQUEST_ID_LEN: usize = 24;
+
+/// Identity of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestId {
+    /// The session: position of its registration in the log.
+    pub session: u64,
+    /// Number of the write in its session, from 1.
+    pub counter: u64,
+    /// Lowest counter whose answer the client still wants.
+    pub first_incomplete: u64,
+}
+
+impl RequestId {
+    /// Splits a command's body into its identity and the payload; `None` when it is too short.
+    pub fn split(body: &[u8]) -> Option<(Self, &[u8])> {
+        let (head, payload) = body.split_first_chunk::<REQUEST_ID_LEN>()?;
+        let word = |index: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&head[index * 8..index * 8 + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        Some((Self { session: word(0), counter: word(1), first_incomplete: word(2) }, payload))
+    }
+}
+
+/// Why a write was not executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// The session is not known (any more), or the counter lies below the first incomplete one declared.
+    #[error("the session has expired")]
+    Expired,
+    /// The same counter was used with another payload.
+    #[error("the counter was used for another write")]
+    IdReused,
+    /// The counter is too far above the first incomplete one.
+    #[error("the counter is {ahead} above the first incomplete one, the window is {}", limits::SESSION_WINDOW)]
+    WindowFull {
+        /// How far above.
+        ahead: u64,
+    },
+    /// The session holds too many bytes of results that its client has not let go.
+    #[error("the session holds {held} bytes of results, the limit is {}", limits::SESSION_RESULT_BYTES_MAX)]
+    ResultsFull {
+        /// How many.
+        held: usize,
+    },
+    /// The body is too short for an identity, or the counter is 0.
+    #[error("the command names no session and counter")]
+    NoIdentity,
+}
+
+/// What is to be done with a write that is being applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// Execute it, then [`Sessions::record`] its answer.
+    Execute,
+    /// It was executed before: this is its answer.
+    Answered(Bytes),
+    /// It has no effect.
+    Refused(SessionError),
+}
+
+/// Bounds of the table; part of the replicated behaviour, so equal on all replicas of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Sessions kept.
+    pub count_max: usize,
+    /// Entries of the log after which an unused session goes.
+    pub distance_max: u64,
+    /// Bytes of results of one session.
+    pub session_bytes_max: usize,
+    /// Bytes of results of all sessions.
+    pub bytes_max: usize,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self {
+            count_max: limits::SESSIONS_MAX,
+            distance_max: limits::SESSION_DISTANCE_MAX,
+            session_bytes_max: limits::SESSION_RESULT_BYTES_MAX,
+            bytes_max: limits::RESULT_BYTES_MAX,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Outcome {
+    counter: u64,
+    payload_hash: u64,
+    answer: Bytes,
+}
+
+impl Outcome {
+    fn hash(&self, session: u64) -> u64 {
+        let mut words = [0; 32];
+        words[0..8].copy_from_slice(&session.to_le_bytes());
+        words[8..16].copy_from_slice(&self.counter.to_le_bytes());
+        words[16..24].copy_from_slice(&self.payload_hash.to_le_bytes());
+        words[24..32].copy_from_slice(&xxh3_64(&self.answer).to_le_bytes());
+        xxh3_64(&words)
+    }
+}
+
+#[derive(Debug)]
+struct Session {
+    first_incomplete: u64,
+    used_seq: u64,
+    bytes: usize,
+    /// Invariant: ascending by counter, none below `first_incomplete`.
+    outcomes: VecDeque<Outcome>,
+}
+
+impl Session {
+    fn hash(&self, id: u64) -> u64 {
+        let mut words = [0; 24];
+        words[0..8].copy_from_slice(&id.to_le_bytes());
+        words[8..16].copy_from_slice(&self.first_incomplete.to_le_bytes());
+        words[16..24].copy_from_slice(&self.used_seq.to_le_bytes());
+        xxh3_64_with_seed(&words, 1)
+    }
+}
+
+/// Place of a session in the order of eviction, as of when it was put there; it may have been used since.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    session: u64,
+    used_seq: u64,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Sessions {
+    limits: SessionLimits,
+    table: HashMap<u64, Session>,
+    /// Every session once. Second chance: one found used since is put to the end again, so eviction costs O(1).
+    places: VecDeque<Place>,
+    bytes: usize,
+    /// Sum of the hashes of all sessions and outcomes: changes in O(1), independent of order.
+    hash: u64,
+    evicted: u64,
+}
+
+impl Sessions {
+    /// An empty table.
+    pub fn new(limits: SessionLimits) -> Self {
+        Self { limits, table: HashMap::new(), places: VecDeque::new(), bytes: 0, hash: 0, evicted: 0 }
+    }
+
+    /// Sessions kept.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+    /// Hash of the table.
+    pub fn state_hash(&self) -> u64 {
+        self.hash
+    }
+    /// Sessions evicted so far.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Registers the session whose registration stands at `seq`.
+    pub fn register(&mut self, seq: u64) {
+        let session = Session { first_incomplete: 1, used_seq: seq, bytes: 0, outcomes: VecDeque::new() };
+        self.hash = self.hash.wrapping_add(session.hash(seq));
+        self.table.insert(seq, session);
+        self.places.push_back(Place { session: seq, used_seq: seq });
+        self.evict(seq);
+    }
+
+    /// Decides what becomes of a write that is applied at `seq`.
+    pub fn admit(&mut self, seq: u64, id: RequestId, payload: &[u8]) -> Admission {
+        if id.counter == 0 {
+            return Admission::Refused(SessionError::NoIdentity);
+        }
+        let Some(session) = self.table.get_mut(&id.session) else {
+            return Admission::Refused(SessionError::Expired);
+        };
+        self.hash = self.hash.wrapping_sub(session.hash(id.session));
+        session.used_seq = seq;
+        // A first incomplete counter above the write's own would declare the write itself done.
+        let declared = id.first_incomplete.min(id.counter);
+        while session.first_incomplete < declared {
+            match session.outcomes.front() {
+                Some(oldest) if oldest.counter < declared => {
+                    self.hash = self.hash.wrapping_sub(oldest.hash(id.session));
+                    session.bytes -= oldest.answer.len();
+                    self.bytes -= oldest.answer.len();
+                    session.outcomes.pop_front();
+                }
+                _ => session.first_incomplete = declared,
+            }
+        }
+        self.hash = self.hash.wrapping_add(session.hash(id.session));
+        Self::judge(session, &self.limits, id, payload)
+    }
+
+    fn judge(session: &Session, limits: &SessionLimits, id: RequestId, payload: &[u8]) -> Admission {
+        if id.counter < session.first_incomplete {
+            return Admission::Refused(SessionError::Expired);
+        }
+        if let Ok(index) = session.outcomes.binary_search_by_key(&id.counter, |o| o.counter) {
+            let outcome = &session.outcomes[index];
+            return if outcome.payload_hash == xxh3_64(payload) {
+                Admission::Answered(outcome.answer.clone())
+            } else {
+                Admission::Refused(SessionError::IdReused)
+            };
+        }
+        let ahead = id.counter - session.first_incomplete;
+        if ahead >= limits::SESSION_WINDOW {
+            return Admission::Refused(SessionError::WindowFull { ahead });
+        }
+        if session.bytes >= limits.session_bytes_max {
+            return Admission::Refused(SessionError::ResultsFull { held: session.bytes });
+        }
+        Admission::Execute
+    }
+
+    /// Keeps the answer of a write that was executed at `seq`.
+    pub fn record(&mut self, seq: u64, id: RequestId, payload: &[u8], answer: Bytes) {
+        let Some(session) = self.table.get_mut(&id.session) else { return };
+        let outcome = Outcome { counter: id.counter, payload_hash: xxh3_64(payload), answer };
+        self.hash = self.hash.wrapping_add(outcome.hash(id.session));
+        session.bytes += outcome.answer.len();
+        self.bytes += outcome.answer.len();
+        let index = session.outcomes.partition_point(|o| o.counter < id.counter);
+        session.outcomes.insert(index, outcome);
+        self.evict(seq);
+    }
+
+    /// Evicts what is over a bound: by count, by bytes, by distance in the log; never by a clock.
+    fn evict(&mut self, seq: u64) {
+        while let Some(place) = self.places.front().copied() {
+            let crowded = self.table.len() > self.limits.count_max || self.bytes > self.limits.bytes_max;
+            let far = place.used_seq.saturating_add(self.limits.distance_max) < seq;
+            if !crowded && !far {
+                return;
+            }
+            self.places.pop_front();
+            let Some(session) = self.table.get(&place.session) else { continue };
+            if session.used_seq > place.used_seq {
+                self.places.push_back(Place { session: place.session, used_seq: session.used_seq });
+                continue;
+            }
+            self.remove(place.session);
+        }
+    }
+
+    fn remove(&mut self, id: u64) {
+        let Some(session) = self.table.remove(&id) else { return };
+        self.hash = self.hash.wrapping_sub(session.hash(id));
+        for outcome in &session.outcomes {
+            self.hash = self.hash.wrapping_sub(outcome.hash(id));
+        }
+        self.bytes -= session.bytes;
+        self.evicted += 1;
+    }
+}

@@ -1,0 +1,56 @@
+//! A table of timers, one place for each.
+
+/// What a replica waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// The gap below what is known to exist has not closed by itself: fetch it.
+    Gap,
+    /// Peers have not been told of a commit by any other frame: tell them.
+    CommitNotice,
+    /// The token was wanted for too long: hand the un-numbered writes back.
+    Unserved,
+    /// With a rotating token and nothing to order: pass it on.
+    Rotate,
+    /// Entries are committed and not applied yet.
+    Apply,
+}
+
+const COUNT: usize = 5;
+
+/// Deadlines in nanoseconds of the monotonic clock, indexed by [`Timer`].
+#[derive(Debug, Default)]
+pub(crate) struct TimerTable([Option<u64>; COUNT]);
+
+impl TimerTable {
+    pub(crate) const ALL: [Timer; COUNT] =
+        [Timer::Gap, Timer::CommitNotice, Timer::Unserved, Timer::Rotate, Timer::Apply];
+
+    /// Sets a timer, replacing an earlier setting.
+    pub(crate) fn set(&mut self, timer: Timer, at_ns: u64) {
+        self.0[timer as usize] = Some(at_ns);
+    }
+    /// Sets a timer unless it is running.
+    pub(crate) fn start(&mut self, timer: Timer, at_ns: u64) {
+        self.0[timer as usize].get_or_insert(at_ns);
+    }
+    /// Whether a timer is running.
+    pub(crate) fn is_set(&self, timer: Timer) -> bool {
+        self.0[timer as usize].is_some()
+    }
+    /// Stops a timer.
+    pub(crate) fn stop(&mut self, timer: Timer) {
+        self.0[timer as usize] = None;
+    }
+    /// Stops a timer that is due; whether it was.
+    pub(crate) fn take_due(&mut self, timer: Timer, now_ns: u64) -> bool {
+        let due = self.0[timer as usize].is_some_and(|at| at <= now_ns);
+        if due {
+            self.stop(timer);
+        }
+        due
+    }
+    /// The earliest deadline.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.0.iter().flatten().min().copied()
+    }
+}
