@@ -461,7 +461,10 @@ impl<S: StateMachine> Replica<S> {
     /// Tells a peer whose link has just come (back) what it may have missed: how far this log is durable.
     fn greet(&mut self, now: Now, node: u16) {
         self.send_ack(node);
-        if self.wanting {
+        // The handshake's want may be older than this one, which went only to links that were up.
+        if self.wanting && !self.config.makes(Mistake::ForgetWant) {
+            let want = Want { epoch: self.epoch, boot_nonce: self.config.boot_nonce, number: self.want };
+            self.send(Target::Node(node), PeerMessage::Want(want));
             self.timers.start(Timer::Unserved, now.mono_ns + UNSERVED_NS);
         }
     }
