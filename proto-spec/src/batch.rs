@@ -50,6 +50,9 @@ pub enum BatchError {
     /// The first seq is 0 or the last does not fit.
     #[error("a batch cannot begin at seq {0}")]
     Seq(u64),
+    /// The reserved bytes are not zero: a later version gave them a meaning that is not known here.
+    #[error("the batch's reserved bytes are {0:#x}, must be 0")]
+    Reserved(u64),
     /// The entries are not those whose hash the header names.
     #[error("the hash of the batch's entries is not the one in its header")]
     Hash,
@@ -81,9 +84,9 @@ pub struct BatchHeader {
 }
 
 impl BatchHeader {
-    /// Position of the last entry.
+    /// Position of the last entry; of an empty batch, which none is that was built or parsed, the one before the first.
     pub fn last_seq(&self) -> u64 {
-        self.first_seq + u64::from(self.count) - 1
+        self.first_seq.saturating_add(self.count.into()).saturating_sub(1)
     }
 
     fn write(&self, out: &mut [u8]) {
@@ -98,13 +101,17 @@ impl BatchHeader {
         out[64..72].fill(0);
     }
 
-    fn read(bytes: &[u8; BATCH_HEADER_LEN]) -> Self {
+    fn read(bytes: &[u8; BATCH_HEADER_LEN]) -> Result<Self, BatchError> {
         fn at<const N: usize>(bytes: &[u8; BATCH_HEADER_LEN], from: usize) -> [u8; N] {
             let mut out = [0; N];
             out.copy_from_slice(&bytes[from..from + N]);
             out
         }
-        Self {
+        let reserved = u64::from_le_bytes(at(bytes, 64));
+        if reserved != 0 {
+            return Err(BatchError::Reserved(reserved));
+        }
+        let header = Self {
             epoch: Epoch { counter: u64::from_le_bytes(at(bytes, 0)), node: u16::from_le_bytes(at(bytes, 8)) },
             origin: u16::from_le_bytes(at(bytes, 10)),
             count: u32::from_le_bytes(at(bytes, 12)),
@@ -112,7 +119,19 @@ impl BatchHeader {
             time_us: u64::from_le_bytes(at(bytes, 24)),
             hash_before: u128::from_le_bytes(at(bytes, 32)),
             hash_last: u128::from_le_bytes(at(bytes, 48)),
+        };
+        header.check()?;
+        Ok(header)
+    }
+
+    fn check(&self) -> Result<(), BatchError> {
+        if self.count == 0 || self.count as usize > BATCH_ENTRIES_MAX {
+            return Err(BatchError::Count(self.count));
         }
+        if self.first_seq == 0 || self.first_seq.checked_add(self.count.into()).is_none() {
+            return Err(BatchError::Seq(self.first_seq));
+        }
+        Ok(())
     }
 }
 
@@ -204,13 +223,7 @@ impl Batch {
     /// Checks and takes `bytes`. The last entry's hash is recomputed, so a batch that is accepted is what was chained.
     pub fn parse(bytes: Bytes) -> Result<Self, BatchError> {
         let head = bytes.first_chunk::<BATCH_HEADER_LEN>().ok_or(BatchError::Short)?;
-        let header = BatchHeader::read(head);
-        if header.count == 0 || header.count as usize > BATCH_ENTRIES_MAX {
-            return Err(BatchError::Count(header.count));
-        }
-        if header.first_seq == 0 || header.first_seq.checked_add(header.count.into()).is_none() {
-            return Err(BatchError::Seq(header.first_seq));
-        }
+        let header = BatchHeader::read(head)?;
         let mut hash = header.hash_before;
         let mut at = BATCH_HEADER_LEN;
         for index in 0..header.count {

@@ -65,7 +65,17 @@ pub fn decode<T: Decode<()>>(body: &[u8]) -> Result<T, BodyError> {
 pub fn decode_prefix<T: Decode<()>>(body: &[u8]) -> Result<(T, usize), BodyError> {
     bincode::decode_from_slice(body, CONFIG).map_err(|error| match error {
         DecodeError::UnexpectedEnd { additional } => BodyError::Short { missing: additional },
-        DecodeError::OtherString(text) => BodyError::Value(text),
-        other => BodyError::Value(other.to_string()),
+        other => BodyError::Value(describe(other)),
     })
+}
+
+/// The library's errors in words for a person who knows the protocol and not the library.
+fn describe(error: DecodeError) -> String {
+    match error {
+        DecodeError::OtherString(text) => text,
+        DecodeError::InvalidBooleanValue(found) => format!("a bool is 0 or 1, not {found}"),
+        DecodeError::UnexpectedVariant { found, .. } => format!("{found} is not a tag of the enum or option it stands for"),
+        DecodeError::Utf8 { inner } => format!("a text is not UTF-8: {inner}"),
+        other => other.to_string(),
+    }
 }

@@ -44,6 +44,26 @@ macro_rules! codes {
     };
 }
 
+impl ErrorCode {
+    /// Whether the connection is closed after it whatever its request id: what follows could not be trusted or told apart.
+    pub fn closes(self) -> bool {
+        matches!(
+            self,
+            Self::FrameTooLong
+                | Self::BadChecksum
+                | Self::VersionUnsupported
+                | Self::WrongCluster
+                | Self::WrongSettings
+                | Self::BadCredentials
+                | Self::HelloExpected
+                | Self::RequestIdInUse
+                | Self::HandshakeTimeout
+                | Self::SlowReader
+                | Self::NotAMember
+        )
+    }
+}
+
 codes! {
     /// The body is not the message its kind says.
     Malformed = 1, "malformed", Never;

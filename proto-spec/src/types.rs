@@ -142,6 +142,7 @@ impl<const N: usize> Encode for InlineStr<N> {
 }
 impl<const N: usize, C> Decode<C> for InlineStr<N> {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let () = Self::FITS;
         let len = decode_len(decoder, N)?;
         let mut bytes = [0; N];
         decoder.reader().read(&mut bytes[..len])?;
@@ -330,7 +331,7 @@ impl<'de, C> BorrowDecode<'de, C> for BookId {
 }
 
 /// A list of at most `N` values. The count is checked before the first is read, and room is made only as they come.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(transparent)]
 pub struct Bounded<T, const N: usize>(Vec<T>);
 
@@ -347,6 +348,11 @@ impl<T, const N: usize> Bounded<T, N> {
     /// The values.
     pub fn into_vec(self) -> Vec<T> {
         self.0
+    }
+}
+impl<T: fmt::Debug, const N: usize> fmt::Debug for Bounded<T, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 impl<T, const N: usize> Default for Bounded<T, N> {

@@ -1,0 +1,295 @@
+//! One frame for each kind, each variant of each enum and each error code: the golden vectors are made of these.
+
+use bytes::Bytes;
+use pygmy_proto::batch::{Batch, BatchBuilder, EntryKind};
+use pygmy_proto::codec;
+use pygmy_proto::error::{ErrorBody, ErrorCode};
+use pygmy_proto::frame;
+use pygmy_proto::header::FLAG_TRACE;
+use pygmy_proto::message::*;
+use pygmy_proto::types::{self, BookId, Bounded, Name, Title, Topic};
+use pygmy_proto::{Kind, types::Blob};
+
+/// A named frame.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// Name of its file in `vectors/`, without the ending.
+    pub name: String,
+    /// The whole frame.
+    pub frame: Bytes,
+}
+
+pub fn id(text: &str) -> BookId {
+    BookId::new(text).expect("a valid id")
+}
+pub fn title(text: &str) -> Title {
+    types::title(text).expect("a valid title")
+}
+pub fn topic(text: &str) -> Topic {
+    types::topic(text).expect("a valid topic")
+}
+pub fn list<T: std::fmt::Debug, const N: usize>(items: Vec<T>) -> Bounded<T, N> {
+    Bounded::new(items).expect("within the bound")
+}
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a short name")
+}
+fn blob<const N: usize>(bytes: impl Into<Bytes>) -> Blob<N> {
+    Blob::new(bytes.into()).expect("within the bound")
+}
+
+pub fn book(stock: u32, changed_seq: u64) -> Book {
+    Book {
+        id: id("rpcdummies"),
+        title: title("RPCs for Dummies."),
+        topic: topic("distributed-systems"),
+        cost_cents: 35_000,
+        stock,
+        changed_seq,
+    }
+}
+fn other_book() -> Book {
+    Book {
+        id: id("A-z_0.9"),
+        title: title("Überlänge 漢字 📚"),
+        topic: topic("graduate school"),
+        cost_cents: 0,
+        stock: u32::MAX,
+        changed_seq: u64::MAX,
+    }
+}
+fn new_book() -> NewBook {
+    let Book { id, title, topic, cost_cents, stock, .. } = book(15, 0);
+    NewBook { id, title, topic, cost_cents, stock }
+}
+fn cart() -> Vec<Line> {
+    vec![Line { book: id("rpcdummies"), copies: 2 }, Line { book: id("pioneer"), copies: 1_000_000 }]
+}
+pub fn order_record(number: u64) -> OrderRecord {
+    let line = OrderLine { book: id("rpcdummies"), copies: 2, cost_cents: 35_000, left: 13 };
+    OrderRecord { number, time_us: 1_700_000_000_000_000, total_cents: 70_000, lines: list(vec![line]) }
+}
+fn epoch() -> Epoch {
+    Epoch { counter: 0x0102_0304_0506_0708, node: 0x090a }
+}
+fn replica() -> ReplicaHello {
+    ReplicaHello {
+        log_uuid: std::array::from_fn(|i| 0xb0 + i as u8),
+        boot_nonce: 0x1122_3344_5566_7788,
+        config_id: 1,
+        epoch: epoch(),
+        last_seq: 99,
+        committed: 98,
+        token_hop: 7,
+        want: 3,
+    }
+}
+fn hello(role: Role) -> Hello {
+    let server = role != Role::Client;
+    Hello {
+        version_min: 1,
+        version_max: 1,
+        role,
+        cluster: if server { std::array::from_fn(|i| 0xa0 + i as u8) } else { [0; 16] },
+        settings: if server { 0xfeed_f00d } else { 0 },
+        credentials: blob(if server { vec![7; 32] } else { vec![] }),
+        name: name(if server { role.name() } else { "example" }),
+        replica: matches!(role, Role::Order | Role::Catalog).then(replica),
+    }
+}
+fn hello_ok(role: Role) -> HelloOk {
+    HelloOk {
+        version: 1,
+        role,
+        node: 1,
+        name: name("front-1"),
+        cluster: std::array::from_fn(|i| 0xa0 + i as u8),
+        body_max: 262_144,
+        in_flight_max: 8_192,
+        replica: (role == Role::Catalog).then(replica),
+    }
+}
+pub fn write(command: Command) -> Write {
+    Write { session: 10, counter: 1, first_incomplete: 1, command }
+}
+
+/// The batch of the example in `SPEC.md` §14.
+pub fn batch() -> Batch {
+    let buy = write(Command::Buy { lines: list(vec![Line { book: id("rpcdummies"), copies: 2 }]) });
+    let mut builder = BatchBuilder::new(Epoch { counter: 1, node: 0 }, 5, 10, 1_700_000_000_000_000, 0);
+    builder.push(EntryKind::Register, &[]);
+    builder.push(EntryKind::Command, &codec::encode(&buy));
+    builder.finish().expect("two entries were pushed")
+}
+
+/// A trace with every stage.
+pub fn trace() -> Trace {
+    use Stage::*;
+    let stages = [Front, Order, Catalog, Token, Replicate, Sync, Apply];
+    list(stages.into_iter().zip(1..).map(|(stage, node)| Span { stage, node, ns: 1_000 * u64::from(node) }).collect())
+}
+
+struct Samples(Vec<Sample>);
+
+impl Samples {
+    fn add<M: Message>(&mut self, name: &str, message: &M) {
+        let id = self.0.len() as u64 + 1;
+        self.0.push(Sample { name: name.to_owned(), frame: frame::to_bytes(id, 5_000, 0, message) });
+    }
+}
+
+/// All of them.
+pub fn samples() -> Vec<Sample> {
+    let mut all = Samples(Vec::new());
+    handshakes(&mut all);
+    requests(&mut all);
+    writes(&mut all);
+    answers(&mut all);
+    outcomes(&mut all);
+    statuses(&mut all);
+    errors(&mut all);
+    peers(&mut all);
+    all.0
+}
+
+fn handshakes(all: &mut Samples) {
+    for role in [Role::Client, Role::Front, Role::Order, Role::Catalog] {
+        all.add(&format!("hello-{}", role.name()), &hello(role));
+        all.add(&format!("hello-ok-{}", role.name()), &hello_ok(role));
+    }
+    all.add("ping", &Ping {});
+    all.add("pong", &Pong {});
+}
+
+fn requests(all: &mut Samples) {
+    all.add("open-session", &OpenSession {});
+    all.add("lookup", &Lookup { floor: 7, book: id("rpcdummies") });
+    all.add("search", &Search { floor: 0, topic: topic("distributed-systems"), limit: 256, after: None });
+    let after = Some(id("67720min"));
+    all.add("search-next", &Search { floor: 9, topic: topic("graduate school"), limit: 1, after });
+    all.add("topics", &Topics { floor: 0, limit: 10, after: None });
+    all.add("topics-next", &Topics { floor: 9, limit: 10, after: Some(topic("graduate school")) });
+    all.add("books", &Books { floor: 0, limit: 10, after: None });
+    let after = Some(BooksCursor { topic: topic("graduate school"), id: id("xenart177") });
+    all.add("books-next", &Books { floor: 9, limit: 10, after });
+    all.add("order", &Order { floor: 11, number: 11 });
+    all.add("orders", &Orders { floor: 0, book: None, limit: 40, before: None });
+    all.add("orders-next", &Orders { floor: 9, book: Some(id("pioneer")), limit: 1, before: Some(u64::MAX) });
+    all.add("status", &Status {});
+}
+
+fn writes(all: &mut Samples) {
+    let book = id("rpcdummies");
+    all.add("write-buy", &write(Command::Buy { lines: list(cart()) }));
+    all.add("write-restock", &write(Command::Restock { book, copies: 12 }));
+    all.add("write-reprice", &write(Command::Reprice { book, cost_cents: 100_000_000_000 }));
+    all.add("write-add", &write(Command::Add { book: new_book() }));
+    all.add("write-retire", &write(Command::Retire { book }));
+    all.add("write-put", &write(Command::Put { books: list(vec![new_book()]) }));
+}
+
+fn answers(all: &mut Samples) {
+    let books = || list(vec![other_book(), book(13, 11)]);
+    let cursor = BooksCursor { topic: topic("distributed-systems"), id: id("rpcdummies") };
+    let count = TopicCount { topic: topic("distributed-systems"), books: 3 };
+    all.add("session-opened", &SessionOpened { session: 10 });
+    all.add("lookup-ok", &LookupOk { seq: 9, book: book(15, 1) });
+    all.add("search-ok", &SearchOk { seq: 9, total: 3, books: books(), next: Some(id("rpcdummies")) });
+    all.add("search-ok-last", &SearchOk { seq: 9, total: 0, books: list(vec![]), next: None });
+    let next = Some(topic("distributed-systems"));
+    all.add("topics-ok", &TopicsOk { seq: 9, total: 2, topics: list(vec![count]), next });
+    all.add("topics-ok-last", &TopicsOk { seq: 9, total: 0, topics: list(vec![]), next: None });
+    all.add("books-ok", &BooksOk { seq: 9, total: 7, books: books(), next: Some(cursor) });
+    all.add("books-ok-last", &BooksOk { seq: 9, total: 0, books: list(vec![]), next: None });
+    all.add("order-ok", &OrderOk { seq: 12, order: order_record(11) });
+    let orders = list(vec![order_record(12), order_record(11)]);
+    all.add("orders-ok", &OrdersOk { seq: 12, total: 5, orders, next: Some(11) });
+    all.add("orders-ok-last", &OrdersOk { seq: 12, total: 0, orders: list(vec![]), next: None });
+
+    let mut traced = codec::encode(&trace()).to_vec();
+    traced.extend_from_slice(&codec::encode(&LookupOk { seq: 9, book: book(15, 1) }));
+    let mut frame = bytes::BytesMut::new();
+    frame::write_raw(&mut frame, Kind::LookupOk as u16, 77, 1, FLAG_TRACE, &traced);
+    all.0.push(Sample { name: "lookup-ok-traced".to_owned(), frame: frame.freeze() });
+}
+
+fn outcomes(all: &mut Samples) {
+    let mut add = |name: &str, outcome| all.add(&format!("write-ok-{name}"), &WriteOk { seq: 11, outcome });
+    let book = || book(13, 11);
+    add("bought", Outcome::Bought { order: order_record(11) });
+    add("restocked", Outcome::Restocked { book: book() });
+    add("repriced", Outcome::Repriced { book: book(), old_cost_cents: 1 });
+    add("added", Outcome::Added { book: book() });
+    add("retired", Outcome::Retired { book: book() });
+    add("put", Outcome::Put { added: 1, changed: 2, unchanged: 3 });
+}
+
+fn statuses(all: &mut Samples) {
+    let status = |role, replica| StatusOk {
+        node: 3,
+        name: name("some-3"),
+        role,
+        uptime_ms: 123_456,
+        clients: 20,
+        jobs: 4,
+        answered: 1 << 40,
+        links: list(vec![
+            LinkStatus { node: 5, up: true, in_flight: 2 },
+            LinkStatus { node: 6, up: false, in_flight: 0 },
+        ]),
+        replica,
+    };
+    let replica = ReplicaStatus {
+        voter: true,
+        voters: 5,
+        epoch: epoch(),
+        holder: 5,
+        hop: 8,
+        last_seq: 100,
+        durable: 99,
+        committed: 98,
+        applied: 97,
+        state_hash: 0x0123_4567_89ab_cdef,
+        books: 7,
+        orders: 2,
+        sessions: 1,
+        peers: list(vec![PeerDurable { node: 4, durable: 96 }]),
+    };
+    all.add("status-ok-front", &status(Role::Front, None));
+    all.add("status-ok-catalog", &status(Role::Catalog, Some(replica)));
+}
+
+fn errors(all: &mut Samples) {
+    for &code in ErrorCode::ALL {
+        let body = ErrorBody::new(code).limit(13, 1_000).subject("rpcdummies").detail("13 copies are left");
+        all.add(&format!("error-{}", code.name().replace('_', "-")), &body);
+    }
+}
+
+fn peers(all: &mut Samples) {
+    let body = codec::encode(&write(Command::Buy { lines: list(cart()) }));
+    let job = |job, kind: EntryKind, body| SubmitJob { job, deadline_ms: 900, trace: job == 2, kind: kind as u8, body };
+    let jobs = vec![job(1, EntryKind::Register, blob(vec![])), job(2, EntryKind::Command, blob(body))];
+    all.add("submit", &Submit { jobs: list(jobs) });
+    let opened = blob(codec::encode(&SessionOpened { session: 10 }));
+    let results = vec![JobResult { job: 1, kind: Kind::SessionOpened as u16, flags: 0, body: opened }];
+    all.add("results", &Results { results: list(results) });
+    all.add("data", &Data { epoch: epoch(), hop: 8, committed: 9, batch: blob(batch().bytes().clone()) });
+    let member = TokenMember { node: 5, boot_nonce: 6, want: 7, served: 8 };
+    let durable = TokenDurable { log_uuid: std::array::from_fn(|i| i as u8), durable: 10 };
+    all.add("token", &Token {
+        epoch: epoch(),
+        config_id: 1,
+        hop: 8,
+        next_seq: 12,
+        hash_before: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
+        committed: 9,
+        members: list(vec![member]),
+        durable: list(vec![durable]),
+    });
+    all.add("want", &Want { epoch: epoch(), boot_nonce: 6, number: 7 });
+    all.add("ack", &Ack { epoch: epoch(), durable: 11, hash: u128::MAX, committed: 9, checked_seq: 1024, checked_hash: 5 });
+    all.add("commit", &Commit { epoch: epoch(), committed: 11 });
+    all.add("fetch", &Fetch { epoch: epoch(), from_seq: 5, hash_before: 1 });
+    all.add("fetch-refused", &FetchRefused { epoch: epoch(), first_seq: 6, last_seq: 11 });
+}

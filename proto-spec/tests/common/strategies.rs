@@ -1,0 +1,346 @@
+//! Arbitrary values of every message, within the bounds of their types and beyond those of good sense.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use pygmy_proto::error::{ErrorBody, Retry};
+use pygmy_proto::message::*;
+use pygmy_proto::types::{Blob, BookId, Bounded, InlineStr, Text};
+use pygmy_proto::{Kind, Message, codec};
+
+pub fn book_id() -> impl Strategy<Value = BookId> + Clone {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    vec(proptest::sample::select(ALPHABET), 1..=64)
+        .prop_map(|bytes| BookId::new(std::str::from_utf8(&bytes).expect("ASCII")).expect("a valid id"))
+}
+
+fn inline<const N: usize>() -> impl Strategy<Value = InlineStr<N>> + Clone {
+    vec(any::<char>(), 0..=N).prop_map(|chars| InlineStr::truncated(&chars.into_iter().collect::<String>()))
+}
+
+fn text<const N: usize>() -> impl Strategy<Value = Text<N>> + Clone {
+    let len = prop_oneof![3 => 0..20_usize, 1 => N / 2..=N];
+    len.prop_flat_map(|len| vec(any::<char>(), len))
+        .prop_map(|chars| Text::truncated(&chars.into_iter().collect::<String>()))
+}
+
+fn blob<const N: usize>() -> impl Strategy<Value = Blob<N>> + Clone {
+    vec(any::<u8>(), 0..=N.min(300)).prop_map(|bytes| Blob::new(bytes.into()).expect("within the bound"))
+}
+
+fn list<T: std::fmt::Debug, const N: usize>(
+    item: impl Strategy<Value = T> + Clone,
+) -> impl Strategy<Value = Bounded<T, N>> + Clone {
+    vec(item, 0..=N.min(6)).prop_map(|items| Bounded::new(items).expect("within the bound"))
+}
+
+fn role() -> impl Strategy<Value = Role> + Clone {
+    proptest::sample::select(&[Role::Client, Role::Front, Role::Order, Role::Catalog][..])
+}
+
+fn epoch() -> impl Strategy<Value = Epoch> + Clone {
+    any::<(u64, u16)>().prop_map(|(counter, node)| Epoch { counter, node })
+}
+
+fn replica_hello() -> impl Strategy<Value = ReplicaHello> + Clone {
+    (any::<([u8; 16], u64, u64)>(), epoch(), any::<(u64, u64, u64, u64)>()).prop_map(|(a, epoch, b)| ReplicaHello {
+        log_uuid: a.0,
+        boot_nonce: a.1,
+        config_id: a.2,
+        epoch,
+        last_seq: b.0,
+        committed: b.1,
+        token_hop: b.2,
+        want: b.3,
+    })
+}
+
+pub fn hello() -> impl Strategy<Value = Hello> + Clone {
+    (any::<(u8, u8, [u8; 16], u64)>(), role(), blob(), inline(), option::of(replica_hello())).prop_map(
+        |((version_min, version_max, cluster, settings), role, credentials, name, replica)| Hello {
+            version_min,
+            version_max,
+            role,
+            cluster,
+            settings,
+            credentials,
+            name,
+            replica,
+        },
+    )
+}
+
+pub fn hello_ok() -> impl Strategy<Value = HelloOk> + Clone {
+    (any::<(u8, u16, [u8; 16], u32, u32)>(), role(), inline(), option::of(replica_hello())).prop_map(
+        |((version, node, cluster, body_max, in_flight_max), role, name, replica)| HelloOk {
+            version,
+            role,
+            node,
+            name,
+            cluster,
+            body_max,
+            in_flight_max,
+            replica,
+        },
+    )
+}
+
+pub fn error() -> impl Strategy<Value = ErrorBody> + Clone {
+    let retry = proptest::sample::select(&[Retry::Never, Retry::Later, Retry::Elsewhere, Retry::Settle][..]);
+    (any::<(u16, u32, u64, u64)>(), retry, inline(), text()).prop_map(|(numbers, retry, subject, detail)| ErrorBody {
+        code: numbers.0,
+        retry,
+        retry_after_ms: numbers.1,
+        limit: numbers.2,
+        actual: numbers.3,
+        subject,
+        detail,
+    })
+}
+
+fn book() -> impl Strategy<Value = Book> + Clone {
+    (book_id(), text(), inline(), any::<(u64, u32, u64)>()).prop_map(
+        |(id, title, topic, (cost_cents, stock, changed_seq))| Book { id, title, topic, cost_cents, stock, changed_seq },
+    )
+}
+
+fn new_book() -> impl Strategy<Value = NewBook> + Clone {
+    (book_id(), text(), inline(), any::<(u64, u32)>())
+        .prop_map(|(id, title, topic, (cost_cents, stock))| NewBook { id, title, topic, cost_cents, stock })
+}
+
+fn cursor() -> impl Strategy<Value = BooksCursor> + Clone {
+    (inline(), book_id()).prop_map(|(topic, id)| BooksCursor { topic, id })
+}
+
+fn order_record() -> impl Strategy<Value = OrderRecord> + Clone {
+    let line = (book_id(), any::<(u32, u64, u32)>())
+        .prop_map(|(book, (copies, cost_cents, left))| OrderLine { book, copies, cost_cents, left });
+    (any::<(u64, u64, u64)>(), list(line)).prop_map(|((number, time_us, total_cents), lines)| OrderRecord {
+        number,
+        time_us,
+        total_cents,
+        lines,
+    })
+}
+
+pub fn lookup() -> impl Strategy<Value = Lookup> + Clone {
+    (any::<u64>(), book_id()).prop_map(|(floor, book)| Lookup { floor, book })
+}
+pub fn search() -> impl Strategy<Value = Search> + Clone {
+    (any::<(u64, u32)>(), inline(), option::of(book_id()))
+        .prop_map(|((floor, limit), topic, after)| Search { floor, topic, limit, after })
+}
+pub fn topics() -> impl Strategy<Value = Topics> + Clone {
+    (any::<(u64, u32)>(), option::of(inline())).prop_map(|((floor, limit), after)| Topics { floor, limit, after })
+}
+pub fn books() -> impl Strategy<Value = Books> + Clone {
+    (any::<(u64, u32)>(), option::of(cursor())).prop_map(|((floor, limit), after)| Books { floor, limit, after })
+}
+pub fn order() -> impl Strategy<Value = Order> + Clone {
+    any::<(u64, u64)>().prop_map(|(floor, number)| Order { floor, number })
+}
+pub fn orders() -> impl Strategy<Value = Orders> + Clone {
+    (any::<(u64, u32, Option<u64>)>(), option::of(book_id()))
+        .prop_map(|((floor, limit, before), book)| Orders { floor, book, limit, before })
+}
+
+pub fn write() -> impl Strategy<Value = Write> + Clone {
+    let line = (book_id(), any::<u32>()).prop_map(|(book, copies)| Line { book, copies });
+    let command = prop_oneof![
+        list(line).prop_map(|lines| Command::Buy { lines }),
+        (book_id(), any::<u32>()).prop_map(|(book, copies)| Command::Restock { book, copies }),
+        (book_id(), any::<u64>()).prop_map(|(book, cost_cents)| Command::Reprice { book, cost_cents }),
+        new_book().prop_map(|book| Command::Add { book }),
+        book_id().prop_map(|book| Command::Retire { book }),
+        list(new_book()).prop_map(|books| Command::Put { books }),
+    ];
+    (any::<(u64, u64, u64)>(), command).prop_map(|((session, counter, first_incomplete), command)| Write {
+        session,
+        counter,
+        first_incomplete,
+        command,
+    })
+}
+
+pub fn write_ok() -> impl Strategy<Value = WriteOk> + Clone {
+    let outcome = prop_oneof![
+        order_record().prop_map(|order| Outcome::Bought { order }),
+        book().prop_map(|book| Outcome::Restocked { book }),
+        (book(), any::<u64>()).prop_map(|(book, old_cost_cents)| Outcome::Repriced { book, old_cost_cents }),
+        book().prop_map(|book| Outcome::Added { book }),
+        book().prop_map(|book| Outcome::Retired { book }),
+        any::<(u32, u32, u32)>().prop_map(|(added, changed, unchanged)| Outcome::Put { added, changed, unchanged }),
+    ];
+    (any::<u64>(), outcome).prop_map(|(seq, outcome)| WriteOk { seq, outcome })
+}
+
+pub fn session_opened() -> impl Strategy<Value = SessionOpened> + Clone {
+    any::<u64>().prop_map(|session| SessionOpened { session })
+}
+pub fn lookup_ok() -> impl Strategy<Value = LookupOk> + Clone {
+    (any::<u64>(), book()).prop_map(|(seq, book)| LookupOk { seq, book })
+}
+pub fn search_ok() -> impl Strategy<Value = SearchOk> + Clone {
+    (any::<(u64, u64)>(), list(book()), option::of(book_id()))
+        .prop_map(|((seq, total), books, next)| SearchOk { seq, total, books, next })
+}
+pub fn topics_ok() -> impl Strategy<Value = TopicsOk> + Clone {
+    let count = (inline(), any::<u64>()).prop_map(|(topic, books)| TopicCount { topic, books });
+    (any::<(u64, u64)>(), list(count), option::of(inline()))
+        .prop_map(|((seq, total), topics, next)| TopicsOk { seq, total, topics, next })
+}
+pub fn books_ok() -> impl Strategy<Value = BooksOk> + Clone {
+    (any::<(u64, u64)>(), list(book()), option::of(cursor()))
+        .prop_map(|((seq, total), books, next)| BooksOk { seq, total, books, next })
+}
+pub fn order_ok() -> impl Strategy<Value = OrderOk> + Clone {
+    (any::<u64>(), order_record()).prop_map(|(seq, order)| OrderOk { seq, order })
+}
+pub fn orders_ok() -> impl Strategy<Value = OrdersOk> + Clone {
+    (any::<(u64, u64, Option<u64>)>(), list(order_record()))
+        .prop_map(|((seq, total, next), orders)| OrdersOk { seq, total, orders, next })
+}
+
+fn replica_status() -> impl Strategy<Value = ReplicaStatus> + Clone {
+    let peer = any::<(u16, u64)>().prop_map(|(node, durable)| PeerDurable { node, durable });
+    let head = any::<(bool, u32, u16, u64, u64, u64, u64, u64)>();
+    (head, epoch(), any::<(u64, u64, u64, u64)>(), list(peer)).prop_map(|(a, epoch, b, peers)| ReplicaStatus {
+        voter: a.0,
+        voters: a.1,
+        epoch,
+        holder: a.2,
+        hop: a.3,
+        last_seq: a.4,
+        durable: a.5,
+        committed: a.6,
+        applied: a.7,
+        state_hash: b.0,
+        books: b.1,
+        orders: b.2,
+        sessions: b.3,
+        peers,
+    })
+}
+
+pub fn status_ok() -> impl Strategy<Value = StatusOk> + Clone {
+    let link =
+        any::<(u16, bool, u32)>().prop_map(|(node, up, in_flight)| LinkStatus { node, up, in_flight });
+    (any::<(u16, u64, u32, u32, u64)>(), inline(), role(), list(link), option::of(replica_status())).prop_map(
+        |((node, uptime_ms, clients, jobs, answered), name, role, links, replica)| StatusOk {
+            node,
+            name,
+            role,
+            uptime_ms,
+            clients,
+            jobs,
+            answered,
+            links,
+            replica,
+        },
+    )
+}
+
+pub fn trace() -> impl Strategy<Value = Trace> + Clone {
+    use Stage::*;
+    let stage = proptest::sample::select(&[Front, Order, Catalog, Token, Replicate, Sync, Apply][..]);
+    list((stage, any::<(u16, u64)>()).prop_map(|(stage, (node, ns))| Span { stage, node, ns }))
+}
+
+pub fn submit() -> impl Strategy<Value = Submit> + Clone {
+    let job = (any::<(u64, u32, bool, u8)>(), blob())
+        .prop_map(|((job, deadline_ms, trace, kind), body)| SubmitJob { job, deadline_ms, trace, kind, body });
+    list(job).prop_map(|jobs| Submit { jobs })
+}
+pub fn results() -> impl Strategy<Value = Results> + Clone {
+    let result = (any::<(u64, u16, u8)>(), blob())
+        .prop_map(|((job, kind, flags), body)| JobResult { job, kind, flags, body });
+    list(result).prop_map(|results| Results { results })
+}
+pub fn data() -> impl Strategy<Value = Data> + Clone {
+    (epoch(), any::<(u64, u64)>(), blob())
+        .prop_map(|(epoch, (hop, committed), batch)| Data { epoch, hop, committed, batch })
+}
+pub fn token() -> impl Strategy<Value = Token> + Clone {
+    let member = any::<(u16, u64, u64, u64)>()
+        .prop_map(|(node, boot_nonce, want, served)| TokenMember { node, boot_nonce, want, served });
+    let durable = any::<([u8; 16], u64)>().prop_map(|(log_uuid, durable)| TokenDurable { log_uuid, durable });
+    (epoch(), any::<(u64, u64, u64, u128, u64)>(), list(member), list(durable)).prop_map(
+        |(epoch, (config_id, hop, next_seq, hash_before, committed), members, durable)| Token {
+            epoch,
+            config_id,
+            hop,
+            next_seq,
+            hash_before,
+            committed,
+            members,
+            durable,
+        },
+    )
+}
+pub fn want() -> impl Strategy<Value = Want> + Clone {
+    (epoch(), any::<(u64, u64)>()).prop_map(|(epoch, (boot_nonce, number))| Want { epoch, boot_nonce, number })
+}
+pub fn ack() -> impl Strategy<Value = Ack> + Clone {
+    (epoch(), any::<(u64, u128, u64, u64, u64)>()).prop_map(
+        |(epoch, (durable, hash, committed, checked_seq, checked_hash))| Ack {
+            epoch,
+            durable,
+            hash,
+            committed,
+            checked_seq,
+            checked_hash,
+        },
+    )
+}
+pub fn commit() -> impl Strategy<Value = Commit> + Clone {
+    (epoch(), any::<u64>()).prop_map(|(epoch, committed)| Commit { epoch, committed })
+}
+pub fn fetch() -> impl Strategy<Value = Fetch> + Clone {
+    (epoch(), any::<(u64, u128)>()).prop_map(|(epoch, (from_seq, hash_before))| Fetch { epoch, from_seq, hash_before })
+}
+pub fn fetch_refused() -> impl Strategy<Value = FetchRefused> + Clone {
+    (epoch(), any::<(u64, u64)>())
+        .prop_map(|(epoch, (first_seq, last_seq))| FetchRefused { epoch, first_seq, last_seq })
+}
+
+/// The kind and the bytes of an arbitrary message of any kind.
+pub fn body() -> impl Strategy<Value = (Kind, Vec<u8>)> {
+    fn encoded<M: Message + std::fmt::Debug>(message: M) -> (Kind, Vec<u8>) {
+        (M::KIND, codec::encode(&message).to_vec())
+    }
+    proptest::strategy::Union::new([
+        hello().prop_map(encoded).boxed(),
+        hello_ok().prop_map(encoded).boxed(),
+        error().prop_map(encoded).boxed(),
+        Just(Ping {}).prop_map(encoded).boxed(),
+        Just(Pong {}).prop_map(encoded).boxed(),
+        Just(OpenSession {}).prop_map(encoded).boxed(),
+        lookup().prop_map(encoded).boxed(),
+        search().prop_map(encoded).boxed(),
+        topics().prop_map(encoded).boxed(),
+        books().prop_map(encoded).boxed(),
+        order().prop_map(encoded).boxed(),
+        orders().prop_map(encoded).boxed(),
+        write().prop_map(encoded).boxed(),
+        Just(Status {}).prop_map(encoded).boxed(),
+        session_opened().prop_map(encoded).boxed(),
+        lookup_ok().prop_map(encoded).boxed(),
+        search_ok().prop_map(encoded).boxed(),
+        topics_ok().prop_map(encoded).boxed(),
+        books_ok().prop_map(encoded).boxed(),
+        order_ok().prop_map(encoded).boxed(),
+        orders_ok().prop_map(encoded).boxed(),
+        write_ok().prop_map(encoded).boxed(),
+        status_ok().prop_map(encoded).boxed(),
+        submit().prop_map(encoded).boxed(),
+        results().prop_map(encoded).boxed(),
+        data().prop_map(encoded).boxed(),
+        token().prop_map(encoded).boxed(),
+        want().prop_map(encoded).boxed(),
+        ack().prop_map(encoded).boxed(),
+        commit().prop_map(encoded).boxed(),
+        fetch().prop_map(encoded).boxed(),
+        fetch_refused().prop_map(encoded).boxed(),
+    ])
+}
