@@ -1,4 +1,7 @@
 //! The servers of Pygmy.
 
 pub mod machine;
+pub mod node;
+pub mod roles;
 pub mod settings;
+pub mod store;

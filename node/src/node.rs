@@ -1,0 +1,425 @@
+//! One node: its connections and their handshakes, and the role that does the rest.
+
+mod handshake;
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use pygmy_proto::frame::{Frame, FrameError};
+use pygmy_proto::header::FLAGS_KNOWN;
+use pygmy_proto::message::{LinkStatus, Pong, ReplicaHello, Role, Stage, StatusOk};
+use pygmy_proto::types::{Bounded, Name};
+use pygmy_proto::{ErrorBody, ErrorCode, Kind};
+use pygmy_ring::ConfigError;
+
+use crate::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, Outbox, Output};
+use crate::roles::catalog::Catalog;
+use crate::roles::front::Front;
+use crate::roles::order::Order;
+use crate::roles::reads::{Read, Reads};
+use crate::roles::replica::StoreReplica;
+use crate::roles::{Ctx, Links, unsupported};
+use crate::settings::Settings;
+
+/// What a connection is at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Conn {
+    /// Somebody connected; its `Hello` is awaited.
+    Greeted,
+    /// This node connected to another one and said `Hello`; the answer is awaited.
+    Greeting { node: u16 },
+    /// A client.
+    Client,
+    /// The link with another server.
+    Peer { node: u16 },
+    /// To be closed; what still comes is not looked at.
+    Closing,
+}
+
+/// What a node does beside its connections.
+#[derive(Debug)]
+enum Duty {
+    Front(Front),
+    Order(Order, Box<StoreReplica>, Reads),
+    Catalog(Catalog, Box<StoreReplica>, Reads),
+}
+
+impl Duty {
+    fn replica(&self) -> Option<&StoreReplica> {
+        match self {
+            Duty::Front(_) => None,
+            Duty::Order(_, replica, _) | Duty::Catalog(_, replica, _) => Some(replica),
+        }
+    }
+    fn replica_mut(&mut self) -> Option<&mut StoreReplica> {
+        match self {
+            Duty::Front(_) => None,
+            Duty::Order(_, replica, _) | Duty::Catalog(_, replica, _) => Some(replica),
+        }
+    }
+}
+
+/// A whole node, without its I/O.
+#[derive(Debug)]
+pub struct Node {
+    settings: Settings,
+    settings_hash: u64,
+    started_ns: u64,
+    conns: HashMap<ConnId, Conn>,
+    clients: u32,
+    links: Links,
+    /// Every other server, and whether its link is up; for status.
+    known: BTreeMap<u16, bool>,
+    duty: Duty,
+    leaving: bool,
+    left: bool,
+}
+
+impl Node {
+    /// A node with nothing in it yet.
+    ///
+    /// # Errors
+    /// When the cluster's settings make no ring.
+    pub fn new(settings: Settings, now: Now) -> Result<Self, ConfigError> {
+        let duty = match settings.own().role {
+            Role::Order => {
+                let replica = Box::new(StoreReplica::new(&settings)?);
+                Duty::Order(Order::new(&settings.cluster), replica, Reads::new(Stage::Order))
+            }
+            Role::Catalog => {
+                let replica = Box::new(StoreReplica::new(&settings)?);
+                Duty::Catalog(Catalog::default(), replica, Reads::new(Stage::Catalog))
+            }
+            Role::Front | Role::Client => Duty::Front(Front::new(&settings.cluster)),
+        };
+        let is_front = matches!(duty, Duty::Front(_));
+        let others = settings.cluster.nodes.iter().filter(|node| node.number != settings.me);
+        // Fronts have nothing to tell each other.
+        let known = others.filter(|node| !is_front || node.is_replica()).map(|node| (node.number, false)).collect();
+        Ok(Self {
+            settings_hash: settings.cluster.hash(),
+            started_ns: now.mono_ns,
+            conns: HashMap::new(),
+            clients: 0,
+            links: Links::default(),
+            known,
+            duty,
+            leaving: false,
+            left: false,
+            settings,
+        })
+    }
+
+    /// Its log replica, if it has one; to look at.
+    pub fn replica(&self) -> Option<&StoreReplica> {
+        self.duty.replica()
+    }
+
+    /// Splits the node into what its role needs and the role.
+    fn parts<'a>(&'a mut self, now: Now, out: &'a mut Outbox) -> (Ctx<'a>, &'a mut Duty) {
+        (Ctx { now, me: self.settings.me, links: &self.links, out }, &mut self.duty)
+    }
+
+    fn close(&mut self, out: &mut Outbox, conn: ConnId, reason: CloseReason) {
+        self.conns.insert(conn, Conn::Closing);
+        out.push(Output::Close { conn, reason });
+    }
+
+    fn on_frame(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, out: &mut Outbox) {
+        match self.conns.get(&conn).copied() {
+            None | Some(Conn::Closing) => {}
+            Some(Conn::Greeted) => self.on_hello(now, conn, frame, out),
+            Some(Conn::Greeting { node }) => self.on_hello_answer(now, conn, node, frame, out),
+            Some(Conn::Client) => self.on_client_frame(now, conn, frame, out),
+            Some(Conn::Peer { node }) => self.on_peer_frame(now, conn, node, frame, out),
+        }
+    }
+
+    fn on_client_frame(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, out: &mut Outbox) {
+        let (request_id, me) = (frame.header.request_id, self.settings.me);
+        if frame.header.flags & !FLAGS_KNOWN != 0 {
+            let detail = format!("flags {:#04x} are not known to this version", frame.header.flags);
+            return out.send_error(conn, request_id, me, &ErrorBody::new(ErrorCode::Malformed).detail(&detail));
+        }
+        let Some(kind) = frame.kind().filter(|kind| kind.is_request()) else {
+            if matches!(frame.kind(), Some(Kind::Hello | Kind::HelloOk)) {
+                let error = ErrorBody::new(ErrorCode::HelloExpected).detail("one Hello opens a connection, not two");
+                out.send_error(conn, 0, me, &error);
+                return self.drop_client(now, conn, out, CloseReason::Misbehaved);
+            }
+            return out.send_error(conn, request_id, me, &unsupported(frame.header.kind, "clients do not send it"));
+        };
+        match kind {
+            Kind::Ping => out.send(conn, request_id, me.into(), 0, &Pong {}),
+            Kind::Status => out.send(conn, request_id, me.into(), 0, &self.status(now)),
+            _ => self.on_request(now, conn, kind, frame, out),
+        }
+    }
+
+    fn on_request(&mut self, now: Now, conn: ConnId, kind: Kind, frame: &Frame<'_>, out: &mut Outbox) {
+        let me = self.settings.me;
+        let (mut ctx, duty) = self.parts(now, out);
+        match duty {
+            Duty::Front(front) => {
+                if !front.on_request(&mut ctx, conn, kind, frame) {
+                    self.drop_client(now, conn, out, CloseReason::Misbehaved);
+                }
+            }
+            Duty::Order(_, replica, reads) | Duty::Catalog(_, replica, reads) => match Read::parse(frame) {
+                Some(read) => reads.on_read(&mut ctx, conn, frame, read, replica.store(), replica.applied()),
+                None => {
+                    let error = unsupported(frame.header.kind, "send writes to a front");
+                    out.send_error(conn, frame.header.request_id, me, &error);
+                }
+            },
+        }
+    }
+
+    /// Closes a client's connection from this side.
+    fn drop_client(&mut self, now: Now, conn: ConnId, out: &mut Outbox, reason: CloseReason) {
+        self.forget(now, conn, out);
+        self.close(out, conn, reason);
+    }
+
+    fn on_peer_frame(&mut self, now: Now, conn: ConnId, node: u16, frame: &Frame<'_>, out: &mut Outbox) {
+        let (mut ctx, duty) = self.parts(now, out);
+        let understood = match duty {
+            Duty::Front(front) => {
+                front.on_answer(&mut ctx, node, frame);
+                Ok(true)
+            }
+            Duty::Order(order, replica, reads) => match frame.kind() {
+                Some(kind @ (Kind::Write | Kind::OpenSession)) => {
+                    order.on_write(&mut ctx, conn, kind, frame);
+                    Ok(true)
+                }
+                Some(Kind::Results) => frame.decode().map(|results| {
+                    order.on_results(&mut ctx, node, &results);
+                    true
+                }),
+                _ => on_read_or_ring_frame(&mut ctx, conn, node, frame, replica, reads),
+            },
+            Duty::Catalog(catalog, replica, reads) => match frame.kind() {
+                Some(Kind::Submit) => frame.decode().map(|submit| {
+                    catalog.on_submit(&mut ctx, conn, submit, replica);
+                    true
+                }),
+                _ => on_read_or_ring_frame(&mut ctx, conn, node, frame, replica, reads),
+            },
+        };
+        let complaint = match understood {
+            Ok(true) => return,
+            Ok(false) => unsupported(frame.header.kind, "servers of these roles do not send it to each other"),
+            Err(error) => ErrorBody::new(ErrorCode::Malformed).detail(&format!("{:?}: {error}", frame.kind())),
+        };
+        log::error!("link with {}: {complaint}; it is closed", self.name_of(node));
+        out.send_error(conn, 0, self.settings.me, &complaint);
+        self.forget(now, conn, out);
+        self.close(out, conn, CloseReason::Misbehaved);
+    }
+
+    fn name_of(&self, node: u16) -> &str {
+        self.settings.cluster.node(node).map_or("an unknown node", |node| &node.name)
+    }
+
+    /// The link with `node` is up over `conn`.
+    fn link_up(&mut self, now: Now, conn: ConnId, node: u16, hello: Option<ReplicaHello>, out: &mut Outbox) {
+        if let Some(old) = self.links.get(node) {
+            // The other side gave the old connection up before this side noticed.
+            self.forget(now, old, out);
+            self.close(out, old, CloseReason::Replaced);
+        }
+        log::info!("link with {} is up", self.name_of(node));
+        self.conns.insert(conn, Conn::Peer { node });
+        out.push(Output::Class { conn, class: ConnClass::Peer });
+        self.links.insert(node, conn, hello.is_some());
+        self.known.insert(node, true);
+        match &mut self.duty {
+            Duty::Front(front) => front.on_server_up(node),
+            Duty::Order(order, ..) => order.on_server_up(node),
+            Duty::Catalog(..) => {}
+        }
+        if let (Some(replica), Some(hello)) = (self.duty.replica_mut(), hello) {
+            replica.handle(now, pygmy_ring::Input::PeerUp { node, hello });
+        }
+    }
+
+    /// Forgets a connection that is gone or about to be closed.
+    fn forget(&mut self, now: Now, conn: ConnId, out: &mut Outbox) {
+        match self.conns.remove(&conn) {
+            Some(Conn::Client) => {
+                self.clients -= 1;
+                match &mut self.duty {
+                    Duty::Front(front) => front.on_client_gone(conn),
+                    Duty::Order(_, _, reads) | Duty::Catalog(_, _, reads) => reads.on_closed(conn),
+                }
+            }
+            Some(Conn::Peer { node }) => self.link_down(now, conn, node, out),
+            _ => {}
+        }
+    }
+
+    fn link_down(&mut self, now: Now, conn: ConnId, node: u16, out: &mut Outbox) {
+        log::warn!("link with {} is down", self.name_of(node));
+        self.links.remove(node);
+        self.known.insert(node, false);
+        let (mut ctx, duty) = self.parts(now, out);
+        match duty {
+            Duty::Front(front) => front.on_server_down(&mut ctx, node),
+            Duty::Order(order, replica, reads) => {
+                reads.on_closed(conn);
+                order.on_conn_gone(conn);
+                order.on_server_down(node);
+                replica.handle(now, pygmy_ring::Input::PeerDown { node });
+            }
+            Duty::Catalog(catalog, replica, reads) => {
+                reads.on_closed(conn);
+                catalog.on_conn_gone(conn);
+                replica.handle(now, pygmy_ring::Input::PeerDown { node });
+            }
+        }
+    }
+
+    fn on_bad_frame(&mut self, now: Now, conn: ConnId, error: FrameError, out: &mut Outbox) {
+        log::warn!("a connection sent what is no frame: {error}");
+        out.send_error(conn, 0, self.settings.me, &error.to_error());
+        self.forget(now, conn, out);
+        self.close(out, conn, CloseReason::BadFrame);
+    }
+
+    fn leave(&mut self, now: Now) {
+        self.leaving = true;
+        match &mut self.duty {
+            Duty::Front(front) => front.leave(),
+            Duty::Order(order, replica, _) => {
+                order.leave();
+                replica.handle(now, pygmy_ring::Input::Leave);
+            }
+            Duty::Catalog(_, replica, _) => replica.handle(now, pygmy_ring::Input::Leave),
+        }
+    }
+
+    fn has_left(&self) -> bool {
+        match &self.duty {
+            Duty::Front(front) => front.in_flight() == 0,
+            Duty::Order(order, replica, reads) => {
+                order.in_flight() == 0 && reads.waiting() == 0 && replica.ring().has_left()
+            }
+            Duty::Catalog(catalog, replica, reads) => {
+                catalog.in_flight() == 0 && reads.waiting() == 0 && replica.ring().has_left()
+            }
+        }
+    }
+
+    /// How this node is.
+    pub fn status(&self, now: Now) -> StatusOk {
+        let links = self.known.iter().map(|(node, up)| match &self.duty {
+            Duty::Front(front) => front.link_status(*node, *up),
+            Duty::Order(order, ..) => order.link_status(*node, *up),
+            Duty::Catalog(..) => LinkStatus { node: *node, up: *up, in_flight: 0 },
+        });
+        let (jobs, answered) = match &self.duty {
+            Duty::Front(front) => (front.in_flight(), front.answered()),
+            Duty::Order(order, _, reads) => (order.in_flight() + reads.waiting(), order.answered() + reads.answered()),
+            Duty::Catalog(catalog, _, reads) => {
+                (catalog.in_flight() + reads.waiting(), catalog.answered() + reads.answered())
+            }
+        };
+        StatusOk {
+            node: self.settings.me,
+            name: Name::truncated(&self.settings.own().name),
+            role: self.settings.own().role,
+            uptime_ms: now.mono_ns.saturating_sub(self.started_ns) / 1_000_000,
+            clients: self.clients,
+            jobs: jobs as u32,
+            answered,
+            links: Bounded::truncated(links.collect()),
+            replica: self.duty.replica().map(StoreReplica::status),
+        }
+    }
+}
+
+/// What both kinds of replicas take from other servers: reads of fronts, and the ring.
+fn on_read_or_ring_frame(
+    ctx: &mut Ctx<'_>,
+    conn: ConnId,
+    node: u16,
+    frame: &Frame<'_>,
+    replica: &mut StoreReplica,
+    reads: &mut Reads,
+) -> Result<bool, pygmy_proto::codec::BodyError> {
+    if let Some(read) = Read::parse(frame) {
+        reads.on_read(ctx, conn, frame, read, replica.store(), replica.applied());
+        return Ok(true);
+    }
+    replica.on_frame(ctx.now, node, frame)
+}
+
+impl Machine for Node {
+    fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Outbox) {
+        match input {
+            Input::Accepted { conn } => {
+                self.conns.insert(conn, Conn::Greeted);
+            }
+            Input::Opened { conn, node } => self.greet(conn, node, out),
+            Input::Frame { conn, frame } => self.on_frame(now, conn, &frame, out),
+            Input::BadFrame { conn, error } => self.on_bad_frame(now, conn, error, out),
+            Input::Closed { conn, .. } => self.forget(now, conn, out),
+            Input::Durable { epoch, seq, hash } => {
+                if let Some(replica) = self.duty.replica_mut() {
+                    replica.handle(now, pygmy_ring::Input::Durable { epoch, seq, hash });
+                }
+            }
+            Input::Leave => self.leave(now),
+        }
+    }
+
+    fn end_turn(&mut self, now: Now, out: &mut Outbox) {
+        let (mut ctx, duty) = self.parts(now, out);
+        match duty {
+            Duty::Front(_) => {}
+            Duty::Order(order, replica, reads) => {
+                replica.end_turn(&mut ctx);
+                reads.on_applied(&mut ctx, replica.store(), replica.applied());
+                order.end_turn(&mut ctx);
+            }
+            Duty::Catalog(catalog, replica, reads) => {
+                replica.end_turn(&mut ctx);
+                let settled = replica.take_settled();
+                catalog.settle(&mut ctx, settled);
+                reads.on_applied(&mut ctx, replica.store(), replica.applied());
+            }
+        }
+        if self.leaving && !self.left && self.has_left() {
+            self.left = true;
+            out.push(Output::Left);
+        }
+    }
+
+    fn next_timeout(&self) -> Option<u64> {
+        let both = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+        match &self.duty {
+            Duty::Front(front) => front.next_timeout(),
+            Duty::Order(order, replica, reads) => {
+                both(order.next_timeout(), both(replica.next_timeout(), reads.next_timeout()))
+            }
+            Duty::Catalog(_, replica, reads) => both(replica.next_timeout(), reads.next_timeout()),
+        }
+    }
+
+    fn on_timeout(&mut self, now: Now, out: &mut Outbox) {
+        let (mut ctx, duty) = self.parts(now, out);
+        match duty {
+            Duty::Front(front) => front.on_timeout(&mut ctx),
+            Duty::Order(order, replica, reads) => {
+                order.on_timeout(&mut ctx);
+                replica.on_timeout(now);
+                reads.on_timeout(&mut ctx, replica.applied());
+            }
+            Duty::Catalog(_, replica, reads) => {
+                replica.on_timeout(now);
+                reads.on_timeout(&mut ctx, replica.applied());
+            }
+        }
+    }
+}

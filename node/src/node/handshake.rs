@@ -1,0 +1,167 @@
+//! Handshakes: who connects, and whether it may.
+
+use bytes::Bytes;
+use pygmy_proto::frame::Frame;
+use pygmy_proto::limits::{CLIENT_BODY_MAX, PEER_BODY_MAX, REQUESTS_IN_FLIGHT_MAX, VERSION};
+use pygmy_proto::message::{Hello, HelloOk, ReplicaHello, Role};
+use pygmy_proto::types::{Blob, Name};
+use pygmy_proto::{ErrorBody, ErrorCode, Kind};
+
+use super::{Conn, Duty, Node};
+use crate::machine::{CloseReason, ConnClass, ConnId, Now, Outbox, Output};
+use crate::roles::replica::StoreReplica;
+
+/// Request id of the `Hello` that a server sends.
+const HELLO_ID: u64 = 1;
+
+impl Node {
+    /// Says `Hello` on a connection that this node opened.
+    pub(super) fn greet(&mut self, conn: ConnId, node: u16, out: &mut Outbox) {
+        let own = self.settings.own();
+        let hello = Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            role: own.role,
+            cluster: self.settings.cluster.id,
+            settings: self.settings_hash,
+            credentials: Blob::new(Bytes::copy_from_slice(&self.settings.cluster.key)).unwrap_or_default(),
+            name: Name::truncated(&own.name),
+            replica: self.duty.replica().map(StoreReplica::hello),
+        };
+        out.send(conn, HELLO_ID, 0, 0, &hello);
+        self.conns.insert(conn, Conn::Greeting { node });
+    }
+
+    /// The first frame on a connection that somebody opened to this node.
+    pub(super) fn on_hello(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, out: &mut Outbox) {
+        let request_id = frame.header.request_id;
+        match self.judge_hello(frame) {
+            Err(error) => {
+                log::warn!("a connection was refused: {error}");
+                out.send_error(conn, request_id, self.settings.me, &error);
+                self.close(out, conn, CloseReason::Refused);
+            }
+            Ok((hello, Role::Client)) => {
+                log::debug!("client {:?} connected", hello.name.as_str());
+                self.answer_hello(conn, request_id, CLIENT_BODY_MAX, out);
+                self.conns.insert(conn, Conn::Client);
+                self.clients += 1;
+                out.push(Output::Class { conn, class: ConnClass::Client });
+                if let Duty::Front(front) = &mut self.duty {
+                    front.on_client(conn);
+                }
+            }
+            Ok((hello, _)) => {
+                let number = self.settings.cluster.node_named(&hello.name).map_or(0, |node| node.number);
+                self.answer_hello(conn, request_id, PEER_BODY_MAX, out);
+                self.link_up(now, conn, number, hello.replica, out);
+            }
+        }
+    }
+
+    fn answer_hello(&self, conn: ConnId, request_id: u64, body_max: usize, out: &mut Outbox) {
+        let own = self.settings.own();
+        let answer = HelloOk {
+            version: VERSION,
+            role: own.role,
+            node: self.settings.me,
+            name: Name::truncated(&own.name),
+            cluster: self.settings.cluster.id,
+            body_max: body_max as u32,
+            in_flight_max: REQUESTS_IN_FLIGHT_MAX as u32,
+            replica: self.duty.replica().map(StoreReplica::hello),
+        };
+        out.send(conn, request_id, self.settings.me.into(), 0, &answer);
+    }
+
+    /// Checks a `Hello`, in this order: kind, form, version, cluster, and for servers credentials, settings, identity.
+    fn judge_hello(&self, frame: &Frame<'_>) -> Result<(Hello, Role), ErrorBody> {
+        if frame.kind() != Some(Kind::Hello) {
+            let detail = "the first frame of a connection must be a Hello";
+            return Err(ErrorBody::new(ErrorCode::HelloExpected).limit(0, frame.header.kind.into()).detail(detail));
+        }
+        let hello: Hello = frame
+            .decode()
+            .map_err(|error| ErrorBody::new(ErrorCode::Malformed).subject("Hello").detail(&error.to_string()))?;
+        if !(hello.version_min..=hello.version_max).contains(&VERSION) {
+            let (min, max) = (hello.version_min, hello.version_max);
+            let detail = format!("you speak versions {min} to {max}, this server speaks {VERSION}: upgrade the older");
+            let error = ErrorBody::new(ErrorCode::VersionUnsupported).limit(VERSION.into(), max.into());
+            return Err(error.detail(&detail));
+        }
+        self.judge_cluster(&hello)?;
+        let role = hello.role;
+        if role != Role::Client {
+            self.judge_server(&hello)?;
+        }
+        Ok((hello, role))
+    }
+
+    fn judge_cluster(&self, hello: &Hello) -> Result<(), ErrorBody> {
+        let own = self.settings.cluster.id;
+        let any = hello.role == Role::Client && hello.cluster == [0; 16];
+        if any || hello.cluster == own {
+            return Ok(());
+        }
+        let detail = format!("you want cluster {}, this is {}: check the address", hex(&hello.cluster), hex(&own));
+        Err(ErrorBody::new(ErrorCode::WrongCluster).subject(&hex(&own)).detail(&detail))
+    }
+
+    fn judge_server(&self, hello: &Hello) -> Result<(), ErrorBody> {
+        if !equal_in_constant_time(&hello.credentials, &self.settings.cluster.key) {
+            let detail = "the key is not this cluster's: every node must have the same `key` in its cluster.toml";
+            return Err(ErrorBody::new(ErrorCode::BadCredentials).subject(&hello.name).detail(detail));
+        }
+        if hello.settings != self.settings_hash {
+            let (theirs, own) = (hello.settings, self.settings_hash);
+            let detail = format!(
+                "your settings hash to {theirs:016x}, ours to {own:016x}: give every node the same cluster.toml"
+            );
+            let error = ErrorBody::new(ErrorCode::WrongSettings).subject(&hello.name).limit(own, theirs);
+            return Err(error.detail(&detail));
+        }
+        let known = self.settings.cluster.node_named(&hello.name).is_some_and(|node| {
+            node.role == hello.role && node.is_replica() == hello.replica.is_some() && node.number != self.settings.me
+        });
+        if known {
+            return Ok(());
+        }
+        let detail = format!("there is no other {} called {} in this cluster", hello.role.name(), hello.name);
+        Err(ErrorBody::new(ErrorCode::NotAMember).subject(&hello.name).detail(&detail))
+    }
+
+    /// The answer to this node's own `Hello`.
+    pub(super) fn on_hello_answer(&mut self, now: Now, conn: ConnId, node: u16, frame: &Frame<'_>, out: &mut Outbox) {
+        match self.judge_answer(node, frame) {
+            Ok(replica) => self.link_up(now, conn, node, Some(replica), out),
+            Err(why) => {
+                log::error!("{} refused this node or is another one: {why}", self.name_of(node));
+                self.close(out, conn, CloseReason::Refused);
+            }
+        }
+    }
+
+    /// What the answering replica says of itself, if it is the node that was meant.
+    fn judge_answer(&self, node: u16, frame: &Frame<'_>) -> Result<ReplicaHello, String> {
+        match frame.kind() {
+            Some(Kind::HelloOk) => {
+                let answer: HelloOk = frame.decode().map_err(|error| error.to_string())?;
+                if answer.version != VERSION || answer.cluster != self.settings.cluster.id || answer.node != node {
+                    return Err(format!("at its address answers node {} called {}", answer.node, answer.name));
+                }
+                answer.replica.ok_or_else(|| format!("{} says nothing of its log", answer.name))
+            }
+            Some(Kind::Error) => Err(frame.decode::<ErrorBody>().map_or_else(|e| e.to_string(), |e| e.to_string())),
+            _ => Err(format!("frame kind {:#06x} instead of an answer", frame.header.kind)),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Compares without telling by its duration where the first difference is.
+fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && std::hint::black_box(a.iter().zip(b).fold(0, |all, (x, y)| all | (x ^ y))) == 0
+}

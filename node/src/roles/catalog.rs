@@ -1,0 +1,191 @@
+//! The catalog server: proposes the writes that order servers pass on to it, and tells them what became of each.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use pygmy_proto::batch::EntryKind;
+use pygmy_proto::header::FLAG_TRACE;
+use pygmy_proto::limits::{SESSION_RESULT_BYTES_MAX, SESSION_WINDOW, SUBMIT_BYTES_SOFT, SUBMIT_JOBS_MAX};
+use pygmy_proto::message::{JobResult, Message, Results, SessionOpened, Span, Stage, Submit};
+use pygmy_proto::types::{Blob, Bounded};
+use pygmy_proto::{ErrorBody, ErrorCode, Retry, codec};
+use pygmy_ring::replica::Completion;
+use pygmy_ring::{Input, NotTaken, Proposal, SessionError};
+
+use super::jobs::Jobs;
+use super::replica::{Settled, StoreReplica};
+use super::{Ctx, deadline_in, span, trace_of};
+use crate::machine::ConnId;
+use crate::store::split_answer;
+
+/// A write that was proposed.
+#[derive(Debug)]
+struct Job {
+    conn: ConnId,
+    /// The order server's number for it.
+    job: u64,
+    trace: bool,
+    arrived_ns: u64,
+}
+
+/// What a catalog server knows beside its replica.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    jobs: Jobs<Job>,
+    /// What became of writes in this turn, by the connection they came from.
+    results: BTreeMap<ConnId, Vec<JobResult>>,
+    answered: u64,
+}
+
+impl Catalog {
+    /// Writes in work.
+    pub fn in_flight(&self) -> usize {
+        self.jobs.len()
+    }
+    /// Writes answered so far.
+    pub fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// Writes from an order server.
+    pub fn on_submit(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, submit: Submit, replica: &mut StoreReplica) {
+        for job in submit.jobs.into_vec() {
+            let kind = EntryKind::from_u8(job.kind);
+            let entry = Job { conn, job: job.job, trace: job.trace, arrived_ns: ctx.now.mono_ns };
+            let Some(kind) = kind.filter(|_| self.jobs.has_room()) else {
+                let error = match kind {
+                    None => ErrorBody::new(ErrorCode::Malformed).detail(&format!("no entry has kind {}", job.kind)),
+                    Some(_) => ErrorBody::new(ErrorCode::Busy).detail("too many writes are in work"),
+                };
+                self.put_error(&entry, &error);
+                continue;
+            };
+            // No deadline here: the ring answers each proposal exactly once.
+            let ticket = self.jobs.insert(None, entry);
+            let deadline_ns = deadline_in(ctx.now, job.deadline_ms);
+            let proposal = Proposal { ticket, kind, body: job.body.into_bytes(), deadline_ns };
+            replica.handle(ctx.now, Input::Propose(proposal));
+        }
+    }
+
+    /// Takes what became of proposals, and tells those they came from.
+    pub fn settle(&mut self, ctx: &mut Ctx<'_>, settled: Vec<Settled>) {
+        for settled in settled {
+            match settled {
+                Settled::Done(completion) => self.on_done(ctx, completion),
+                Settled::Refused { ticket, why } => {
+                    if let Some(job) = self.jobs.remove(ticket) {
+                        self.put_error(&job, &not_taken(why));
+                    }
+                }
+            }
+        }
+        self.flush(ctx);
+    }
+
+    fn on_done(&mut self, ctx: &mut Ctx<'_>, done: Completion) {
+        let Some(job) = self.jobs.remove(done.ticket) else { return };
+        let spans = if job.trace { spans_of(ctx, &job, &done) } else { Vec::new() };
+        match done.result {
+            Err(error) => self.put_error(&job, &session_error(error)),
+            Ok(_) if done.kind == EntryKind::Register => {
+                let body = codec::encode(&SessionOpened { session: done.seq });
+                self.put(&job, SessionOpened::KIND as u16, spans, &body);
+            }
+            Ok(answer) => match split_answer(&answer) {
+                Some((kind, body)) => self.put(&job, kind, spans, &answer.slice_ref(body)),
+                None => self.put_error(&job, &ErrorBody::new(ErrorCode::Malformed).detail("an empty answer")),
+            },
+        }
+    }
+
+    fn put_error(&mut self, job: &Job, error: &ErrorBody) {
+        self.put(job, ErrorBody::KIND as u16, Vec::new(), &codec::encode(error));
+    }
+
+    fn put(&mut self, job: &Job, kind: u16, spans: Vec<Span>, body: &Bytes) {
+        self.answered += 1;
+        // An error has no trace: it is told why, not how long.
+        let traced = !spans.is_empty() && kind != ErrorBody::KIND as u16;
+        let body = if traced {
+            let mut out = BytesMut::new();
+            codec::encode_to(&trace_of(spans), &mut out);
+            out.extend_from_slice(body);
+            out.freeze()
+        } else {
+            body.clone()
+        };
+        let flags = if traced { FLAG_TRACE } else { 0 };
+        if let Some(body) = Blob::new(body) {
+            self.results.entry(job.conn).or_default().push(JobResult { job: job.job, kind, flags, body });
+        }
+    }
+
+    /// Sends what became of writes, one frame for each connection and turn unless it would be too long.
+    pub fn flush(&mut self, ctx: &mut Ctx<'_>) {
+        for (conn, results) in std::mem::take(&mut self.results) {
+            let (mut part, mut bytes) = (Vec::new(), 0);
+            for result in results {
+                bytes += result.body.len();
+                part.push(result);
+                if part.len() == SUBMIT_JOBS_MAX || bytes >= SUBMIT_BYTES_SOFT {
+                    let results = Bounded::truncated(std::mem::take(&mut part));
+                    ctx.out.send(conn, 0, 0, 0, &Results { results });
+                    bytes = 0;
+                }
+            }
+            if !part.is_empty() {
+                ctx.out.send(conn, 0, 0, 0, &Results { results: Bounded::truncated(part) });
+            }
+        }
+    }
+
+    /// An order server is gone: it sends its writes again to another catalog. What is numbered here takes effect all
+    /// the same, once.
+    pub fn on_conn_gone(&mut self, conn: ConnId) {
+        self.results.remove(&conn);
+        for key in self.jobs.keys(|job| job.conn == conn) {
+            self.jobs.remove(key);
+        }
+    }
+}
+
+fn spans_of(ctx: &Ctx<'_>, job: &Job, done: &Completion) -> Vec<Span> {
+    vec![
+        span(Stage::Catalog, ctx.me, ctx.now.mono_ns.saturating_sub(job.arrived_ns)),
+        span(Stage::Token, ctx.me, done.token_ns),
+        span(Stage::Replicate, ctx.me, done.replicate_ns),
+        span(Stage::Sync, ctx.me, done.sync_ns),
+        span(Stage::Apply, ctx.me, done.apply_ns),
+    ]
+}
+
+fn not_taken(why: NotTaken) -> ErrorBody {
+    let busy = |detail: &str| ErrorBody::new(ErrorCode::Busy).subject("ring").detail(detail);
+    match why {
+        NotTaken::QueueFull => busy("too many writes wait to be ordered; nothing was done"),
+        NotTaken::Unserved => busy("the token did not come in time; nothing was done"),
+        NotTaken::Deadline => busy("the deadline passed before the write was ordered; nothing was done"),
+        NotTaken::NotACatalog => ErrorBody::new(ErrorCode::Unavailable).detail("this server orders no writes"),
+        NotTaken::Leaving => {
+            ErrorBody::new(ErrorCode::ShuttingDown).retry(Retry::Elsewhere, 0).detail("this catalog is leaving")
+        }
+    }
+}
+
+fn session_error(error: SessionError) -> ErrorBody {
+    let detail = error.to_string();
+    match error {
+        SessionError::Expired => ErrorBody::new(ErrorCode::SessionExpired)
+            .detail("the session, or this counter of it, is forgotten: this write is not executed; open a new session"),
+        SessionError::IdReused => ErrorBody::new(ErrorCode::IdReused).detail(&detail),
+        SessionError::WindowFull { ahead } => {
+            ErrorBody::new(ErrorCode::WindowFull).limit(SESSION_WINDOW, ahead).detail(&detail)
+        }
+        SessionError::ResultsFull { held } => {
+            let limit = SESSION_RESULT_BYTES_MAX as u64;
+            ErrorBody::new(ErrorCode::WindowFull).limit(limit, held as u64).detail(&detail)
+        }
+        SessionError::NoIdentity => ErrorBody::new(ErrorCode::Malformed).subject("Write").detail(&detail),
+    }
+}

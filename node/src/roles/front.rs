@@ -1,0 +1,318 @@
+//! The front: takes clients' requests, passes reads to catalogs (and ledger reads to orders) and writes to orders,
+//! round-robin, and knows every one until it is answered. A server that goes has its requests moved to the next one
+//! in the same turn; a write can be moved because its session makes it take effect once.
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use pygmy_proto::frame::Frame;
+use pygmy_proto::header::FLAG_TRACE;
+use pygmy_proto::limits::REQUESTS_IN_FLIGHT_MAX;
+use pygmy_proto::message::{LinkStatus, Role, Stage, Trace};
+use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
+
+use super::dispatch::Dispatcher;
+use super::jobs::{JobKey, Jobs};
+use super::{Ctx, deadline_of, extend_trace, late, remaining_ms, span, was_not_taken};
+use crate::machine::ConnId;
+use crate::settings::ClusterSettings;
+
+/// A request that was passed on.
+#[derive(Debug)]
+struct Job {
+    conn: ConnId,
+    request_id: u64,
+    kind: Kind,
+    flags: u8,
+    deadline_ns: u64,
+    arrived_ns: u64,
+    body: Bytes,
+    /// Where it is.
+    server: u16,
+    /// Servers that refused it without effect.
+    refusals: usize,
+    /// It was with a server that went away without an answer: it may have taken effect.
+    orphaned: bool,
+}
+
+impl Job {
+    fn is_write(&self) -> bool {
+        self.kind == Kind::Write
+    }
+}
+
+/// The front's state.
+#[derive(Debug)]
+pub struct Front {
+    catalogs: Dispatcher,
+    orders: Dispatcher,
+    jobs: Jobs<Job>,
+    /// What each client has in flight: its request id and the job.
+    clients: HashMap<ConnId, HashMap<u64, JobKey>>,
+    /// Highest position this front has acknowledged to anyone: no read that it passes on may be answered from before.
+    acknowledged: u64,
+    answered: u64,
+    leaving: bool,
+}
+
+impl Front {
+    /// The front of a cluster.
+    pub fn new(cluster: &ClusterSettings) -> Self {
+        let of = |role| cluster.nodes.iter().filter(move |node| node.role == role).map(|node| node.number);
+        Self {
+            catalogs: Dispatcher::new(of(Role::Catalog)),
+            orders: Dispatcher::new(of(Role::Order)),
+            jobs: Jobs::default(),
+            clients: HashMap::new(),
+            acknowledged: 0,
+            answered: 0,
+            leaving: false,
+        }
+    }
+
+    /// Requests in work.
+    pub fn in_flight(&self) -> usize {
+        self.jobs.len()
+    }
+    /// Requests answered so far.
+    pub fn answered(&self) -> u64 {
+        self.answered
+    }
+    /// From now on new requests are sent elsewhere.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+    }
+    /// Requests at a server.
+    pub fn link_status(&self, node: u16, up: bool) -> LinkStatus {
+        LinkStatus { node, up, in_flight: self.catalogs.in_flight(node) + self.orders.in_flight(node) }
+    }
+
+    /// A client's handshake is done.
+    pub fn on_client(&mut self, conn: ConnId) {
+        self.clients.insert(conn, HashMap::new());
+    }
+
+    /// A client is gone: nobody waits for its answers any more.
+    pub fn on_client_gone(&mut self, conn: ConnId) {
+        for key in self.clients.remove(&conn).into_iter().flatten().map(|(_, key)| key) {
+            if let Some(job) = self.jobs.remove(key) {
+                self.forget(job.kind, job.server);
+            }
+        }
+    }
+
+    /// A request of a client. False: the connection must be closed, its request ids can no longer be told apart.
+    pub fn on_request(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, kind: Kind, frame: &Frame<'_>) -> bool {
+        let request_id = frame.header.request_id;
+        let in_flight = self.clients.get(&conn).map_or(0, HashMap::len);
+        if self.clients.get(&conn).is_some_and(|ids| ids.contains_key(&request_id)) {
+            let detail = format!("request id {request_id} is in flight on this connection: use each once");
+            let error = ErrorBody::new(ErrorCode::RequestIdInUse).subject(&request_id.to_string()).detail(&detail);
+            ctx.out.send_error(conn, 0, ctx.me, &error);
+            return false;
+        }
+        if let Some(error) = self.refusal(in_flight) {
+            ctx.out.send_error(conn, request_id, ctx.me, &error);
+            return true;
+        }
+        let job = Job {
+            conn,
+            request_id,
+            kind,
+            flags: frame.header.flags & FLAG_TRACE,
+            deadline_ns: deadline_of(ctx.now, &frame.header),
+            arrived_ns: ctx.now.mono_ns,
+            body: self.raise_floor(kind, frame.body),
+            server: 0,
+            refusals: 0,
+            orphaned: false,
+        };
+        let deadline_ns = job.deadline_ns;
+        let key = self.jobs.insert(Some(deadline_ns), job);
+        self.clients.entry(conn).or_default().insert(request_id, key);
+        self.dispatch(ctx, key);
+        true
+    }
+
+    /// Why no request can be taken now.
+    fn refusal(&self, in_flight: usize) -> Option<ErrorBody> {
+        if self.leaving {
+            return Some(ErrorBody::new(ErrorCode::ShuttingDown).detail("this front is leaving: use another one"));
+        }
+        if in_flight >= REQUESTS_IN_FLIGHT_MAX {
+            let limit = REQUESTS_IN_FLIGHT_MAX as u64;
+            let detail = format!("{in_flight} requests are in flight on this connection, the limit is {limit}");
+            return Some(ErrorBody::new(ErrorCode::Busy).limit(limit, in_flight as u64).detail(&detail));
+        }
+        if !self.jobs.has_room() {
+            let jobs = self.jobs.len() as u64;
+            let detail = format!("this front has {jobs} requests in work and takes no more");
+            return Some(ErrorBody::new(ErrorCode::Busy).limit(jobs, jobs).detail(&detail));
+        }
+        None
+    }
+
+    /// The body to pass on: a read's floor (its first field) is raised to what this front has acknowledged to anyone.
+    fn raise_floor(&self, kind: Kind, body: &[u8]) -> Bytes {
+        let is_read = !matches!(kind, Kind::Write | Kind::OpenSession);
+        match body.split_first_chunk::<8>() {
+            Some((floor, rest)) if is_read && u64::from_le_bytes(*floor) < self.acknowledged => {
+                let mut raised = Vec::with_capacity(body.len());
+                raised.extend_from_slice(&self.acknowledged.to_le_bytes());
+                raised.extend_from_slice(rest);
+                raised.into()
+            }
+            _ => Bytes::copy_from_slice(body),
+        }
+    }
+
+    fn servers_for(&mut self, kind: Kind) -> &mut Dispatcher {
+        match kind {
+            Kind::Lookup | Kind::Search | Kind::Topics | Kind::Books => &mut self.catalogs,
+            _ => &mut self.orders,
+        }
+    }
+
+    fn forget(&mut self, kind: Kind, server: u16) {
+        self.servers_for(kind).done(server);
+    }
+
+    /// Sends a job to the next server, or answers that there is none.
+    fn dispatch(&mut self, ctx: &mut Ctx<'_>, key: JobKey) {
+        let Some(kind) = self.jobs.get_mut(key).map(|job| job.kind) else { return };
+        let server = self.servers_for(kind).pick();
+        let Some(job) = self.jobs.get_mut(key) else { return };
+        match server.and_then(|node| ctx.links.get(node).map(|conn| (node, conn))) {
+            Some((node, conn)) => {
+                job.server = node;
+                let left = remaining_ms(ctx.now, job.deadline_ns);
+                let body = &job.body;
+                ctx.out.send_with(conn, kind, key, left, job.flags, |out| out.extend_from_slice(body));
+            }
+            None => {
+                let error = no_server(job);
+                self.finish_with_error(ctx, key, &error);
+            }
+        }
+    }
+
+    /// An answer from a server.
+    pub fn on_answer(&mut self, ctx: &mut Ctx<'_>, node: u16, frame: &Frame<'_>) {
+        let key = frame.header.request_id;
+        // Answers to jobs that were given up or moved find nothing, or another server's name.
+        let Some(job) = self.jobs.get_mut(key).filter(|job| job.server == node) else { return };
+        if frame.kind() == Some(Kind::Error)
+            && let Ok(error) = frame.decode::<ErrorBody>()
+            && was_not_taken(&error)
+        {
+            job.refusals += 1;
+            let (kind, refusals) = (job.kind, job.refusals);
+            if refusals < self.servers_for(kind).len() {
+                self.forget(kind, node);
+                return self.dispatch(ctx, key);
+            }
+            if let Some(job) = self.jobs.get_mut(key).filter(|job| job.orphaned && job.is_write()) {
+                // Nobody takes it now, but one that went away may have.
+                let error = unknown_outcome(job);
+                return self.finish_with_error(ctx, key, &error);
+            }
+        }
+        self.finish(ctx, key, frame);
+    }
+
+    /// Passes an answer on to the client.
+    fn finish(&mut self, ctx: &mut Ctx<'_>, key: JobKey, frame: &Frame<'_>) {
+        let Some(job) = self.take(key) else { return };
+        let header = &frame.header;
+        if frame.kind() == Some(Kind::WriteOk) {
+            self.note_acknowledged(header.flags, frame.body);
+        }
+        let spans = [span(Stage::Front, ctx.me, ctx.now.mono_ns.saturating_sub(job.arrived_ns))];
+        ctx.out.send_kind(job.conn, header.kind, job.request_id, header.aux, header.flags, |out| {
+            extend_trace(out, header.flags, frame.body, &spans);
+        });
+    }
+
+    /// The position of a write is the first field of its answer.
+    fn note_acknowledged(&mut self, flags: u8, body: &[u8]) {
+        let skip = if flags & FLAG_TRACE == 0 {
+            0
+        } else {
+            codec::decode_prefix::<Trace>(body).map_or(body.len(), |(_, used)| used)
+        };
+        if let Some((seq, _)) = body.get(skip..).and_then(<[u8]>::split_first_chunk::<8>) {
+            self.acknowledged = self.acknowledged.max(u64::from_le_bytes(*seq));
+        }
+    }
+
+    fn finish_with_error(&mut self, ctx: &mut Ctx<'_>, key: JobKey, error: &ErrorBody) {
+        if let Some(job) = self.take(key) {
+            ctx.out.send_error(job.conn, job.request_id, ctx.me, error);
+        }
+    }
+
+    fn take(&mut self, key: JobKey) -> Option<Job> {
+        let job = self.jobs.remove(key)?;
+        self.answered += 1;
+        self.forget(job.kind, job.server);
+        if let Some(ids) = self.clients.get_mut(&job.conn) {
+            ids.remove(&job.request_id);
+        }
+        Some(job)
+    }
+
+    /// A server's link is up.
+    pub fn on_server_up(&mut self, node: u16) {
+        self.catalogs.set_up(node, true);
+        self.orders.set_up(node, true);
+    }
+
+    /// A server's link is gone: its jobs move to the next in this very turn.
+    pub fn on_server_down(&mut self, ctx: &mut Ctx<'_>, node: u16) {
+        self.catalogs.set_up(node, false);
+        self.orders.set_up(node, false);
+        for key in self.jobs.keys(|job| job.server == node) {
+            if let Some(job) = self.jobs.get_mut(key) {
+                job.orphaned = true;
+                let kind = job.kind;
+                self.forget(kind, node);
+            }
+            self.dispatch(ctx, key);
+        }
+    }
+
+    /// When [`Self::on_timeout`] must be called next.
+    pub fn next_timeout(&self) -> Option<u64> {
+        self.jobs.next_timeout()
+    }
+
+    /// Tells those whose deadline has passed.
+    pub fn on_timeout(&mut self, ctx: &mut Ctx<'_>) {
+        for (_, job) in self.jobs.take_late(ctx.now.mono_ns) {
+            self.answered += 1;
+            self.forget(job.kind, job.server);
+            if let Some(ids) = self.clients.get_mut(&job.conn) {
+                ids.remove(&job.request_id);
+            }
+            let waited_ms = ctx.now.mono_ns.saturating_sub(job.arrived_ns) / 1_000_000;
+            let error = late(job.is_write(), true, &format!("{:?}", job.kind), waited_ms);
+            ctx.out.send_error(job.conn, job.request_id, ctx.me, &error);
+        }
+    }
+}
+
+fn no_server(job: &Job) -> ErrorBody {
+    if job.orphaned && job.is_write() {
+        return unknown_outcome(job);
+    }
+    let role = match job.kind {
+        Kind::Lookup | Kind::Search | Kind::Topics | Kind::Books => Role::Catalog,
+        _ => Role::Order,
+    };
+    let detail = format!("no {} server is connected: `pygmy status` shows who is", role.name());
+    ErrorBody::new(ErrorCode::Unavailable).subject(role.name()).detail(&detail)
+}
+
+fn unknown_outcome(job: &Job) -> ErrorBody {
+    let detail = "the server that had this write is gone; ask again with the same session and counter";
+    ErrorBody::new(ErrorCode::OutcomeUnknown).subject(&format!("{:?}", job.kind)).detail(detail)
+}

@@ -1,0 +1,269 @@
+//! The order server: validates writes, passes what came in one turn as one batch to a catalog, round-robin, and
+//! answers from the ledger.
+
+use bytes::Bytes;
+use pygmy_proto::batch::EntryKind;
+use pygmy_proto::frame::Frame;
+use pygmy_proto::header::FLAG_TRACE;
+use pygmy_proto::limits::{SUBMIT_BYTES_SOFT, SUBMIT_JOBS_MAX};
+use pygmy_proto::message::{JobResult, LinkStatus, Results, Role, Stage, Submit, SubmitJob, Write};
+use pygmy_proto::types::{Blob, Bounded};
+use pygmy_proto::{ErrorBody, ErrorCode, Kind, Message, codec};
+
+use super::dispatch::Dispatcher;
+use super::jobs::{JobKey, Jobs};
+use super::{Ctx, deadline_of, extend_trace, late, remaining_ms, span, was_not_taken};
+use crate::machine::ConnId;
+use crate::settings::ClusterSettings;
+
+/// A write that was passed on or is about to be.
+#[derive(Debug)]
+struct Job {
+    conn: ConnId,
+    request_id: u64,
+    kind: EntryKind,
+    trace: bool,
+    deadline_ns: u64,
+    arrived_ns: u64,
+    body: Bytes,
+    /// The catalog that has it; 0: none yet.
+    server: u16,
+    refusals: usize,
+    /// It was with a catalog that went away without an answer: it may have taken effect.
+    orphaned: bool,
+}
+
+/// What an order server knows beside its replica.
+#[derive(Debug)]
+pub struct Order {
+    catalogs: Dispatcher,
+    jobs: Jobs<Job>,
+    /// Jobs to be passed on at the end of the turn.
+    outgoing: Vec<JobKey>,
+    answered: u64,
+    leaving: bool,
+}
+
+impl Order {
+    /// The order server of a cluster.
+    pub fn new(cluster: &ClusterSettings) -> Self {
+        let catalogs = cluster.nodes.iter().filter(|node| node.role == Role::Catalog).map(|node| node.number);
+        Self {
+            catalogs: Dispatcher::new(catalogs),
+            jobs: Jobs::default(),
+            outgoing: Vec::new(),
+            answered: 0,
+            leaving: false,
+        }
+    }
+
+    /// Writes in work.
+    pub fn in_flight(&self) -> usize {
+        self.jobs.len()
+    }
+    /// Writes answered so far.
+    pub fn answered(&self) -> u64 {
+        self.answered
+    }
+    /// From now on new writes are sent elsewhere.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+    }
+    /// Writes at a catalog.
+    pub fn link_status(&self, node: u16, up: bool) -> LinkStatus {
+        LinkStatus { node, up, in_flight: self.catalogs.in_flight(node) }
+    }
+
+    /// A write from a front.
+    pub fn on_write(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, kind: Kind, frame: &Frame<'_>) {
+        let request_id = frame.header.request_id;
+        match self.admit(kind, frame) {
+            Err(error) => ctx.out.send_error(conn, request_id, ctx.me, &error),
+            Ok(kind) => {
+                let deadline_ns = deadline_of(ctx.now, &frame.header);
+                let job = Job {
+                    conn,
+                    request_id,
+                    kind,
+                    trace: frame.header.flags & FLAG_TRACE != 0,
+                    deadline_ns,
+                    arrived_ns: ctx.now.mono_ns,
+                    body: Bytes::copy_from_slice(frame.body),
+                    server: 0,
+                    refusals: 0,
+                    orphaned: false,
+                };
+                let key = self.jobs.insert(Some(deadline_ns), job);
+                self.outgoing.push(key);
+            }
+        }
+    }
+
+    /// Checks everything that can be checked without ordering it.
+    fn admit(&self, kind: Kind, frame: &Frame<'_>) -> Result<EntryKind, ErrorBody> {
+        if self.leaving {
+            return Err(ErrorBody::new(ErrorCode::ShuttingDown).detail("this order server is leaving"));
+        }
+        if !self.jobs.has_room() {
+            let jobs = self.jobs.len() as u64;
+            return Err(ErrorBody::new(ErrorCode::Busy).limit(jobs, jobs).detail("too many writes are in work"));
+        }
+        if kind == Kind::OpenSession {
+            return match frame.body {
+                [] => Ok(EntryKind::Register),
+                _ => Err(malformed(kind, "its body must be empty")),
+            };
+        }
+        let write: Write = frame.decode().map_err(|error| malformed(kind, &error.to_string()))?;
+        if write.session == 0 || write.counter == 0 {
+            let detail = "a write names a session as given by OpenSession, and a counter from 1";
+            return Err(ErrorBody::new(ErrorCode::InvalidArgument).subject("session").limit(1, 0).detail(detail));
+        }
+        write.command.check()?;
+        Ok(EntryKind::Command)
+    }
+
+    /// Passes on what this turn brought: as one batch, to the next catalog.
+    pub fn end_turn(&mut self, ctx: &mut Ctx<'_>) {
+        while !self.outgoing.is_empty() {
+            let Some(node) = self.catalogs.pick() else { return self.fail_outgoing(ctx) };
+            self.catalogs.done(node);
+            let Some(conn) = ctx.links.get(node) else { return self.fail_outgoing(ctx) };
+            let submit = self.take_batch(ctx, node);
+            if !submit.jobs.is_empty() {
+                ctx.out.send(conn, 0, 0, 0, &submit);
+            }
+        }
+    }
+
+    /// Takes from the outgoing jobs as many as one `Submit` holds, and notes that `node` has them.
+    fn take_batch(&mut self, ctx: &Ctx<'_>, node: u16) -> Submit {
+        let (mut jobs, mut bytes, mut taken) = (Vec::new(), 0, 0);
+        for &key in &self.outgoing {
+            if jobs.len() == SUBMIT_JOBS_MAX || bytes >= SUBMIT_BYTES_SOFT {
+                break;
+            }
+            taken += 1;
+            let Some(job) = self.jobs.get_mut(key) else { continue };
+            let Some(body) = Blob::new(job.body.clone()) else { continue };
+            job.server = node;
+            bytes += body.len();
+            let deadline_ms = remaining_ms(ctx.now, job.deadline_ns);
+            jobs.push(SubmitJob { job: key, deadline_ms, trace: job.trace, kind: job.kind as u8, body });
+        }
+        self.outgoing.drain(..taken);
+        self.catalogs.add(node, jobs.len() as u32);
+        Submit { jobs: Bounded::truncated(jobs) }
+    }
+
+    fn fail_outgoing(&mut self, ctx: &mut Ctx<'_>) {
+        for key in std::mem::take(&mut self.outgoing) {
+            let Some(job) = self.jobs.get_mut(key) else { continue };
+            let error = if job.orphaned && job.kind == EntryKind::Command {
+                unknown_outcome()
+            } else {
+                let detail = "no catalog server is connected: `pygmy status` shows who is";
+                ErrorBody::new(ErrorCode::Unavailable).subject("catalog").detail(detail)
+            };
+            self.fail(ctx, key, &error);
+        }
+    }
+
+    /// What became of writes, from a catalog.
+    pub fn on_results(&mut self, ctx: &mut Ctx<'_>, node: u16, results: &Results) {
+        for result in &results.results {
+            self.on_result(ctx, node, result);
+        }
+    }
+
+    fn on_result(&mut self, ctx: &mut Ctx<'_>, node: u16, result: &JobResult) {
+        // Results of jobs that were given up or moved find nothing, or another catalog's number.
+        let Some(job) = self.jobs.get_mut(result.job).filter(|job| job.server == node) else { return };
+        let handed_back = result.kind == ErrorBody::KIND as u16
+            && codec::decode::<ErrorBody>(&result.body).is_ok_and(|error| was_not_taken(&error));
+        if handed_back && job.refusals + 1 < self.catalogs.len() {
+            // The next catalog gets it at the end of this turn.
+            job.refusals += 1;
+            job.server = 0;
+            self.catalogs.done(node);
+            self.outgoing.push(result.job);
+            return;
+        }
+        if handed_back && job.orphaned && job.kind == EntryKind::Command {
+            // Nobody takes it now, but one that went away may have.
+            return self.fail(ctx, result.job, &unknown_outcome());
+        }
+        if let Some(job) = self.take(result.job) {
+            let spans = [span(Stage::Order, ctx.me, ctx.now.mono_ns.saturating_sub(job.arrived_ns))];
+            ctx.out.send_kind(job.conn, result.kind, job.request_id, node.into(), result.flags, |out| {
+                extend_trace(out, result.flags, &result.body, &spans);
+            });
+        }
+    }
+
+    fn fail(&mut self, ctx: &mut Ctx<'_>, key: JobKey, error: &ErrorBody) {
+        if let Some(job) = self.take(key) {
+            ctx.out.send_error(job.conn, job.request_id, ctx.me, error);
+        }
+    }
+
+    fn take(&mut self, key: JobKey) -> Option<Job> {
+        let job = self.jobs.remove(key)?;
+        self.answered += 1;
+        self.catalogs.done(job.server);
+        Some(job)
+    }
+
+    /// A catalog's link is up.
+    pub fn on_server_up(&mut self, node: u16) {
+        self.catalogs.set_up(node, true);
+    }
+
+    /// A catalog's link is gone: its writes go to the next one at the end of this turn, under the same ids.
+    pub fn on_server_down(&mut self, node: u16) {
+        self.catalogs.set_up(node, false);
+        for key in self.jobs.keys(|job| job.server == node) {
+            if let Some(job) = self.jobs.get_mut(key) {
+                job.orphaned = true;
+                job.server = 0;
+                self.catalogs.done(node);
+                self.outgoing.push(key);
+            }
+        }
+    }
+
+    /// A front is gone: its writes still take effect, but nobody waits for the answers.
+    pub fn on_conn_gone(&mut self, conn: ConnId) {
+        for key in self.jobs.keys(|job| job.conn == conn) {
+            if let Some(job) = self.jobs.remove(key) {
+                self.catalogs.done(job.server);
+            }
+        }
+    }
+
+    /// When [`Self::on_timeout`] must be called next.
+    pub fn next_timeout(&self) -> Option<u64> {
+        self.jobs.next_timeout()
+    }
+
+    /// Tells those whose deadline has passed.
+    pub fn on_timeout(&mut self, ctx: &mut Ctx<'_>) {
+        for (_, job) in self.jobs.take_late(ctx.now.mono_ns) {
+            self.answered += 1;
+            self.catalogs.done(job.server);
+            let waited_ms = ctx.now.mono_ns.saturating_sub(job.arrived_ns) / 1_000_000;
+            let error = late(job.kind == EntryKind::Command, true, "Write", waited_ms);
+            ctx.out.send_error(job.conn, job.request_id, ctx.me, &error);
+        }
+    }
+}
+
+fn malformed(kind: Kind, why: &str) -> ErrorBody {
+    let name = format!("{kind:?}");
+    ErrorBody::new(ErrorCode::Malformed).subject(&name).detail(&format!("{name}: {why}"))
+}
+
+fn unknown_outcome() -> ErrorBody {
+    let detail = "the catalog that had this write is gone; ask again with the same session and counter";
+    ErrorBody::new(ErrorCode::OutcomeUnknown).subject("Write").detail(detail)
+}

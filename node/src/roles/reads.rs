@@ -1,0 +1,231 @@
+//! Reads of the replicated state, and those that wait until it is as fresh as they ask.
+
+use bytes::BytesMut;
+use pygmy_proto::frame::Frame;
+use pygmy_proto::header::FLAG_TRACE;
+use pygmy_proto::limits::{ORDERS_PAGE_MAX, PAGE_MAX};
+use pygmy_proto::message::{Books, Lookup, LookupOk, Message, Order, OrderOk, Orders, Search, Stage, Topics};
+use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
+
+use super::jobs::Jobs;
+use super::{Ctx, deadline_of, late, span, trace_of};
+use crate::machine::ConnId;
+use crate::store::{Store, unknown_book};
+
+/// A read, decoded and checked.
+#[derive(Debug, Clone)]
+pub enum Read {
+    /// One book.
+    Lookup(Lookup),
+    /// A page of a topic.
+    Search(Search),
+    /// A page of the topics.
+    Topics(Topics),
+    /// A page of all books.
+    Books(Books),
+    /// One order.
+    Order(Order),
+    /// A page of orders.
+    Orders(Orders),
+}
+
+/// Why a read was not even tried.
+fn malformed(kind: Kind, error: &codec::BodyError) -> ErrorBody {
+    let name = format!("{kind:?}");
+    ErrorBody::new(ErrorCode::Malformed).subject(&name).detail(&format!("{name}: {error}"))
+}
+
+fn check_limit(limit: u32, max: u32) -> Result<(), ErrorBody> {
+    if (1..=max).contains(&limit) {
+        return Ok(());
+    }
+    let detail = format!("a page has 1 to {max} records, not {limit}");
+    Err(ErrorBody::new(ErrorCode::InvalidArgument).subject("limit").limit(max.into(), limit.into()).detail(&detail))
+}
+
+impl Read {
+    /// Decodes and checks a frame; `None` when its kind is no read.
+    pub fn parse(frame: &Frame<'_>) -> Option<Result<Self, ErrorBody>> {
+        let kind = frame.kind()?;
+        let read = match kind {
+            Kind::Lookup => frame.decode().map(Read::Lookup),
+            Kind::Search => frame.decode().map(Read::Search),
+            Kind::Topics => frame.decode().map(Read::Topics),
+            Kind::Books => frame.decode().map(Read::Books),
+            Kind::Order => frame.decode().map(Read::Order),
+            Kind::Orders => frame.decode().map(Read::Orders),
+            _ => return None,
+        };
+        Some(read.map_err(|error| malformed(kind, &error)).and_then(|read| read.check().map(|()| read)))
+    }
+
+    fn check(&self) -> Result<(), ErrorBody> {
+        match self {
+            Read::Lookup(_) | Read::Order(_) => Ok(()),
+            Read::Search(read) => check_limit(read.limit, PAGE_MAX),
+            Read::Topics(read) => check_limit(read.limit, PAGE_MAX),
+            Read::Books(read) => check_limit(read.limit, PAGE_MAX),
+            Read::Orders(read) => check_limit(read.limit, ORDERS_PAGE_MAX),
+        }
+    }
+
+    /// The position the answer must not lie before.
+    fn floor(&self) -> u64 {
+        match self {
+            Read::Lookup(read) => read.floor,
+            Read::Search(read) => read.floor,
+            Read::Topics(read) => read.floor,
+            Read::Books(read) => read.floor,
+            Read::Order(read) => read.floor,
+            Read::Orders(read) => read.floor,
+        }
+    }
+
+    /// Appends the answer's body to `out`; its kind.
+    fn answer(&self, store: &Store, seq: u64, out: &mut BytesMut) -> Result<Kind, ErrorBody> {
+        fn put<M: Message>(message: &M, out: &mut BytesMut) -> Kind {
+            codec::encode_to(message, out);
+            M::KIND
+        }
+        let (catalog, ledger) = (store.catalog(), store.ledger());
+        Ok(match self {
+            Read::Lookup(read) => {
+                let book = catalog.get(&read.book).ok_or_else(|| unknown_book(&read.book))?;
+                put(&LookupOk { seq, book }, out)
+            }
+            Read::Search(read) => put(&catalog.search(seq, &read.topic, read.limit, read.after.as_ref())?, out),
+            Read::Topics(read) => put(&catalog.topics(seq, read.limit, read.after.as_ref()), out),
+            Read::Books(read) => put(&catalog.page(seq, read.limit, read.after.as_ref()), out),
+            Read::Order(read) => {
+                let order = ledger.get(read.number).ok_or_else(|| unknown_order(read.number))?;
+                put(&OrderOk { seq, order }, out)
+            }
+            Read::Orders(read) => put(&ledger.page(seq, read.book.as_ref(), read.limit, read.before), out),
+        })
+    }
+}
+
+fn unknown_order(number: u64) -> ErrorBody {
+    let detail = format!("there is no order {number}: `orders` lists the latest");
+    ErrorBody::new(ErrorCode::UnknownOrder).subject(&number.to_string()).detail(&detail)
+}
+
+/// A read that waits for its position.
+#[derive(Debug)]
+struct Parked {
+    conn: ConnId,
+    request_id: u64,
+    flags: u8,
+    arrived_ns: u64,
+    read: Read,
+}
+
+/// Answers reads from a store, now or once it has been applied far enough.
+#[derive(Debug)]
+pub struct Reads {
+    stage: Stage,
+    parked: Jobs<Parked>,
+    scratch: BytesMut,
+    answered: u64,
+}
+
+impl Reads {
+    /// For a role whose time is told as `stage`.
+    pub fn new(stage: Stage) -> Self {
+        Self { stage, parked: Jobs::default(), scratch: BytesMut::new(), answered: 0 }
+    }
+
+    /// Reads that wait.
+    pub fn waiting(&self) -> usize {
+        self.parked.len()
+    }
+    /// Reads answered so far.
+    pub fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// Takes a read that was parsed from `frame`.
+    pub fn on_read(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        conn: ConnId,
+        frame: &Frame<'_>,
+        read: Result<Read, ErrorBody>,
+        store: &Store,
+        applied: u64,
+    ) {
+        let header = &frame.header;
+        let read = match read {
+            Ok(read) => read,
+            Err(error) => return ctx.out.send_error(conn, header.request_id, ctx.me, &error),
+        };
+        let arrived_ns = ctx.now.mono_ns;
+        let parked = Parked { conn, request_id: header.request_id, flags: header.flags, arrived_ns, read };
+        if parked.read.floor() <= applied {
+            self.answer(ctx, &parked, store, applied);
+        } else if self.parked.has_room() {
+            self.parked.insert(Some(deadline_of(ctx.now, header)), parked);
+        } else {
+            let error = ErrorBody::new(ErrorCode::Busy).detail("too many reads wait for a position of the log");
+            ctx.out.send_error(conn, header.request_id, ctx.me, &error);
+        }
+    }
+
+    /// Answers those that waited for a position at or below `applied`.
+    pub fn on_applied(&mut self, ctx: &mut Ctx<'_>, store: &Store, applied: u64) {
+        if self.parked.is_empty() {
+            return;
+        }
+        for key in self.parked.keys(|parked| parked.read.floor() <= applied) {
+            if let Some(parked) = self.parked.remove(key) {
+                self.answer(ctx, &parked, store, applied);
+            }
+        }
+    }
+
+    fn answer(&mut self, ctx: &mut Ctx<'_>, parked: &Parked, store: &Store, applied: u64) {
+        self.answered += 1;
+        self.scratch.clear();
+        match parked.read.answer(store, applied, &mut self.scratch) {
+            Err(error) => ctx.out.send_error(parked.conn, parked.request_id, ctx.me, &error),
+            Ok(kind) => {
+                let flags = parked.flags & FLAG_TRACE;
+                let waited_ns = ctx.now.mono_ns.saturating_sub(parked.arrived_ns);
+                let spans = vec![span(self.stage, ctx.me, waited_ns), span(Stage::Apply, ctx.me, waited_ns)];
+                let message = &self.scratch;
+                ctx.out.send_with(parked.conn, kind, parked.request_id, ctx.me.into(), flags, |out| {
+                    if flags & FLAG_TRACE != 0 {
+                        codec::encode_to(&trace_of(spans), out);
+                    }
+                    out.extend_from_slice(message);
+                });
+            }
+        }
+    }
+
+    /// Forgets what a connection asked for.
+    pub fn on_closed(&mut self, conn: ConnId) {
+        if self.parked.is_empty() {
+            return;
+        }
+        for key in self.parked.keys(|parked| parked.conn == conn) {
+            self.parked.remove(key);
+        }
+    }
+
+    /// When [`Self::on_timeout`] must be called next.
+    pub fn next_timeout(&self) -> Option<u64> {
+        self.parked.next_timeout()
+    }
+
+    /// Tells those whose deadline has passed.
+    pub fn on_timeout(&mut self, ctx: &mut Ctx<'_>, applied: u64) {
+        for (_, parked) in self.parked.take_late(ctx.now.mono_ns) {
+            let waited_ms = ctx.now.mono_ns.saturating_sub(parked.arrived_ns) / 1_000_000;
+            let floor = parked.read.floor();
+            let mut error = late(false, true, "read", waited_ms).limit(floor, applied);
+            error = error.detail(&format!("the state here is applied up to seq {applied}, asked for is {floor}"));
+            ctx.out.send_error(parked.conn, parked.request_id, ctx.me, &error);
+        }
+    }
+}

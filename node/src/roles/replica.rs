@@ -1,0 +1,191 @@
+//! What order and catalog servers have in common: the log replica over the store.
+
+use bytes::{Bytes, BytesMut};
+use pygmy_proto::frame::{self, Frame};
+use pygmy_proto::limits::REPLICAS_MAX;
+use pygmy_proto::message::{PeerDurable, ReplicaHello, ReplicaStatus, Role};
+use pygmy_proto::types::Bounded;
+use pygmy_proto::{Kind, codec};
+use pygmy_ring::replica::Completion;
+use pygmy_ring::{Config, ConfigError, Input, Limits, Member, NotTaken, PeerMessage, Replica, Target};
+
+use super::Ctx;
+use crate::machine::{Now, Output};
+use crate::settings::{Settings, TokenMode};
+use crate::store::Store;
+
+/// What became of a proposal.
+#[derive(Debug)]
+pub enum Settled {
+    /// It was applied.
+    Done(Completion),
+    /// It was handed back.
+    Refused {
+        /// The proposer's number.
+        ticket: u64,
+        /// Why.
+        why: NotTaken,
+    },
+}
+
+/// A ring replica over the store, its frames and its log.
+#[derive(Debug)]
+pub struct StoreReplica {
+    ring: Replica<Store>,
+    settled: Vec<Settled>,
+}
+
+fn ring_config(settings: &Settings) -> Config {
+    let members = settings.cluster.replicas();
+    Config {
+        me: settings.me,
+        log_uuid: settings.log_uuid,
+        boot_nonce: settings.boot_nonce,
+        config_id: 1,
+        members: members
+            .map(|node| Member { node: node.number, log_uuid: node.log_uuid, holds_token: node.role == Role::Catalog })
+            .collect(),
+        rotate: settings.cluster.token == TokenMode::Rotate,
+        limits: Limits::default(),
+        mistake: None,
+    }
+}
+
+fn ring_now(now: Now) -> pygmy_ring::Now {
+    pygmy_ring::Now { mono_ns: now.mono_ns, wall_us: now.wall_us }
+}
+
+impl StoreReplica {
+    /// An empty replica.
+    ///
+    /// # Errors
+    /// When the cluster's settings make no ring.
+    pub fn new(settings: &Settings) -> Result<Self, ConfigError> {
+        Ok(Self { ring: Replica::new(ring_config(settings), Store::new())?, settled: Vec::new() })
+    }
+
+    /// The replicated state.
+    pub fn store(&self) -> &Store {
+        self.ring.machine()
+    }
+    /// The replica itself, to look at.
+    pub fn ring(&self) -> &Replica<Store> {
+        &self.ring
+    }
+    /// Applied up to.
+    pub fn applied(&self) -> u64 {
+        self.ring.applied()
+    }
+    /// What it says of itself in a handshake.
+    pub fn hello(&self) -> ReplicaHello {
+        self.ring.hello()
+    }
+
+    /// A ring frame from another replica. False when the kind is none of the ring's.
+    ///
+    /// # Errors
+    /// When the body is not what its kind says.
+    pub fn on_frame(&mut self, now: Now, node: u16, frame: &Frame<'_>) -> Result<bool, codec::BodyError> {
+        let message = match frame.kind() {
+            Some(Kind::Data) => PeerMessage::Data(frame.decode()?),
+            Some(Kind::Token) => PeerMessage::Token(frame.decode()?),
+            Some(Kind::Want) => PeerMessage::Want(frame.decode()?),
+            Some(Kind::Ack) => PeerMessage::Ack(frame.decode()?),
+            Some(Kind::Commit) => PeerMessage::Commit(frame.decode()?),
+            Some(Kind::Fetch) => PeerMessage::Fetch(frame.decode()?),
+            Some(Kind::FetchRefused) => PeerMessage::FetchRefused(frame.decode()?),
+            _ => return Ok(false),
+        };
+        self.handle(now, Input::Message { node, message });
+        Ok(true)
+    }
+
+    /// Any other input of the ring.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.ring.handle(ring_now(now), input);
+    }
+
+    /// Ends a turn of the ring and passes on what it wants done; what became of proposals is kept for
+    /// [`Self::take_settled`].
+    pub fn end_turn(&mut self, ctx: &mut Ctx<'_>) {
+        self.ring.end_turn(ring_now(ctx.now));
+        for output in self.ring.drain_outputs() {
+            match output {
+                pygmy_ring::Output::Send { to, message } => send(ctx, to, &message),
+                pygmy_ring::Output::Append(batch) => ctx.out.push(Output::Append(batch)),
+                pygmy_ring::Output::Done(completion) => self.settled.push(Settled::Done(completion)),
+                pygmy_ring::Output::Refused { ticket, why } => self.settled.push(Settled::Refused { ticket, why }),
+                pygmy_ring::Output::Fatal(why) => ctx.out.push(Output::Fatal { why }),
+            }
+        }
+    }
+
+    /// What became of proposals since the last call.
+    pub fn take_settled(&mut self) -> Vec<Settled> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// When [`Self::on_timeout`] must be called next.
+    pub fn next_timeout(&self) -> Option<u64> {
+        self.ring.next_timeout()
+    }
+
+    /// Fires the ring's timers.
+    pub fn on_timeout(&mut self, now: Now) {
+        self.ring.on_timeout(ring_now(now));
+    }
+
+    /// How it is.
+    pub fn status(&self) -> ReplicaStatus {
+        let ring = self.ring.status();
+        let peers = ring.peers.into_iter().map(|(node, durable)| PeerDurable { node, durable }).collect();
+        ReplicaStatus {
+            voter: ring.voter,
+            voters: ring.voters,
+            epoch: ring.epoch,
+            holder: ring.holder,
+            hop: ring.hop,
+            last_seq: ring.last_seq,
+            durable: ring.durable,
+            committed: ring.committed,
+            applied: ring.applied,
+            state_hash: ring.state_hash,
+            books: self.store().catalog().len() as u64,
+            orders: self.store().ledger().len() as u64,
+            sessions: ring.sessions,
+            peers: Bounded::<_, REPLICAS_MAX>::truncated(peers),
+        }
+    }
+}
+
+/// Sends a ring frame. A frame for all is encoded once and its bytes shared by all connections. Links to fronts are
+/// left out: the ring has nothing to tell them.
+fn send(ctx: &mut Ctx<'_>, to: Target, message: &PeerMessage) {
+    let bytes = encode(message);
+    match to {
+        Target::Node(node) => {
+            if let Some(conn) = ctx.links.get(node) {
+                ctx.out.push(Output::Shared { conn, bytes });
+            }
+        }
+        Target::All => {
+            for conn in ctx.links.replicas() {
+                ctx.out.push(Output::Shared { conn, bytes: bytes.clone() });
+            }
+        }
+    }
+}
+
+fn encode(message: &PeerMessage) -> Bytes {
+    let mut out = BytesMut::new();
+    match message {
+        PeerMessage::Data(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::Token(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::Want(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::Ack(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::Commit(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::Fetch(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::FetchRefused(m) => frame::write(&mut out, 0, 0, 0, m),
+    }
+    out.freeze()
+}
