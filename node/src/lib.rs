@@ -1,5 +1,6 @@
 //! The servers of Pygmy.
 
+pub mod driver;
 pub mod machine;
 pub mod node;
 pub mod roles;
