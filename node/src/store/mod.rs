@@ -5,6 +5,8 @@
 
 mod catalog;
 mod ledger;
+#[cfg(test)]
+mod tests;
 
 use bytes::{BufMut, BytesMut};
 use pygmy_proto::message::{Book, Command, Lines, Message, NewBook, OrderLine, OrderRecord, Outcome, WriteOk};
