@@ -74,7 +74,9 @@ fn describe(error: DecodeError) -> String {
     match error {
         DecodeError::OtherString(text) => text,
         DecodeError::InvalidBooleanValue(found) => format!("a bool is 0 or 1, not {found}"),
-        DecodeError::UnexpectedVariant { found, .. } => format!("{found} is not a tag of the enum or option it stands for"),
+        DecodeError::UnexpectedVariant { found, .. } => {
+            format!("{found} is not a tag of the enum or option it stands for")
+        }
         DecodeError::Utf8 { inner } => format!("a text is not UTF-8: {inner}"),
         other => other.to_string(),
     }

@@ -277,18 +277,24 @@ fn peers(all: &mut Samples) {
     all.add("data", &Data { epoch: epoch(), hop: 8, committed: 9, batch: blob(batch().bytes().clone()) });
     let member = TokenMember { node: 5, boot_nonce: 6, want: 7, served: 8 };
     let durable = TokenDurable { log_uuid: std::array::from_fn(|i| i as u8), durable: 10 };
-    all.add("token", &Token {
-        epoch: epoch(),
-        config_id: 1,
-        hop: 8,
-        next_seq: 12,
-        hash_before: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
-        committed: 9,
-        members: list(vec![member]),
-        durable: list(vec![durable]),
-    });
+    all.add(
+        "token",
+        &Token {
+            epoch: epoch(),
+            config_id: 1,
+            hop: 8,
+            next_seq: 12,
+            hash_before: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
+            committed: 9,
+            members: list(vec![member]),
+            durable: list(vec![durable]),
+        },
+    );
     all.add("want", &Want { epoch: epoch(), boot_nonce: 6, number: 7 });
-    all.add("ack", &Ack { epoch: epoch(), durable: 11, hash: u128::MAX, committed: 9, checked_seq: 1024, checked_hash: 5 });
+    all.add(
+        "ack",
+        &Ack { epoch: epoch(), durable: 11, hash: u128::MAX, committed: 9, checked_seq: 1024, checked_hash: 5 },
+    );
     all.add("commit", &Commit { epoch: epoch(), committed: 11 });
     all.add("fetch", &Fetch { epoch: epoch(), from_seq: 5, hash_before: 1 });
     all.add("fetch-refused", &FetchRefused { epoch: epoch(), first_seq: 6, last_seq: 11 });

@@ -100,13 +100,25 @@ pub fn error() -> impl Strategy<Value = ErrorBody> + Clone {
 
 fn book() -> impl Strategy<Value = Book> + Clone {
     (book_id(), text(), inline(), any::<(u64, u32, u64)>()).prop_map(
-        |(id, title, topic, (cost_cents, stock, changed_seq))| Book { id, title, topic, cost_cents, stock, changed_seq },
+        |(id, title, topic, (cost_cents, stock, changed_seq))| Book {
+            id,
+            title,
+            topic,
+            cost_cents,
+            stock,
+            changed_seq,
+        },
     )
 }
 
 fn new_book() -> impl Strategy<Value = NewBook> + Clone {
-    (book_id(), text(), inline(), any::<(u64, u32)>())
-        .prop_map(|(id, title, topic, (cost_cents, stock))| NewBook { id, title, topic, cost_cents, stock })
+    (book_id(), text(), inline(), any::<(u64, u32)>()).prop_map(|(id, title, topic, (cost_cents, stock))| NewBook {
+        id,
+        title,
+        topic,
+        cost_cents,
+        stock,
+    })
 }
 
 fn cursor() -> impl Strategy<Value = BooksCursor> + Clone {
@@ -114,8 +126,12 @@ fn cursor() -> impl Strategy<Value = BooksCursor> + Clone {
 }
 
 fn order_record() -> impl Strategy<Value = OrderRecord> + Clone {
-    let line = (book_id(), any::<(u32, u64, u32)>())
-        .prop_map(|(book, (copies, cost_cents, left))| OrderLine { book, copies, cost_cents, left });
+    let line = (book_id(), any::<(u32, u64, u32)>()).prop_map(|(book, (copies, cost_cents, left))| OrderLine {
+        book,
+        copies,
+        cost_cents,
+        left,
+    });
     (any::<(u64, u64, u64)>(), list(line)).prop_map(|((number, time_us, total_cents), lines)| OrderRecord {
         number,
         time_us,
@@ -128,8 +144,12 @@ pub fn lookup() -> impl Strategy<Value = Lookup> + Clone {
     (any::<u64>(), book_id()).prop_map(|(floor, book)| Lookup { floor, book })
 }
 pub fn search() -> impl Strategy<Value = Search> + Clone {
-    (any::<(u64, u32)>(), inline(), option::of(book_id()))
-        .prop_map(|((floor, limit), topic, after)| Search { floor, topic, limit, after })
+    (any::<(u64, u32)>(), inline(), option::of(book_id())).prop_map(|((floor, limit), topic, after)| Search {
+        floor,
+        topic,
+        limit,
+        after,
+    })
 }
 pub fn topics() -> impl Strategy<Value = Topics> + Clone {
     (any::<(u64, u32)>(), option::of(inline())).prop_map(|((floor, limit), after)| Topics { floor, limit, after })
@@ -141,8 +161,12 @@ pub fn order() -> impl Strategy<Value = Order> + Clone {
     any::<(u64, u64)>().prop_map(|(floor, number)| Order { floor, number })
 }
 pub fn orders() -> impl Strategy<Value = Orders> + Clone {
-    (any::<(u64, u32, Option<u64>)>(), option::of(book_id()))
-        .prop_map(|((floor, limit, before), book)| Orders { floor, book, limit, before })
+    (any::<(u64, u32, Option<u64>)>(), option::of(book_id())).prop_map(|((floor, limit, before), book)| Orders {
+        floor,
+        book,
+        limit,
+        before,
+    })
 }
 
 pub fn write() -> impl Strategy<Value = Write> + Clone {
@@ -182,24 +206,40 @@ pub fn lookup_ok() -> impl Strategy<Value = LookupOk> + Clone {
     (any::<u64>(), book()).prop_map(|(seq, book)| LookupOk { seq, book })
 }
 pub fn search_ok() -> impl Strategy<Value = SearchOk> + Clone {
-    (any::<(u64, u64)>(), list(book()), option::of(book_id()))
-        .prop_map(|((seq, total), books, next)| SearchOk { seq, total, books, next })
+    (any::<(u64, u64)>(), list(book()), option::of(book_id())).prop_map(|((seq, total), books, next)| SearchOk {
+        seq,
+        total,
+        books,
+        next,
+    })
 }
 pub fn topics_ok() -> impl Strategy<Value = TopicsOk> + Clone {
     let count = (inline(), any::<u64>()).prop_map(|(topic, books)| TopicCount { topic, books });
-    (any::<(u64, u64)>(), list(count), option::of(inline()))
-        .prop_map(|((seq, total), topics, next)| TopicsOk { seq, total, topics, next })
+    (any::<(u64, u64)>(), list(count), option::of(inline())).prop_map(|((seq, total), topics, next)| TopicsOk {
+        seq,
+        total,
+        topics,
+        next,
+    })
 }
 pub fn books_ok() -> impl Strategy<Value = BooksOk> + Clone {
-    (any::<(u64, u64)>(), list(book()), option::of(cursor()))
-        .prop_map(|((seq, total), books, next)| BooksOk { seq, total, books, next })
+    (any::<(u64, u64)>(), list(book()), option::of(cursor())).prop_map(|((seq, total), books, next)| BooksOk {
+        seq,
+        total,
+        books,
+        next,
+    })
 }
 pub fn order_ok() -> impl Strategy<Value = OrderOk> + Clone {
     (any::<u64>(), order_record()).prop_map(|(seq, order)| OrderOk { seq, order })
 }
 pub fn orders_ok() -> impl Strategy<Value = OrdersOk> + Clone {
-    (any::<(u64, u64, Option<u64>)>(), list(order_record()))
-        .prop_map(|((seq, total, next), orders)| OrdersOk { seq, total, orders, next })
+    (any::<(u64, u64, Option<u64>)>(), list(order_record())).prop_map(|((seq, total, next), orders)| OrdersOk {
+        seq,
+        total,
+        orders,
+        next,
+    })
 }
 
 fn replica_status() -> impl Strategy<Value = ReplicaStatus> + Clone {
@@ -224,8 +264,7 @@ fn replica_status() -> impl Strategy<Value = ReplicaStatus> + Clone {
 }
 
 pub fn status_ok() -> impl Strategy<Value = StatusOk> + Clone {
-    let link =
-        any::<(u16, bool, u32)>().prop_map(|(node, up, in_flight)| LinkStatus { node, up, in_flight });
+    let link = any::<(u16, bool, u32)>().prop_map(|(node, up, in_flight)| LinkStatus { node, up, in_flight });
     (any::<(u16, u64, u32, u32, u64)>(), inline(), role(), list(link), option::of(replica_status())).prop_map(
         |((node, uptime_ms, clients, jobs, answered), name, role, links, replica)| StatusOk {
             node,
@@ -248,22 +287,35 @@ pub fn trace() -> impl Strategy<Value = Trace> + Clone {
 }
 
 pub fn submit() -> impl Strategy<Value = Submit> + Clone {
-    let job = (any::<(u64, u32, bool, u8)>(), blob())
-        .prop_map(|((job, deadline_ms, trace, kind), body)| SubmitJob { job, deadline_ms, trace, kind, body });
+    let job = (any::<(u64, u32, bool, u8)>(), blob()).prop_map(|((job, deadline_ms, trace, kind), body)| SubmitJob {
+        job,
+        deadline_ms,
+        trace,
+        kind,
+        body,
+    });
     list(job).prop_map(|jobs| Submit { jobs })
 }
 pub fn results() -> impl Strategy<Value = Results> + Clone {
-    let result = (any::<(u64, u16, u8)>(), blob())
-        .prop_map(|((job, kind, flags), body)| JobResult { job, kind, flags, body });
+    let result =
+        (any::<(u64, u16, u8)>(), blob()).prop_map(|((job, kind, flags), body)| JobResult { job, kind, flags, body });
     list(result).prop_map(|results| Results { results })
 }
 pub fn data() -> impl Strategy<Value = Data> + Clone {
-    (epoch(), any::<(u64, u64)>(), blob())
-        .prop_map(|(epoch, (hop, committed), batch)| Data { epoch, hop, committed, batch })
+    (epoch(), any::<(u64, u64)>(), blob()).prop_map(|(epoch, (hop, committed), batch)| Data {
+        epoch,
+        hop,
+        committed,
+        batch,
+    })
 }
 pub fn token() -> impl Strategy<Value = Token> + Clone {
-    let member = any::<(u16, u64, u64, u64)>()
-        .prop_map(|(node, boot_nonce, want, served)| TokenMember { node, boot_nonce, want, served });
+    let member = any::<(u16, u64, u64, u64)>().prop_map(|(node, boot_nonce, want, served)| TokenMember {
+        node,
+        boot_nonce,
+        want,
+        served,
+    });
     let durable = any::<([u8; 16], u64)>().prop_map(|(log_uuid, durable)| TokenDurable { log_uuid, durable });
     (epoch(), any::<(u64, u64, u64, u128, u64)>(), list(member), list(durable)).prop_map(
         |(epoch, (config_id, hop, next_seq, hash_before, committed), members, durable)| Token {
@@ -300,8 +352,11 @@ pub fn fetch() -> impl Strategy<Value = Fetch> + Clone {
     (epoch(), any::<(u64, u128)>()).prop_map(|(epoch, (from_seq, hash_before))| Fetch { epoch, from_seq, hash_before })
 }
 pub fn fetch_refused() -> impl Strategy<Value = FetchRefused> + Clone {
-    (epoch(), any::<(u64, u64)>())
-        .prop_map(|(epoch, (first_seq, last_seq))| FetchRefused { epoch, first_seq, last_seq })
+    (epoch(), any::<(u64, u64)>()).prop_map(|(epoch, (first_seq, last_seq))| FetchRefused {
+        epoch,
+        first_seq,
+        last_seq,
+    })
 }
 
 /// The kind and the bytes of an arbitrary message of any kind.

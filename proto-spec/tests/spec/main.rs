@@ -122,7 +122,13 @@ fn example(name: &str) -> Vec<u8> {
 }
 
 /// Decodes an example, compares it with what it should be and encodes that into a dirty buffer.
-fn check<M: Message + PartialEq + std::fmt::Debug>(name: &str, request_id: u64, aux: u32, trace: &[Span], expected: &M) {
+fn check<M: Message + PartialEq + std::fmt::Debug>(
+    name: &str,
+    request_id: u64,
+    aux: u32,
+    trace: &[Span],
+    expected: &M,
+) {
     let bytes = example(name);
     let flags = if trace.is_empty() { 0 } else { FLAG_TRACE };
     let mut count = 0;
@@ -154,26 +160,38 @@ fn check<M: Message + PartialEq + std::fmt::Debug>(name: &str, request_id: u64, 
 
 #[test]
 fn example_of_a_handshake() {
-    check("hello", 0, 0, &[], &Hello {
-        version_min: 1,
-        version_max: 1,
-        role: Role::Client,
-        cluster: [0; 16],
-        settings: 0,
-        credentials: Blob::default(),
-        name: Name::truncated("example"),
-        replica: None,
-    });
-    check("hello-ok", 0, 1, &[], &HelloOk {
-        version: 1,
-        role: Role::Front,
-        node: 1,
-        name: Name::truncated("front-1"),
-        cluster: std::array::from_fn(|i| 0xa0 + i as u8),
-        body_max: limits::CLIENT_BODY_MAX as u32,
-        in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX as u32,
-        replica: None,
-    });
+    check(
+        "hello",
+        0,
+        0,
+        &[],
+        &Hello {
+            version_min: 1,
+            version_max: 1,
+            role: Role::Client,
+            cluster: [0; 16],
+            settings: 0,
+            credentials: Blob::default(),
+            name: Name::truncated("example"),
+            replica: None,
+        },
+    );
+    check(
+        "hello-ok",
+        0,
+        1,
+        &[],
+        &HelloOk {
+            version: 1,
+            role: Role::Front,
+            node: 1,
+            name: Name::truncated("front-1"),
+            cluster: std::array::from_fn(|i| 0xa0 + i as u8),
+            body_max: limits::CLIENT_BODY_MAX as u32,
+            in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX as u32,
+            replica: None,
+        },
+    );
 }
 
 #[test]
