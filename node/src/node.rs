@@ -1,6 +1,8 @@
 //! One node: its connections and their handshakes, and the role that does the rest.
 
 mod handshake;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -182,6 +182,16 @@ fn pages_meet_without_gap_or_overlap() {
         }
     }
     assert_eq!(numbers, [8, 7, 6, 5, 4, 3, 2]);
+    let (mut numbers, mut before) = (Vec::new(), None);
+    loop {
+        let page = shop.store.ledger().page(1, None, 2, before);
+        numbers.extend(page.orders.iter().map(|o| o.number));
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(numbers, [8, 7, 6, 5, 4, 3, 2]);
     let topics = Topics { floor: 0, limit: 2, after: None };
     let page = shop.store.catalog().topics(1, topics.limit, topics.after.as_ref());
     assert_eq!((page.total, page.next.as_deref()), (3, Some("y")));

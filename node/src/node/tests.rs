@@ -1,0 +1,434 @@
+//! A node among servers and clients that the test plays, frame by frame.
+
+use bytes::BytesMut;
+use pygmy_proto::frame::{self, Deframer, Flow};
+use pygmy_proto::header::FLAG_TRACE;
+use pygmy_proto::limits::{PEER_BODY_MAX, VERSION};
+use pygmy_proto::message::*;
+use pygmy_proto::types::Blob;
+use pygmy_proto::{BookId, Header};
+
+use super::*;
+use crate::machine::ms;
+use crate::settings::{ClusterSettings, NodeSettings, TokenMode};
+
+const ROLES: [Role; 5] = [Role::Front, Role::Order, Role::Order, Role::Catalog, Role::Catalog];
+const FRONT: u16 = 1;
+const ORDERS: [u16; 2] = [2, 3];
+const CATALOGS: [u16; 2] = [4, 5];
+
+fn cluster() -> ClusterSettings {
+    let node = |(index, role): (usize, &Role)| NodeSettings {
+        number: index as u16 + 1,
+        name: format!("{}-{}", role.name(), index + 1),
+        role: *role,
+        address: String::new(),
+        log_uuid: [index as u8 + 1; 16],
+    };
+    let nodes = ROLES.iter().enumerate().map(node).collect();
+    ClusterSettings { id: [7; 16], key: vec![9; 32], token: TokenMode::Demand, nodes }
+}
+
+/// A frame as the test sees it.
+#[derive(Debug, Clone)]
+struct Seen {
+    conn: ConnId,
+    header: Header,
+    body: Vec<u8>,
+}
+
+impl Seen {
+    fn decode<M: Message>(&self) -> M {
+        assert_eq!(self.header.kind, M::KIND as u16, "{self:?}");
+        pygmy_proto::codec::decode(&self.body).expect("a whole body")
+    }
+    fn error(&self) -> ErrorCode {
+        self.decode::<ErrorBody>().known_code().expect("a known code")
+    }
+}
+
+/// One node and the frames it sends.
+struct Bench {
+    node: Node,
+    now: Now,
+    out: Outbox,
+    next_conn: u64,
+    closed: Vec<(ConnId, CloseReason)>,
+}
+
+impl Bench {
+    fn new(me: u16) -> Self {
+        let cluster = cluster();
+        let log_uuid = cluster.nodes[usize::from(me) - 1].log_uuid;
+        let now = Now { mono_ns: ms(1_000), wall_us: 1 };
+        let node = Node::new(Settings { cluster, me, log_uuid, boot_nonce: 1 }, now).expect("a ring");
+        Self { node, now, out: Outbox::new(), next_conn: 1, closed: Vec::new() }
+    }
+
+    fn conn(&mut self) -> ConnId {
+        self.next_conn += 1;
+        ConnId(self.next_conn)
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        self.node.handle(self.now, input, &mut self.out);
+    }
+
+    fn send<M: Message>(&mut self, conn: ConnId, id: u64, aux: u32, flags: u8, message: &M) -> Vec<Seen> {
+        let bytes = frame::to_bytes(id, aux, flags, message);
+        self.send_bytes(conn, &bytes)
+    }
+
+    fn send_bytes(&mut self, conn: ConnId, bytes: &[u8]) -> Vec<Seen> {
+        let (node, now, out) = (&mut self.node, self.now, &mut self.out);
+        let mut deframer = Deframer::new(PEER_BODY_MAX);
+        let fed = deframer.feed(bytes, |_, frame| {
+            node.handle(now, Input::Frame { conn, frame }, out);
+            Flow::Continue
+        });
+        if let Err(error) = fed {
+            self.input(Input::BadFrame { conn, error });
+        }
+        self.turn()
+    }
+
+    /// Ends the turn; the frames it sent.
+    fn turn(&mut self) -> Vec<Seen> {
+        self.node.end_turn(self.now, &mut self.out);
+        let mut seen = Vec::new();
+        for output in self.out.take_outputs() {
+            let (conn, bytes) = match output {
+                Output::Frame { conn, range } => (conn, self.out.bytes()[range].to_vec()),
+                Output::Shared { conn, bytes } => (conn, bytes.to_vec()),
+                Output::Close { conn, reason } => {
+                    self.closed.push((conn, reason));
+                    continue;
+                }
+                _ => continue,
+            };
+            let fed = Deframer::new(PEER_BODY_MAX).feed(&bytes, |_, frame| {
+                seen.push(Seen { conn, header: frame.header, body: frame.body.to_vec() });
+                Flow::Continue
+            });
+            fed.expect("a node sends whole frames");
+        }
+        self.out.recycle(Vec::new());
+        seen
+    }
+
+    fn pass(&mut self, milliseconds: u64) -> Vec<Seen> {
+        self.now.mono_ns += ms(milliseconds);
+        self.node.on_timeout(self.now, &mut self.out);
+        self.turn()
+    }
+
+    /// A server to which this node connects.
+    fn server(&mut self, node: u16) -> ConnId {
+        let conn = self.conn();
+        self.input(Input::Opened { conn, node });
+        let hello: Hello = self.turn()[0].decode();
+        assert_eq!((hello.role, hello.settings), (self.node.settings.own().role, cluster().hash()));
+        let answer = HelloOk {
+            version: VERSION,
+            role: ROLES[usize::from(node) - 1],
+            node,
+            name: Name::truncated(&cluster().nodes[usize::from(node) - 1].name),
+            cluster: [7; 16],
+            body_max: 1,
+            in_flight_max: 1,
+            replica: Some(replica_hello(node)),
+        };
+        self.send(conn, 1, 0, 0, &answer);
+        conn
+    }
+
+    fn client(&mut self) -> ConnId {
+        let conn = self.conn();
+        self.input(Input::Accepted { conn });
+        let seen = self.send(conn, 1, 0, 0, &hello(Role::Client, "test", [0; 16]));
+        let answer: HelloOk = seen[0].decode();
+        assert_eq!((seen[0].conn, answer.cluster), (conn, [7; 16]));
+        conn
+    }
+
+    fn lose(&mut self, conn: ConnId) -> Vec<Seen> {
+        self.input(Input::Closed { conn, reason: CloseReason::Broken });
+        self.turn()
+    }
+}
+
+fn replica_hello(node: u16) -> ReplicaHello {
+    ReplicaHello {
+        log_uuid: [node as u8; 16],
+        boot_nonce: u64::from(node) + 100,
+        config_id: 1,
+        epoch: Epoch { counter: 1, node: 0 },
+        last_seq: 0,
+        committed: 0,
+        token_hop: 0,
+        want: 0,
+    }
+}
+
+fn hello(role: Role, name: &str, cluster_id: [u8; 16]) -> Hello {
+    let server = role != Role::Client;
+    Hello {
+        version_min: VERSION,
+        version_max: VERSION,
+        role,
+        cluster: cluster_id,
+        settings: if server { cluster().hash() } else { 0 },
+        credentials: if server { Blob::new(vec![9; 32].into()).expect("short") } else { Blob::default() },
+        name: Name::truncated(name),
+        replica: None,
+    }
+}
+
+fn lookup(floor: u64) -> Lookup {
+    Lookup { floor, book: BookId::new("a").expect("a valid id") }
+}
+
+fn write(counter: u64) -> Write {
+    let book = BookId::new("a").expect("a valid id");
+    Write { session: 5, counter, first_incomplete: 1, command: Command::Restock { book, copies: 1 } }
+}
+
+fn write_ok(seq: u64) -> WriteOk {
+    WriteOk { seq, outcome: Outcome::Put { added: 1, changed: 0, unchanged: 0 } }
+}
+
+fn book_ok(seq: u64) -> TopicsOk {
+    TopicsOk { seq, total: 0, topics: Bounded::default(), next: None }
+}
+
+#[test]
+fn a_front_spreads_reads_and_writes_and_passes_answers_back() {
+    let mut bench = Bench::new(FRONT);
+    let catalogs = CATALOGS.map(|node| bench.server(node));
+    let orders = ORDERS.map(|node| bench.server(node));
+    let client = bench.client();
+    let mut went = Vec::new();
+    for id in 10..14 {
+        went.extend(bench.send(client, id, 0, 0, &lookup(0)).into_iter().map(|seen| seen.conn));
+    }
+    assert_eq!(went, [catalogs[0], catalogs[1], catalogs[0], catalogs[1]]);
+    let sent = bench.send(client, 20, 700, 0, &write(1));
+    assert_eq!((sent[0].conn, sent[0].header.aux, sent[0].decode::<Write>()), (orders[0], 700, write(1)));
+    let answer = bench.send(orders[0], sent[0].header.request_id, 4, 0, &write_ok(30));
+    assert_eq!((answer[0].conn, answer[0].header.request_id, answer[0].header.aux), (client, 20, 4));
+    assert_eq!(answer[0].decode::<WriteOk>(), write_ok(30));
+}
+
+#[test]
+fn a_read_is_never_answered_from_before_what_the_front_has_acknowledged() {
+    let mut bench = Bench::new(FRONT);
+    bench.server(CATALOGS[0]);
+    let order = bench.server(ORDERS[0]);
+    let (buyer, reader) = (bench.client(), bench.client());
+    let sent = bench.send(buyer, 1, 0, FLAG_TRACE, &write(1));
+    let mut traced = BytesMut::new();
+    frame::write_with(&mut traced, Kind::WriteOk as u16, sent[0].header.request_id, 4, FLAG_TRACE, |body| {
+        let spans = vec![Span { stage: Stage::Order, node: 2, ns: 9 }];
+        pygmy_proto::codec::encode_to(&Trace::truncated(spans), body);
+        pygmy_proto::codec::encode_to(&write_ok(30), body);
+    });
+    let answer = bench.send_bytes(order, &traced);
+    let (trace, used) = pygmy_proto::codec::decode_prefix::<Trace>(&answer[0].body).expect("a trace");
+    assert_eq!(trace.iter().map(|span| span.stage).collect::<Vec<_>>(), [Stage::Front, Stage::Order]);
+    assert_eq!(pygmy_proto::codec::decode::<WriteOk>(&answer[0].body[used..]), Ok(write_ok(30)));
+    assert_eq!(bench.send(reader, 1, 0, 0, &lookup(0))[0].decode::<Lookup>().floor, 30);
+    assert_eq!(bench.send(reader, 2, 0, 0, &lookup(31))[0].decode::<Lookup>().floor, 31);
+}
+
+#[test]
+fn the_requests_of_a_server_that_goes_move_to_the_next_in_the_same_turn() {
+    let mut bench = Bench::new(FRONT);
+    let orders = ORDERS.map(|node| bench.server(node));
+    let client = bench.client();
+    let first = bench.send(client, 1, 0, 0, &write(1));
+    assert_eq!(first[0].conn, orders[0]);
+    let moved = bench.lose(orders[0]);
+    assert_eq!((moved[0].conn, moved[0].decode::<Write>()), (orders[1], write(1)));
+    // The write may have been done by the one that went: with nobody left it is not "failed".
+    let told = bench.lose(orders[1]);
+    assert_eq!((told[0].conn, told[0].error()), (client, ErrorCode::OutcomeUnknown));
+    let told = bench.send(client, 2, 0, 0, &write(2));
+    assert_eq!(told[0].error(), ErrorCode::Unavailable);
+}
+
+#[test]
+fn what_one_server_does_not_take_another_gets_but_each_only_once() {
+    let mut bench = Bench::new(FRONT);
+    let orders = ORDERS.map(|node| bench.server(node));
+    let client = bench.client();
+    let busy = ErrorBody::new(ErrorCode::Busy);
+    let first = bench.send(client, 1, 0, 0, &write(1));
+    let second = bench.send(orders[0], first[0].header.request_id, 0, 0, &busy);
+    assert_eq!(second[0].conn, orders[1]);
+    // A late answer of the first changes nothing any more.
+    assert!(bench.send(orders[0], first[0].header.request_id, 0, 0, &write_ok(3)).is_empty());
+    let told = bench.send(orders[1], second[0].header.request_id, 0, 0, &busy);
+    assert_eq!((told[0].conn, told[0].error()), (client, ErrorCode::Busy));
+}
+
+#[test]
+fn a_late_write_is_unknown_and_a_late_read_is_late() {
+    let mut bench = Bench::new(FRONT);
+    bench.server(ORDERS[0]);
+    let catalog = bench.server(CATALOGS[0]);
+    let client = bench.client();
+    bench.send(client, 1, 200, 0, &write(1));
+    let sent = bench.send(client, 2, 200, 0, &lookup(0));
+    assert!(bench.pass(199).is_empty());
+    let told = bench.pass(100);
+    let codes: Vec<_> = told.iter().map(|seen| (seen.header.request_id, seen.error())).collect();
+    assert_eq!(codes, [(1, ErrorCode::OutcomeUnknown), (2, ErrorCode::DeadlineExceeded)]);
+    assert!(bench.send(catalog, sent[0].header.request_id, 0, 0, &book_ok(1)).is_empty());
+    assert_eq!(bench.node.next_timeout(), None);
+}
+
+#[test]
+fn a_request_id_in_flight_twice_ends_the_connection_and_no_other() {
+    let mut bench = Bench::new(FRONT);
+    bench.server(CATALOGS[0]);
+    let (bad, good) = (bench.client(), bench.client());
+    bench.send(bad, 1, 0, 0, &lookup(0));
+    let other = bench.send(good, 1, 0, 0, &lookup(0));
+    let told = bench.send(bad, 1, 0, 0, &lookup(0));
+    assert_eq!((told[0].header.request_id, told[0].error()), (0, ErrorCode::RequestIdInUse));
+    assert_eq!(bench.closed, [(bad, CloseReason::Misbehaved)]);
+    assert!(bench.send(bad, 2, 0, 0, &lookup(0)).is_empty());
+    let catalog = other[0].conn;
+    assert_eq!(bench.send(catalog, other[0].header.request_id, 0, 0, &book_ok(1))[0].conn, good);
+    assert_eq!(bench.node.status(bench.now).jobs, 0);
+}
+
+#[test]
+fn handshakes_are_refused_with_the_reason() {
+    let mut wrong_settings = hello(Role::Front, "front-1", [7; 16]);
+    wrong_settings.settings ^= 1;
+    let mut wrong_key = hello(Role::Front, "front-1", [7; 16]);
+    wrong_key.credentials = Blob::new(vec![8; 32].into()).expect("short");
+    let mut future = hello(Role::Client, "x", [0; 16]);
+    (future.version_min, future.version_max) = (VERSION + 1, VERSION + 3);
+    let cases = [
+        (hello(Role::Client, "x", [1; 16]), ErrorCode::WrongCluster),
+        (hello(Role::Front, "front-1", [0; 16]), ErrorCode::WrongCluster),
+        (future, ErrorCode::VersionUnsupported),
+        (wrong_key, ErrorCode::BadCredentials),
+        (wrong_settings, ErrorCode::WrongSettings),
+        (hello(Role::Front, "nobody", [7; 16]), ErrorCode::NotAMember),
+        (hello(Role::Catalog, "catalog-5", [7; 16]), ErrorCode::NotAMember),
+    ];
+    for (hello, code) in cases {
+        let mut bench = Bench::new(CATALOGS[0]);
+        let conn = bench.conn();
+        bench.input(Input::Accepted { conn });
+        let told = bench.send(conn, 1, 0, 0, &hello);
+        assert_eq!(told[0].error(), code);
+        assert_eq!(bench.closed, [(conn, CloseReason::Refused)], "{code:?}");
+    }
+}
+
+#[test]
+fn a_first_frame_that_is_no_hello_and_a_second_hello_are_refused() {
+    let mut bench = Bench::new(FRONT);
+    let conn = bench.conn();
+    bench.input(Input::Accepted { conn });
+    assert_eq!(bench.send(conn, 1, 0, 0, &lookup(0))[0].error(), ErrorCode::HelloExpected);
+    let client = bench.client();
+    let told = bench.send(client, 2, 0, 0, &hello(Role::Client, "x", [0; 16]));
+    assert_eq!((told[0].header.request_id, told[0].error()), (0, ErrorCode::HelloExpected));
+    assert_eq!(bench.closed.len(), 2);
+}
+
+#[test]
+fn an_order_server_refuses_what_can_never_be_done_and_batches_the_rest() {
+    let mut bench = Bench::new(ORDERS[0]);
+    let front = bench.conn();
+    bench.input(Input::Accepted { conn: front });
+    bench.send(front, 1, 0, 0, &hello(Role::Front, "front-1", [7; 16]));
+    assert_eq!(bench.send(front, 1, 0, 0, &write(1))[0].error(), ErrorCode::Unavailable);
+    let catalogs = [accept_catalog(&mut bench, CATALOGS[0]), accept_catalog(&mut bench, CATALOGS[1])];
+    let mut nothing = write(1);
+    nothing.command = Command::Buy { lines: Bounded::default() };
+    assert_eq!(bench.send(front, 2, 0, 0, &nothing)[0].error(), ErrorCode::InvalidArgument);
+    let mut nobody = write(1);
+    nobody.session = 0;
+    assert_eq!(bench.send(front, 3, 0, 0, &nobody)[0].error(), ErrorCode::InvalidArgument);
+    let mut many = BytesMut::new();
+    for counter in 1..=3 {
+        frame::write(&mut many, 10 + counter, 0, 0, &write(counter));
+    }
+    let sent = bench.send_bytes(front, &many);
+    let submit: Submit = sent[0].decode();
+    assert_eq!((sent.len(), sent[0].conn, submit.jobs.len()), (1, catalogs[0], 3));
+    // Its body is the client's, byte for byte.
+    assert_eq!(*submit.jobs[1].body, *pygmy_proto::codec::encode(&write(2)));
+    let sent = bench.send(front, 20, 0, 0, &write(4));
+    assert_eq!(sent[0].conn, catalogs[1]);
+}
+
+fn accept_catalog(bench: &mut Bench, node: u16) -> ConnId {
+    let conn = bench.conn();
+    bench.input(Input::Accepted { conn });
+    let mut hello = hello(Role::Catalog, &format!("catalog-{node}"), [7; 16]);
+    hello.replica = Some(replica_hello(node));
+    let seen = bench.send(conn, 1, 0, 0, &hello);
+    let _: HelloOk = seen[0].decode();
+    conn
+}
+
+#[test]
+fn a_catalog_that_goes_or_hands_back_has_its_writes_moved_under_the_same_identity() {
+    let mut bench = Bench::new(ORDERS[0]);
+    let front = bench.conn();
+    bench.input(Input::Accepted { conn: front });
+    bench.send(front, 1, 0, 0, &hello(Role::Front, "front-1", [7; 16]));
+    let catalogs = [accept_catalog(&mut bench, CATALOGS[0]), accept_catalog(&mut bench, CATALOGS[1])];
+    let sent = bench.send(front, 7, 0, 0, &write(1));
+    let job = sent[0].decode::<Submit>().jobs[0].job;
+    let busy = pygmy_proto::codec::encode(&ErrorBody::new(ErrorCode::Busy));
+    let result = |job, kind: Kind, body: &bytes::Bytes| {
+        let body = Blob::new(body.clone()).expect("short");
+        Results { results: Bounded::truncated(vec![JobResult { job, kind: kind as u16, flags: 0, body }]) }
+    };
+    let moved = bench.send(catalogs[0], 0, 0, 0, &result(job, Kind::Error, &busy));
+    assert_eq!((moved[0].conn, moved[0].decode::<Submit>().jobs[0].job), (catalogs[1], job));
+    let moved = bench.lose(catalogs[1]);
+    let again = moved.iter().find(|seen| seen.header.kind == Kind::Submit as u16).expect("it is sent again");
+    assert_eq!(
+        (again.conn, &*again.decode::<Submit>().jobs[0].body),
+        (catalogs[0], &*pygmy_proto::codec::encode(&write(1)))
+    );
+    let done = pygmy_proto::codec::encode(&write_ok(9));
+    let told = bench.send(catalogs[0], 0, 0, 0, &result(job, Kind::WriteOk, &done));
+    assert_eq!((told[0].conn, told[0].header.request_id, told[0].decode::<WriteOk>()), (front, 7, write_ok(9)));
+    assert!(bench.send(catalogs[0], 0, 0, 0, &result(job, Kind::WriteOk, &done)).is_empty());
+}
+
+#[test]
+fn a_replica_answers_clients_reads_and_sends_their_writes_to_a_front() {
+    let mut bench = Bench::new(ORDERS[0]);
+    let client = bench.client();
+    assert_eq!(bench.send(client, 1, 0, 0, &lookup(0))[0].error(), ErrorCode::UnknownBook);
+    assert_eq!(bench.send(client, 2, 0, 0, &write(1))[0].error(), ErrorCode::Unsupported);
+    assert!(bench.send(client, 3, 100, 0, &lookup(8)).is_empty(), "it waits for seq 8");
+    assert_eq!(bench.pass(200)[0].error(), ErrorCode::DeadlineExceeded);
+    let status: StatusOk = bench.send(client, 4, 0, 0, &Status {})[0].decode();
+    assert_eq!((status.clients, status.replica.map(|replica| replica.voter)), (1, Some(true)));
+}
+
+#[test]
+fn a_leaving_front_finishes_what_it_has_and_sends_the_rest_elsewhere() {
+    let mut bench = Bench::new(FRONT);
+    let catalog = bench.server(CATALOGS[0]);
+    let client = bench.client();
+    let sent = bench.send(client, 1, 0, 0, &lookup(0));
+    bench.input(Input::Leave);
+    assert_eq!(bench.send(client, 2, 0, 0, &lookup(0))[0].error(), ErrorCode::ShuttingDown);
+    assert!(!bench.node.left);
+    let answer = bench.send(catalog, sent[0].header.request_id, 4, 0, &book_ok(1));
+    assert_eq!(answer[0].conn, client);
+    assert!(bench.node.left);
+}
