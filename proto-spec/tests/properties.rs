@@ -93,7 +93,9 @@ fn harmed(mut bytes: Vec<u8>, harms: &[Harm]) -> Vec<u8> {
 proptest! {
     #[test]
     fn traced_answers_return(trace in any_::trace(), (kind, body) in any_::body()) {
-        prop_assume!(!kind.is_request());
+        if kind.is_request() {
+            return Ok(());
+        }
         let traced = [&codec::encode(&trace)[..], &body].concat();
         let seen = see(kind, FLAG_TRACE, &traced);
         prop_assert_eq!(seen.as_ref().map(|s| (&s.trace, &s.bytes)), Ok((&Some(format!("{trace:?}")), &traced)));
@@ -121,7 +123,9 @@ proptest! {
 
     #[test]
     fn every_kind_refuses_what_is_not_whole((kind, body) in any_::body(), at in any::<prop::sample::Index>()) {
-        prop_assume!(!body.is_empty());
+        if body.is_empty() {
+            return Ok(());
+        }
         let cut = &body[..at.index(body.len())];
         with_message!(kind, M => prop_assert!(codec::decode::<M>(cut).is_err()));
     }

@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::samples::samples;
+use common::samples::{Sample, samples};
 use common::{hex, kinds};
 use pygmy_proto::frame::{self, Deframer, Flow};
 use pygmy_proto::header::HEADER_LEN;
@@ -33,6 +33,47 @@ fn bless() {
     for sample in samples() {
         let text = hex::format(&sample.frame, HEADER_LEN);
         std::fs::write(common::path(&format!("vectors/{}.hex", sample.name)), text).expect("a vector is written");
+    }
+    for (name, bytes) in seeds() {
+        let path = common::path(&format!("fuzz/seeds/{name}"));
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory is made");
+        std::fs::write(path, bytes).expect("a seed is written");
+    }
+}
+
+/// Inputs from which the fuzz targets start, by file: what stands in each is said in the target.
+fn seeds() -> BTreeMap<String, Vec<u8>> {
+    let mut seeds = BTreeMap::new();
+    let mut stream = vec![3, 0, 1, 30, 100];
+    for Sample { name, frame } in samples() {
+        if name.starts_with("error-") && name != "error-busy" {
+            continue;
+        }
+        let number = u16::from_le_bytes([frame[10], frame[11]]);
+        let (target, family) = match number {
+            0x0001..=0x000f => ("hello", 0x0001..=0x000f),
+            0x0010..=0x008f => ("requests", 0x0010..=0x008f),
+            0x0090..=0x00ff => ("answers", 0x0090..=0x00ff),
+            _ => ("peer", 0x0100..=0xffff),
+        };
+        let family = Kind::ALL.iter().map(|kind| *kind as u16).filter(|kind| family.contains(kind));
+        let choice = family.into_iter().position(|kind| kind == number).expect("a known kind") as u8;
+        seeds.insert(format!("{target}/{name}"), [&[choice, frame[9]], &frame[HEADER_LEN..]].concat());
+        if ["lookup", "ping", "write-ok-bought"].contains(&name.as_str()) {
+            seeds.insert(format!("header/{name}"), frame.to_vec());
+            stream.extend_from_slice(&frame);
+        }
+    }
+    seeds.insert("framing/three".to_owned(), stream);
+    seeds.insert("batch/two".to_owned(), common::samples::batch().bytes().to_vec());
+    seeds
+}
+
+#[test]
+fn the_seeds_of_the_fuzz_targets_are_the_vectors() {
+    for (name, expected) in seeds() {
+        let found = std::fs::read(common::path(&format!("fuzz/seeds/{name}"))).unwrap_or_default();
+        assert_eq!(found, expected, "fuzz/seeds/{name}: run the test `bless`");
     }
 }
 

@@ -1,0 +1,19 @@
+//! Bodies of what servers tell each other.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pygmy_proto::Kind;
+
+const KINDS: &[Kind] = &[
+    Kind::Submit,
+    Kind::Results,
+    Kind::Data,
+    Kind::Token,
+    Kind::Want,
+    Kind::Ack,
+    Kind::Commit,
+    Kind::Fetch,
+    Kind::FetchRefused,
+];
+
+fuzz_target!(|input: &[u8]| pygmy_proto_fuzz::body_of(KINDS, input));
