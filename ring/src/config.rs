@@ -69,6 +69,55 @@ pub enum Mistake {
     ForgetPassedToken,
     /// A gap is never fetched.
     NeverFetch,
+    /// The first catalog makes a token whenever it starts, though it has lost its log and the first token lives on.
+    RemakeToken,
+    /// A token that was not received is sent again to whatever process now has the link.
+    ResendToOtherBoot,
+    /// The holder numbers behind its own log's end, though the token says that there is more.
+    OrderBehindGap,
+    /// What is appended is acknowledged before it is durable.
+    AckBeforeSync,
+    /// Those that cannot be reached are left out when the majority is counted.
+    MajorityOfLiving,
+    /// Acknowledgements count for the node that sends them, whatever log it has now.
+    CountByNode,
+    /// Another's word for what is committed is taken beyond the end of the own log.
+    CommitBeyondLog,
+    /// Writes that have a number are handed back with those that have none.
+    HandBackNumbered,
+    /// A result is dropped with the first incomplete counter, not below it.
+    DropFirstIncomplete,
+    /// An executed write's answer is not kept.
+    ForgetResult,
+    /// A link that comes back is not told how far this log is durable.
+    NoAckOnReturn,
+    /// Commits are told only by frames that go anyway.
+    NeverNotify,
+}
+
+impl Mistake {
+    /// All of them.
+    pub const ALL: [Self; 19] = [
+        Self::TakeOldToken,
+        Self::AppendWithGaps,
+        Self::NoDeduplication,
+        Self::ApplyUncommitted,
+        Self::ForgetWant,
+        Self::ForgetPassedToken,
+        Self::NeverFetch,
+        Self::RemakeToken,
+        Self::ResendToOtherBoot,
+        Self::OrderBehindGap,
+        Self::AckBeforeSync,
+        Self::MajorityOfLiving,
+        Self::CountByNode,
+        Self::CommitBeyondLog,
+        Self::HandBackNumbered,
+        Self::DropFirstIncomplete,
+        Self::ForgetResult,
+        Self::NoAckOnReturn,
+        Self::NeverNotify,
+    ];
 }
 
 /// What a replica is told at its start.

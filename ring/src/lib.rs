@@ -15,7 +15,7 @@ pub mod sessions;
 mod timer;
 
 pub use config::{Config, ConfigError, Limits, Member, Mistake};
-pub use replica::{Completion, Input, NotTaken, Now, Output, PeerMessage, Proposal, Replica, Status, Target};
+pub use replica::{Completion, Input, NotTaken, Now, Output, PeerMessage, Proposal, Queues, Replica, Status, Target};
 pub use sessions::{SessionError, Sessions};
 
 use bytes::BytesMut;

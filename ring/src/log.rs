@@ -32,6 +32,10 @@ impl Log {
     pub fn last_time_us(&self) -> u64 {
         self.last_time_us
     }
+    /// Bytes of the batches that are kept.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
     /// First position that is kept; one beyond the end when nothing is.
     pub fn first_seq(&self) -> u64 {
         self.batches.front().map_or(self.last_seq + 1, |b| b.header().first_seq)
@@ -62,8 +66,9 @@ impl Log {
         if seq == self.last_seq {
             return Some(self.last_hash);
         }
-        match self.batch_at(seq + 1) {
-            Some(next) if next.header().first_seq == seq + 1 => Some(next.header().hash_before),
+        let after = seq.checked_add(1)?;
+        match self.batch_at(after) {
+            Some(next) if next.header().first_seq == after => Some(next.header().hash_before),
             _ => None,
         }
     }

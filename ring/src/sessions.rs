@@ -3,7 +3,7 @@
 //! Everything here is decided when an entry is *applied*, from replicated data alone, so every replica keeps and
 //! forgets the same results at the same position of the log.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -12,6 +12,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Bytes of a command's body that hold its identity: session, counter and first incomplete counter.
 pub const REQUEST_ID_LEN: usize = 24;
+
+/// What an outcome counts beside the bytes of its answer.
+pub const OUTCOME_COST: usize = 64;
 
 /// Identity of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +84,7 @@ pub struct SessionLimits {
     pub count_max: usize,
     /// Entries of the log after which an unused session goes.
     pub distance_max: u64,
-    /// Bytes of results of one session.
+    /// Bytes of results of one session, [`OUTCOME_COST`] included.
     pub session_bytes_max: usize,
     /// Bytes of results of all sessions.
     pub bytes_max: usize,
@@ -106,6 +109,11 @@ struct Outcome {
 }
 
 impl Outcome {
+    /// What it costs to keep: many short answers take more room than their bytes.
+    fn cost(&self) -> usize {
+        OUTCOME_COST + self.answer.len()
+    }
+
     fn hash(&self, session: u64) -> u64 {
         let mut words = [0; 32];
         words[0..8].copy_from_slice(&session.to_le_bytes());
@@ -135,20 +143,14 @@ impl Session {
     }
 }
 
-/// Place of a session in the order of eviction, as of when it was put there; it may have been used since.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    session: u64,
-    used_seq: u64,
-}
-
 /// The table.
 #[derive(Debug)]
 pub struct Sessions {
     limits: SessionLimits,
     table: HashMap<u64, Session>,
-    /// Every session once. Second chance: one found used since is put to the end again, so eviction costs O(1).
-    places: VecDeque<Place>,
+    /// Every session by the position at which it was used last, which no other one was. A view of the table, so that
+    /// replicas with equal tables evict the same sessions whatever way they came by them.
+    by_use: BTreeMap<u64, u64>,
     bytes: usize,
     /// Sum of the hashes of all sessions and outcomes: changes in O(1), independent of order.
     hash: u64,
@@ -158,7 +160,7 @@ pub struct Sessions {
 impl Sessions {
     /// An empty table.
     pub fn new(limits: SessionLimits) -> Self {
-        Self { limits, table: HashMap::new(), places: VecDeque::new(), bytes: 0, hash: 0, evicted: 0 }
+        Self { limits, table: HashMap::new(), by_use: BTreeMap::new(), bytes: 0, hash: 0, evicted: 0 }
     }
 
     /// Sessions kept.
@@ -183,7 +185,7 @@ impl Sessions {
         let session = Session { first_incomplete: 1, used_seq: seq, bytes: 0, outcomes: VecDeque::new() };
         self.hash = self.hash.wrapping_add(session.hash(seq));
         self.table.insert(seq, session);
-        self.places.push_back(Place { session: seq, used_seq: seq });
+        self.by_use.insert(seq, seq);
         self.evict(seq);
     }
 
@@ -196,6 +198,8 @@ impl Sessions {
             return Admission::Refused(SessionError::Expired);
         };
         self.hash = self.hash.wrapping_sub(session.hash(id.session));
+        self.by_use.remove(&session.used_seq);
+        self.by_use.insert(seq, id.session);
         session.used_seq = seq;
         // A first incomplete counter above the write's own would declare the write itself done.
         let declared = id.first_incomplete.min(id.counter);
@@ -203,8 +207,8 @@ impl Sessions {
             match session.outcomes.front() {
                 Some(oldest) if oldest.counter < declared => {
                     self.hash = self.hash.wrapping_sub(oldest.hash(id.session));
-                    session.bytes -= oldest.answer.len();
-                    self.bytes -= oldest.answer.len();
+                    session.bytes -= oldest.cost();
+                    self.bytes -= oldest.cost();
                     session.outcomes.pop_front();
                 }
                 _ => session.first_incomplete = declared,
@@ -241,8 +245,8 @@ impl Sessions {
         let Some(session) = self.table.get_mut(&id.session) else { return };
         let outcome = Outcome { counter: id.counter, payload_hash: xxh3_64(payload), answer };
         self.hash = self.hash.wrapping_add(outcome.hash(id.session));
-        session.bytes += outcome.answer.len();
-        self.bytes += outcome.answer.len();
+        session.bytes += outcome.cost();
+        self.bytes += outcome.cost();
         let index = session.outcomes.partition_point(|o| o.counter < id.counter);
         session.outcomes.insert(index, outcome);
         self.evict(seq);
@@ -250,19 +254,14 @@ impl Sessions {
 
     /// Evicts what is over a bound: by count, by bytes, by distance in the log; never by a clock.
     fn evict(&mut self, seq: u64) {
-        while let Some(place) = self.places.front().copied() {
+        while let Some((&used_seq, &session)) = self.by_use.first_key_value() {
             let crowded = self.table.len() > self.limits.count_max || self.bytes > self.limits.bytes_max;
-            let far = place.used_seq.saturating_add(self.limits.distance_max) < seq;
+            let far = used_seq.saturating_add(self.limits.distance_max) < seq;
             if !crowded && !far {
                 return;
             }
-            self.places.pop_front();
-            let Some(session) = self.table.get(&place.session) else { continue };
-            if session.used_seq > place.used_seq {
-                self.places.push_back(Place { session: place.session, used_seq: session.used_seq });
-                continue;
-            }
-            self.remove(place.session);
+            self.by_use.remove(&used_seq);
+            self.remove(session);
         }
     }
 

@@ -7,7 +7,7 @@ pub(crate) enum Timer {
     Gap,
     /// Peers have not been told of a commit by any other frame: tell them.
     CommitNotice,
-    /// The token was wanted for too long: hand the un-numbered writes back.
+    /// Nothing of what is pending was numbered for too long: hand it back.
     Unserved,
     /// With a rotating token and nothing to order: pass it on.
     Rotate,

@@ -11,8 +11,7 @@ use crate::config::Mistake;
 
 impl<S: StateMachine> Replica<S> {
     pub(super) fn on_data(&mut self, now: Now, node: u16, data: Data) {
-        let fetched = data.hop == 0 && self.fetching_from == Some(node);
-        let bytes = data.batch.len();
+        let (end, bytes) = (self.log.last_seq(), data.batch.len());
         match Batch::parse(data.batch.into_bytes()) {
             Ok(batch) if batch.header().epoch == self.epoch => {
                 self.note_peer_end(node, batch.last_seq());
@@ -24,9 +23,10 @@ impl<S: StateMachine> Replica<S> {
         if data.hop > 0 {
             self.note_hop(data.hop, node);
         }
-        self.learn_commit(now, data.committed);
-        if fetched {
-            self.fetch_on(now, bytes);
+        self.learn_commit(now, node, data.committed);
+        // What did not extend the log answers an earlier fetch: counting it would keep two answers on the way for ever.
+        if data.hop == 0 && self.log.last_seq() > end {
+            self.fetch_on(now, node, bytes);
         }
     }
 
@@ -45,12 +45,13 @@ impl<S: StateMachine> Replica<S> {
 
     /// A batch from the past must be the one that is there: two different ones would mean two tokens.
     fn compare_with_log(&mut self, batch: &Batch) {
-        let last = batch.last_seq();
-        let known = if last <= self.log.last_seq() { self.log.hash_at(last) } else { None };
-        if known.is_some_and(|hash| hash != batch.header().hash_last)
-            || batch.header().first_seq == self.log.last_seq() + 1
-        {
-            self.fatal(format!("two histories: another batch {}..{last} was appended here", batch.header().first_seq));
+        let (first, last) = (batch.header().first_seq, batch.last_seq());
+        // Batches are the same everywhere, so one that goes beyond the end of this log and does not continue it is
+        // of another history; so is one with another hash where this log still knows its own.
+        let other =
+            last > self.log.last_seq() || self.log.hash_at(last).is_some_and(|hash| hash != batch.header().hash_last);
+        if other {
+            self.fatal(format!("two histories: batch {first}..{last} is not the one that was appended here"));
         }
     }
 
@@ -90,9 +91,21 @@ impl<S: StateMachine> Replica<S> {
         self.outputs.push(Output::Append(batch));
         self.verify_acks(now);
         self.commit_known(now);
-        if self.log.last_seq() >= self.known_end && self.early.is_empty() {
-            self.timers.stop(Timer::Gap);
+        self.watch_gap(now);
+    }
+
+    /// After every batch that was appended: the gap is closed, or what follows has its own time to come by itself.
+    fn watch_gap(&mut self, now: Now) {
+        let last = self.log.last_seq();
+        let answered = |node: &u16| self.peers.get(node).is_none_or(|peer| peer.last_seq <= last);
+        if last >= self.known_end || self.fetching_from.as_ref().is_some_and(answered) {
             self.fetching_from = None;
+        }
+        if last >= self.known_end {
+            self.timers.stop(Timer::Gap);
+        } else {
+            let patience = if self.fetching_from.is_some() { FETCH_AGAIN_NS } else { GAP_NS };
+            self.timers.set(Timer::Gap, now.mono_ns + patience);
         }
     }
 
@@ -118,9 +131,9 @@ impl<S: StateMachine> Replica<S> {
         self.fetch(now);
     }
 
-    /// Asks one peer that should have it for what follows the end of this log.
+    /// Asks one peer that should have it for what follows the end of this log. When there is none no timer runs:
+    /// whatever makes a peer able comes with a position, and so starts it ([`Self::note_end`]).
     fn fetch(&mut self, now: Now) {
-        self.timers.set(Timer::Gap, now.mono_ns + FETCH_AGAIN_NS);
         let from_seq = self.log.last_seq() + 1;
         let before = self.fetching_from.take();
         let able = |node: &u16| {
@@ -129,22 +142,29 @@ impl<S: StateMachine> Replica<S> {
         let candidates: Vec<u16> = self.peers.keys().copied().filter(able).collect();
         // The one after the peer that did not answer in time, round the table.
         let next = candidates.iter().copied().find(|node| Some(*node) > before).or(candidates.first().copied());
-        let Some(node) = next else { return };
+        if let Some(node) = next {
+            self.fetch_from(now, node);
+        }
+    }
+
+    fn fetch_from(&mut self, now: Now, node: u16) {
+        self.timers.set(Timer::Gap, now.mono_ns + FETCH_AGAIN_NS);
         self.fetching_from = Some(node);
         self.fetched_bytes = 0;
         self.counters.fetches_sent += 1;
-        let fetch = Fetch { epoch: self.epoch, from_seq, hash_before: self.log.last_hash() };
+        let fetch = Fetch { epoch: self.epoch, from_seq: self.log.last_seq() + 1, hash_before: self.log.last_hash() };
         self.send(Target::Node(node), PeerMessage::Fetch(fetch));
     }
 
     /// A part that was fetched has come. Its sender stops after about [`BATCH_BYTES_MAX`], or at the end of its log:
     /// in the first case more is asked for at once, in the second the rest comes as it is ordered.
-    fn fetch_on(&mut self, now: Now, bytes: usize) {
+    fn fetch_on(&mut self, now: Now, node: u16, bytes: usize) {
+        if self.fetching_from != Some(node) {
+            return;
+        }
         self.fetched_bytes += bytes;
-        if self.fetched_bytes >= BATCH_BYTES_MAX && self.log.last_seq() < self.known_end {
-            // The same peer again: it has answered.
-            self.fetching_from = self.fetching_from.map(|node| node.saturating_sub(1));
-            self.fetch(now);
+        if self.fetched_bytes >= BATCH_BYTES_MAX {
+            self.fetch_from(now, node);
         }
     }
 
@@ -178,11 +198,15 @@ impl<S: StateMachine> Replica<S> {
 
     pub(super) fn on_fetch_refused(&mut self, now: Now, node: u16, refused: FetchRefused) {
         let wanted = self.log.last_seq() + 1;
+        let asked = self.fetching_from == Some(node);
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.refused_fetch = Some(wanted);
-            peer.last_seq = peer.last_seq.min(refused.last_seq);
+            // It says how far it goes; should it go on, it says so again.
+            peer.last_seq = refused.last_seq;
+            if asked && refused.last_seq >= wanted {
+                peer.refused_fetch = Some(wanted);
+            }
         }
-        if self.fetching_from == Some(node) {
+        if asked && self.known_end >= wanted {
             log::warn!(
                 "node {node} cannot give the log from seq {wanted}: it holds {}..{}",
                 refused.first_seq,

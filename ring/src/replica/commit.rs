@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use pygmy_proto::batch::{Batch, Entry, EntryKind};
-use pygmy_proto::message::{Ack, Commit, Epoch};
+use pygmy_proto::message::{Ack, Commit, Epoch, TokenDurable};
 
 use super::{
     CHECK_EVERY, CHECKS_KEPT, COMMIT_NOTICE_NS, Completion, Now, Output, PeerMessage, Replica, Target, Timer,
     WriteResult,
 };
 use crate::StateMachine;
-use crate::config::Mistake;
+use crate::config::{Member, Mistake};
 use crate::sessions::{Admission, RequestId, SessionError};
 
 impl<S: StateMachine> Replica<S> {
@@ -36,24 +36,29 @@ impl<S: StateMachine> Replica<S> {
         let mut to: BTreeSet<u16> = self.origins.iter().map(|(_, origin)| *origin).collect();
         to.insert(self.holder.1);
         to.remove(&self.config.me);
+        if to.iter().any(|node| !self.is_up(*node)) {
+            // Whoever counts in its place is not known here.
+            self.acknowledge_to_all();
+            return;
+        }
         for node in to {
-            if self.peers.get(&node).is_some_and(|peer| peer.up) {
-                self.send_ack(node);
-            }
+            self.send_ack(node);
+        }
+    }
+
+    /// Tells every replica with a link how far this one is: when the one that would have told them may be gone.
+    pub(super) fn acknowledge_to_all(&mut self) {
+        let up: Vec<u16> = self.peers.iter().filter(|(_, peer)| peer.up).map(|(node, _)| *node).collect();
+        for node in up {
+            self.send_ack(node);
         }
     }
 
     pub(super) fn send_ack(&mut self, node: u16) {
-        let Some(hash) = self.log.hash_at(self.durable) else { return };
+        let durable = if self.config.makes(Mistake::AckBeforeSync) { self.log.last_seq() } else { self.durable };
+        let Some(hash) = self.log.hash_at(durable) else { return };
         let (checked_seq, checked_hash) = self.checks.back().copied().unwrap_or_default();
-        let ack = Ack {
-            epoch: self.epoch,
-            durable: self.durable,
-            hash,
-            committed: self.committed,
-            checked_seq,
-            checked_hash,
-        };
+        let ack = Ack { epoch: self.epoch, durable, hash, committed: self.committed, checked_seq, checked_hash };
         self.send(Target::Node(node), PeerMessage::Ack(ack));
     }
 
@@ -65,7 +70,7 @@ impl<S: StateMachine> Replica<S> {
             peer.unverified = Some((ack.durable, ack.hash));
         }
         self.verify_acks(now);
-        self.learn_commit(now, ack.committed);
+        self.learn_commit(now, node, ack.committed);
     }
 
     /// Counts what was acknowledged as far as it can be compared with this replica's own log.
@@ -88,25 +93,44 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Commits up to the majority-th highest durable position of the configured voters, within this log.
-    fn count_votes(&mut self, now: Now) {
-        let mut durable: Vec<u64> = self.config.members.iter().map(|member| self.durable_of(member.log_uuid)).collect();
+    pub(super) fn count_votes(&mut self, now: Now) {
+        let mut durable: Vec<u64> = self.config.members.iter().map(|member| self.durable_of(member)).collect();
         durable.sort_unstable_by(|a, b| b.cmp(a));
-        let mut reached = durable[self.config.majority() - 1];
+        let mut majority = self.config.majority();
+        if self.config.makes(Mistake::MajorityOfLiving) {
+            majority = (self.peers.values().filter(|peer| peer.up).count() + 1) / 2 + 1;
+        }
+        let mut reached = durable[majority - 1];
         if self.config.makes(Mistake::ApplyUncommitted) {
             reached = self.durable;
         }
         self.commit_to(now, reached.min(self.log.last_seq()));
     }
 
-    fn durable_of(&self, log_uuid: [u8; 16]) -> u64 {
-        if log_uuid == self.config.log_uuid {
+    fn durable_of(&self, member: &Member) -> u64 {
+        if member.log_uuid == self.config.log_uuid {
             return self.durable;
         }
-        self.peers.values().filter(|peer| peer.log_uuid == log_uuid).map(|peer| peer.durable).max().unwrap_or(0)
+        if self.config.makes(Mistake::CountByNode) {
+            return self.peers.get(&member.node).map_or(self.durable, |peer| peer.durable);
+        }
+        let theirs = self.peers.values().filter(|peer| peer.log_uuid == member.log_uuid);
+        theirs.map(|peer| peer.durable).max().unwrap_or(0)
     }
 
-    /// Takes another replica's word for what is committed, as far as this log goes.
-    pub(super) fn learn_commit(&mut self, now: Now, committed: u64) {
+    /// Takes what the token knows of one voter: whoever passed it has compared it with this same history.
+    pub(super) fn learn_durable(&mut self, voter: &TokenDurable) {
+        if let Some(peer) = self.peers.values_mut().find(|peer| peer.log_uuid == voter.log_uuid) {
+            peer.durable = peer.durable.max(voter.durable);
+        }
+    }
+
+    /// Takes the word of `node` for what is committed, as far as this log goes.
+    pub(super) fn learn_commit(&mut self, now: Now, node: u16, committed: u64) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.told = peer.told.max(committed);
+        }
+        self.note_peer_end(node, committed);
         self.note_end(now, committed);
         self.known_committed = self.known_committed.max(committed);
         self.commit_known(now);
@@ -114,7 +138,8 @@ impl<S: StateMachine> Replica<S> {
 
     /// What is known to be committed commits here as soon as this log reaches it.
     pub(super) fn commit_known(&mut self, now: Now) {
-        self.commit_to(now, self.known_committed.min(self.log.last_seq()));
+        let end = if self.config.makes(Mistake::CommitBeyondLog) { u64::MAX } else { self.log.last_seq() };
+        self.commit_to(now, self.known_committed.min(end));
     }
 
     fn commit_to(&mut self, now: Now, seq: u64) {
@@ -139,6 +164,8 @@ impl<S: StateMachine> Replica<S> {
         }
         if self.applied < self.committed {
             self.timers.set(Timer::Apply, now.mono_ns);
+        } else {
+            self.timers.stop(Timer::Apply);
         }
         let keep_after = self.applied.min(self.durable);
         self.log.trim(keep_after, self.config.limits.retained_bytes_max);
@@ -167,9 +194,12 @@ impl<S: StateMachine> Replica<S> {
                 Ok(Bytes::new())
             }
             EntryKind::Command => {
-                let Some((id, payload)) = RequestId::split(entry.body) else {
+                let Some((mut id, payload)) = RequestId::split(entry.body) else {
                     return Err(SessionError::NoIdentity);
                 };
+                if self.config.makes(Mistake::DropFirstIncomplete) {
+                    id.first_incomplete += 1;
+                }
                 match self.sessions.admit(entry.seq, id, payload) {
                     Admission::Refused(error) => Err(error),
                     Admission::Answered(answer) if !self.config.makes(Mistake::NoDeduplication) => {
@@ -178,7 +208,9 @@ impl<S: StateMachine> Replica<S> {
                     }
                     Admission::Execute | Admission::Answered(_) => {
                         let answer = self.execute(entry.seq, time_us, payload);
-                        self.sessions.record(entry.seq, id, payload, answer.clone());
+                        if !self.config.makes(Mistake::ForgetResult) {
+                            self.sessions.record(entry.seq, id, payload, answer.clone());
+                        }
                         Ok(answer)
                     }
                 }
@@ -245,6 +277,9 @@ impl<S: StateMachine> Replica<S> {
 
     /// Sets the timer for telling peers of commits that this origin counted and no other frame has carried.
     pub(super) fn plan_notices(&mut self, now: Now) {
+        if self.config.makes(Mistake::NeverNotify) {
+            return;
+        }
         let untold = self.peers.values().any(|peer| peer.up && peer.told < self.committed);
         if untold && self.ordered_latest() {
             if self.leaving {

@@ -113,12 +113,15 @@ pub enum NotTaken {
     NotACatalog,
     /// The queue is full.
     QueueFull,
-    /// The token did not come in time, or its holder cannot be reached.
+    /// Nothing could be numbered in time: the token did not come, its holder cannot be reached, or what was numbered
+    /// before does not get committed.
     Unserved,
     /// Its deadline passed.
     Deadline,
     /// This replica is leaving.
     Leaving,
+    /// It is longer than an entry may be.
+    TooLong,
 }
 
 /// Outcome of a write: the state machine's answer, or why it was not executed.
@@ -251,6 +254,23 @@ pub struct Status {
     pub peers: Vec<(u16, u64)>,
 }
 
+/// How full the queues of a replica are; each has its bound in [`Limits`](crate::Limits).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Queues {
+    /// Writes waiting to be numbered.
+    pub pending: usize,
+    /// Bytes of them.
+    pub pending_bytes: usize,
+    /// Batches ordered here and not applied.
+    pub uncommitted_batches: usize,
+    /// Bytes of them.
+    pub uncommitted_bytes: usize,
+    /// Bytes of batches that came before those in front of them.
+    pub early_bytes: usize,
+    /// Bytes of the log that is kept.
+    pub retained_bytes: usize,
+}
+
 /// Counts of what happened, for status and tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -309,7 +329,7 @@ pub struct Replica<S> {
     /// Highest position known to exist anywhere.
     known_end: u64,
     fetching_from: Option<u16>,
-    /// Bytes that have come of the answer to the fetch under way.
+    /// Bytes by which the answer to the fetch under way has extended the log.
     fetched_bytes: usize,
     /// State hashes at multiples of [`CHECK_EVERY`], latest last.
     checks: VecDeque<(u64, u64)>,
@@ -430,7 +450,7 @@ impl<S: StateMachine> Replica<S> {
             PeerMessage::Token(token) => self.on_token(now, node, token),
             PeerMessage::Want(want) => self.on_want(node, want),
             PeerMessage::Ack(ack) => self.on_ack(now, node, ack),
-            PeerMessage::Commit(commit) => self.learn_commit(now, commit.committed),
+            PeerMessage::Commit(commit) => self.learn_commit(now, node, commit.committed),
             PeerMessage::Fetch(fetch) => self.on_fetch(node, fetch),
             PeerMessage::FetchRefused(refused) => self.on_fetch_refused(now, node, refused),
         }
@@ -454,18 +474,22 @@ impl<S: StateMachine> Replica<S> {
         }
         self.resend_token(node, hello);
         self.note_end(now, hello.last_seq);
-        self.learn_commit(now, hello.committed);
-        self.greet(now, node);
+        if hello.token_hop > 0 {
+            self.note_hop(hello.token_hop, node);
+        }
+        self.learn_commit(now, node, hello.committed);
+        self.greet(node);
     }
 
     /// Tells a peer whose link has just come (back) what it may have missed: how far this log is durable.
-    fn greet(&mut self, now: Now, node: u16) {
-        self.send_ack(node);
+    fn greet(&mut self, node: u16) {
+        if !self.config.makes(Mistake::NoAckOnReturn) {
+            self.send_ack(node);
+        }
         // The handshake's want may be older than this one, which went only to links that were up.
         if self.wanting && !self.config.makes(Mistake::ForgetWant) {
             let want = Want { epoch: self.epoch, boot_nonce: self.config.boot_nonce, number: self.want };
             self.send(Target::Node(node), PeerMessage::Want(want));
-            self.timers.start(Timer::Unserved, now.mono_ns + UNSERVED_NS);
         }
     }
 
@@ -477,6 +501,9 @@ impl<S: StateMachine> Replica<S> {
             self.fetching_from = None;
             self.timers.set(Timer::Gap, now.mono_ns);
         }
+        // Should that process be gone, nobody else has counted what was acknowledged to it alone, nor will it tell
+        // anyone of the commits it knew or send the batches it had begun to send.
+        self.acknowledge_to_all();
     }
 
     /// Ends a turn: what was proposed is ordered, the token goes on, commits are applied.
@@ -548,6 +575,17 @@ impl<S: StateMachine> Replica<S> {
     pub fn token(&self) -> Option<&Token> {
         self.token.as_ref()
     }
+    /// How full the queues are.
+    pub fn queues(&self) -> Queues {
+        Queues {
+            pending: self.pending.len(),
+            pending_bytes: self.pending_bytes,
+            uncommitted_batches: self.own.len(),
+            uncommitted_bytes: self.own_bytes,
+            early_bytes: self.early_bytes,
+            retained_bytes: self.log.bytes(),
+        }
+    }
     /// What happened so far.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -607,7 +645,7 @@ impl<S: StateMachine> Replica<S> {
         let last = self.log.last_seq();
         assert!(self.applied <= self.committed, "applied {} > committed {}", self.applied, self.committed);
         assert!(
-            self.committed <= last || self.config.makes(Mistake::ApplyUncommitted),
+            self.committed <= last || self.config.makes(Mistake::CommitBeyondLog),
             "committed {} > end of log {last}",
             self.committed
         );

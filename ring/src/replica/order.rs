@@ -1,6 +1,7 @@
 //! The token: wanting it, ordering under it, passing it on (RING §2, 1, 2, 7 and 8).
 
 use pygmy_proto::batch::BatchBuilder;
+use pygmy_proto::limits::CLIENT_BODY_MAX;
 use pygmy_proto::message::{Data, ReplicaHello, Token, TokenDurable, TokenMember, Want};
 use pygmy_proto::types::{Blob, Bounded};
 
@@ -11,21 +12,26 @@ use super::{
 use crate::StateMachine;
 use crate::config::Mistake;
 
+/// Hop of the token that nobody has passed yet; 0 means "none".
+const FIRST_HOP: u64 = 1;
+
 impl<S: StateMachine> Replica<S> {
     /// The first catalog of the configuration begins with the token, once: as a voter, at the start of the log.
     pub(super) fn birth_of_the_token(&mut self) {
         let first = self.config.members.iter().find(|m| m.holds_token).map(|m| m.node);
-        self.holder = (0, first.unwrap_or_default());
-        if first != Some(self.config.me) || !self.config.is_voter() {
+        self.holder = (FIRST_HOP, first.unwrap_or_default());
+        let born_here = self.config.is_voter() || self.config.makes(Mistake::RemakeToken);
+        if first != Some(self.config.me) || !born_here {
             return;
         }
+        self.token_hop_received = FIRST_HOP;
         let members = self.config.members.iter().filter(|m| m.holds_token);
         let members = members.map(|m| TokenMember { node: m.node, boot_nonce: 0, want: 0, served: 0 }).collect();
         let durable = self.config.members.iter().map(|m| TokenDurable { log_uuid: m.log_uuid, durable: 0 }).collect();
         self.token = Some(Token {
             epoch: self.epoch,
             config_id: self.config.config_id,
-            hop: 0,
+            hop: FIRST_HOP,
             next_seq: 1,
             hash_before: 0,
             committed: 0,
@@ -39,6 +45,8 @@ impl<S: StateMachine> Replica<S> {
             Some(NotTaken::NotACatalog)
         } else if self.leaving {
             Some(NotTaken::Leaving)
+        } else if proposal.body.len() > CLIENT_BODY_MAX {
+            Some(NotTaken::TooLong)
         } else if self.pending.len() >= self.config.limits.pending_max
             || self.pending_bytes + proposal.body.len() > self.config.limits.pending_bytes_max
         {
@@ -65,35 +73,57 @@ impl<S: StateMachine> Replica<S> {
         while let Some(pending) = self.pending.pop_front() {
             self.refuse(pending.proposal.ticket, why);
         }
+        if self.config.makes(Mistake::HandBackNumbered) {
+            while let Some(ticket) = self.tickets.pop_front() {
+                self.refuse(ticket.ticket, why);
+            }
+        }
         self.pending_bytes = 0;
     }
 
-    /// Orders what may be ordered, then asks for the token or passes it.
+    /// Orders what may be ordered and passes the token on, or asks for it.
     pub(super) fn drive_token(&mut self, now: Now) {
-        if self.token.is_none() {
-            self.ask_for_token(now);
-            return;
+        let mut ordered = false;
+        if self.token.is_some() {
+            ordered = self.use_token(now);
+        } else {
+            self.ask_for_token();
         }
+        if self.pending.is_empty() {
+            self.timers.stop(Timer::Unserved);
+        } else if ordered {
+            self.timers.set(Timer::Unserved, now.mono_ns + UNSERVED_NS);
+        } else {
+            self.timers.start(Timer::Unserved, now.mono_ns + UNSERVED_NS);
+        }
+    }
+
+    /// One tenure, or a part of it; whether a batch was ordered.
+    fn use_token(&mut self, now: Now) -> bool {
         self.wanting = false;
-        self.timers.stop(Timer::Unserved);
+        let mut ordered = false;
         while self.order_batch(now) {
+            ordered = true;
             // While others want it, a tenure is one batch.
             if self.next_wanting().is_some() || self.config.rotate {
                 break;
             }
         }
-        self.serve_own_want();
-        self.pass_token(now);
+        // Another origin's batch is still on its way, or being fetched. Whoever gave its turn away for that would
+        // lose it again and again when its link with that origin is the slower one.
+        let waits = !self.pending.is_empty() && !self.continues_token();
+        if !waits {
+            self.serve_own_want();
+            self.pass_token(now);
+        }
+        ordered
     }
 
-    fn ask_for_token(&mut self, now: Now) {
+    fn ask_for_token(&mut self) {
         if self.pending.is_empty() {
-            self.timers.stop(Timer::Unserved);
             return;
         }
-        self.timers.start(Timer::Unserved, now.mono_ns + UNSERVED_NS);
-        let unsynced = self.own.iter().filter(|batch| batch.last_seq > self.durable).count();
-        if !self.wanting && unsynced < self.config.limits.unsynced_batches_max {
+        if !self.wanting && self.may_ask() {
             self.wanting = true;
             self.want += 1;
             let want = Want { epoch: self.epoch, boot_nonce: self.config.boot_nonce, number: self.want };
@@ -113,14 +143,30 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
+    /// Whether the token is here and this log goes up to where it orders next.
+    fn continues_token(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| {
+            (token.next_seq == self.log.last_seq() + 1 && token.hash_before == self.log.last_hash())
+                || self.config.makes(Mistake::OrderBehindGap)
+        })
+    }
+
+    /// Whether the bounds of what is uncommitted leave room for a batch.
+    fn has_room(&self) -> bool {
+        self.own.len() < self.config.limits.uncommitted_batches_max
+            && self.own_bytes < self.config.limits.uncommitted_bytes_max
+    }
+
+    /// Whether the token would be put to use here. A replica at its bounds that asked all the same would have it
+    /// circle in vain among those like it.
+    fn may_ask(&self) -> bool {
+        let unsynced = self.own.iter().filter(|batch| batch.last_seq > self.durable).count();
+        unsynced < self.config.limits.unsynced_batches_max && self.has_room()
+    }
+
     /// Whether a batch may be numbered now.
     fn may_order(&self) -> bool {
-        let Some(token) = &self.token else { return false };
-        !self.pending.is_empty()
-            && token.next_seq == self.log.last_seq() + 1
-            && token.hash_before == self.log.last_hash()
-            && self.own.len() < self.config.limits.uncommitted_batches_max
-            && self.own_bytes < self.config.limits.uncommitted_bytes_max
+        !self.pending.is_empty() && self.continues_token() && self.has_room()
     }
 
     /// Numbers one batch of what is pending, logs it and sends it to all; whether there was one.
@@ -128,7 +174,7 @@ impl<S: StateMachine> Replica<S> {
         if !self.may_order() {
             return false;
         }
-        let time_us = now.wall_us.max(self.log.last_time_us() + 1);
+        let time_us = now.wall_us.max(self.log.last_time_us().saturating_add(1));
         let mut builder =
             BatchBuilder::new(self.epoch, self.config.me, self.log.last_seq() + 1, time_us, self.log.last_hash());
         while let Some(pending) = self.pending.front() {
@@ -172,7 +218,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Notes in the token that this member was served, and that it wants more if it does.
     fn serve_own_want(&mut self) {
-        let more = !self.pending.is_empty() && self.next_wanting().is_some();
+        let more = !self.pending.is_empty() && self.next_wanting().is_some() && self.may_ask();
         if more {
             self.want += 1;
             self.wanting = true;
@@ -201,7 +247,7 @@ impl<S: StateMachine> Replica<S> {
         order.into_iter()
     }
 
-    fn is_up(&self, node: u16) -> bool {
+    pub(super) fn is_up(&self, node: u16) -> bool {
         self.peers.get(&node).is_some_and(|peer| peer.up)
     }
 
@@ -234,9 +280,6 @@ impl<S: StateMachine> Replica<S> {
         };
         if let Some(to) = to {
             self.hand_token_to(to);
-            if !self.pending.is_empty() {
-                self.timers.start(Timer::Unserved, now.mono_ns + UNSERVED_NS);
-            }
         }
     }
 
@@ -283,7 +326,8 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn on_token(&mut self, now: Now, node: u16, mut token: Token) {
         // Hops deduplicate: a token that was re-sent after all had arrived is the same one.
         let old = token.hop <= self.token_hop_received || token.hop < self.holder.0;
-        if (old && !self.config.makes(Mistake::TakeOldToken)) || token.config_id != self.config.config_id {
+        let nonsense = token.config_id != self.config.config_id || token.next_seq == 0 || token.hop == u64::MAX;
+        if nonsense || (old && !self.config.makes(Mistake::TakeOldToken)) {
             self.counters.tokens_refused += 1;
             log::debug!("token with hop {} from node {node} refused: {} was seen", token.hop, self.holder.0);
             return;
@@ -298,9 +342,13 @@ impl<S: StateMachine> Replica<S> {
         }
         token.members = Bounded::truncated(members);
         self.note_end(now, token.next_seq - 1);
+        for voter in &token.durable {
+            self.learn_durable(voter);
+        }
         let committed = token.committed;
         self.token = Some(token);
-        self.learn_commit(now, committed);
+        self.count_votes(now);
+        self.learn_commit(now, node, committed);
     }
 
     /// Brings a member's part of the token up to what was heard on the link with it, and the other way round.
@@ -327,7 +375,7 @@ impl<S: StateMachine> Replica<S> {
     /// On a reconnect to the same process: sends the token again unless it was received.
     pub(super) fn resend_token(&mut self, node: u16, hello: &ReplicaHello) {
         let Some(passed) = self.passed.as_ref().filter(|passed| passed.to == node) else { return };
-        if passed.boot_nonce != hello.boot_nonce {
+        if passed.boot_nonce != hello.boot_nonce && !self.config.makes(Mistake::ResendToOtherBoot) {
             log::error!("the token was passed to a process of node {node} that is gone: it is lost");
         } else if hello.token_hop >= passed.token.hop {
             self.passed = None;
