@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use pygmy_proto::batch::EntryKind;
 use pygmy_proto::header::FLAG_TRACE;
-use pygmy_proto::limits::{SESSION_RESULT_BYTES_MAX, SESSION_WINDOW, SUBMIT_BYTES_SOFT, SUBMIT_JOBS_MAX};
+use pygmy_proto::limits::{
+    CLIENT_BODY_MAX, SESSION_RESULT_BYTES_MAX, SESSION_WINDOW, SUBMIT_BYTES_SOFT, SUBMIT_JOBS_MAX,
+};
 use pygmy_proto::message::{JobResult, Message, Results, SessionOpened, Span, Stage, Submit};
 use pygmy_proto::types::{Blob, Bounded};
 use pygmy_proto::{ErrorBody, ErrorCode, Retry, codec};
@@ -166,6 +168,9 @@ fn not_taken(why: NotTaken) -> ErrorBody {
         NotTaken::QueueFull => busy("too many writes wait to be ordered; nothing was done"),
         NotTaken::Unserved => busy("the token did not come in time; nothing was done"),
         NotTaken::Deadline => busy("the deadline passed before the write was ordered; nothing was done"),
+        NotTaken::TooLong => ErrorBody::new(ErrorCode::FrameTooLong)
+            .limit(CLIENT_BODY_MAX as u64, 0)
+            .detail("the write is longer than an entry of the log may be"),
         NotTaken::NotACatalog => ErrorBody::new(ErrorCode::Unavailable).detail("this server orders no writes"),
         NotTaken::Leaving => {
             ErrorBody::new(ErrorCode::ShuttingDown).retry(Retry::Elsewhere, 0).detail("this catalog is leaving")
