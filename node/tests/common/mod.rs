@@ -16,19 +16,19 @@ use pygmy_proto::types::{Blob, Bounded, Name};
 use pygmy_proto::{ErrorBody, ErrorCode, HEADER_LEN, Header, Kind, codec, inventory};
 
 /// Nothing in these tests takes this long unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub const CLUSTER: [u8; 16] = [7; 16];
+pub(crate) const CLUSTER: [u8; 16] = [7; 16];
 
 /// A running cluster; its nodes leave when it is dropped.
-pub struct Cluster {
-    pub addresses: Vec<SocketAddr>,
+pub(crate) struct Cluster {
+    pub(crate) addresses: Vec<SocketAddr>,
     nodes: Vec<(Handle, Option<JoinHandle<Exit>>)>,
 }
 
 impl Cluster {
     /// Starts one node for each role, in this order, and loads the original books.
-    pub fn start(roles: &[Role], limits: Limits) -> Self {
+    pub(crate) fn start(roles: &[Role], limits: Limits) -> Self {
         let listeners: Vec<TcpListener> =
             roles.iter().map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
         let addresses: Vec<SocketAddr> = listeners.iter().map(|l| l.local_addr().expect("bound")).collect();
@@ -50,11 +50,11 @@ impl Cluster {
     }
 
     /// One of each role.
-    pub fn small(limits: Limits) -> Self {
+    pub(crate) fn small(limits: Limits) -> Self {
         Self::start(&[Role::Front, Role::Order, Role::Catalog], limits)
     }
 
-    pub fn front(&self) -> SocketAddr {
+    pub(crate) fn front(&self) -> SocketAddr {
         self.addresses[0]
     }
 
@@ -69,7 +69,7 @@ impl Cluster {
     }
 
     /// Asks every node to leave; how each ended.
-    pub fn stop(&mut self) -> Vec<Exit> {
+    pub(crate) fn stop(&mut self) -> Vec<Exit> {
         for (handle, _) in &self.nodes {
             handle.leave().expect("the loop can be woken");
         }
@@ -78,7 +78,7 @@ impl Cluster {
     }
 
     /// Asks one node to leave and waits for it.
-    pub fn stop_node(&mut self, number: usize) -> Exit {
+    pub(crate) fn stop_node(&mut self, number: usize) -> Exit {
         let (handle, thread) = &mut self.nodes[number - 1];
         handle.leave().expect("the loop can be woken");
         thread.take().expect("it runs").join().expect("no panic in a node")
@@ -112,7 +112,7 @@ fn start_node(
 }
 
 /// Tries until `attempt` gives something.
-pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = attempt() {
@@ -125,24 +125,24 @@ pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
 
 /// A frame that came.
 #[derive(Debug, Clone)]
-pub struct Got {
-    pub header: Header,
-    pub body: Vec<u8>,
+pub(crate) struct Got {
+    pub(crate) header: Header,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Got {
-    pub fn error(&self) -> ErrorBody {
+    pub(crate) fn error(&self) -> ErrorBody {
         assert_eq!(self.header.kind, Kind::Error as u16, "{self:?}");
         codec::decode(&self.body).expect("a whole error")
     }
-    pub fn code(&self) -> ErrorCode {
+    pub(crate) fn code(&self) -> ErrorCode {
         self.error().known_code().expect("a known code")
     }
 }
 
 /// A client that can also do what clients must not.
-pub struct Client {
-    pub socket: TcpStream,
+pub(crate) struct Client {
+    pub(crate) socket: TcpStream,
     deframer: Deframer,
     frames: Vec<Got>,
     next_id: u64,
@@ -150,7 +150,7 @@ pub struct Client {
 
 impl Client {
     /// Connects and says nothing yet.
-    pub fn silent(address: SocketAddr) -> Self {
+    pub(crate) fn silent(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).expect("the node listens");
         socket.set_nodelay(true).expect("a TCP socket");
         socket.set_read_timeout(Some(PATIENCE)).expect("not zero");
@@ -158,7 +158,7 @@ impl Client {
     }
 
     /// Connects and shakes hands.
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let mut client = Self::silent(address);
         client.send(1, &hello(CLUSTER));
         let answer = client.next().expect("an answer to Hello");
@@ -166,17 +166,17 @@ impl Client {
         client
     }
 
-    pub fn send<M: Message>(&mut self, id: u64, message: &M) {
+    pub(crate) fn send<M: Message>(&mut self, id: u64, message: &M) {
         self.send_bytes(&frame::to_bytes(id, 0, 0, message));
     }
 
-    pub fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         // A server that has closed already is seen when reading.
         let _ = self.socket.write_all(bytes);
     }
 
     /// The next frame, or `None` when the server has closed.
-    pub fn next(&mut self) -> Option<Got> {
+    pub(crate) fn next(&mut self) -> Option<Got> {
         let mut buffer = [0; 64 * 1024];
         while self.frames.is_empty() {
             let count = match self.socket.read(&mut buffer) {
@@ -196,7 +196,7 @@ impl Client {
     }
 
     /// Sends a request and waits for its answer.
-    pub fn ask<M: Message, A: Message>(&mut self, message: &M) -> Result<A, ErrorBody> {
+    pub(crate) fn ask<M: Message, A: Message>(&mut self, message: &M) -> Result<A, ErrorBody> {
         self.next_id += 1;
         self.send(self.next_id, message);
         let got = self.next().expect("the server answers");
@@ -208,7 +208,7 @@ impl Client {
     }
 }
 
-pub fn hello(cluster: [u8; 16]) -> Hello {
+pub(crate) fn hello(cluster: [u8; 16]) -> Hello {
     Hello {
         version_min: VERSION,
         version_max: VERSION,
@@ -222,7 +222,7 @@ pub fn hello(cluster: [u8; 16]) -> Hello {
 }
 
 /// A frame with any header, its checksum right.
-pub fn raw_frame(kind: u16, version: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn raw_frame(kind: u16, version: u8, body: &[u8]) -> Vec<u8> {
     let mut out = bytes::BytesMut::new();
     frame::write_raw(&mut out, kind, 5, 0, 0, body);
     out[8] = version;
