@@ -1,6 +1,9 @@
 //! The servers of Pygmy.
 
+pub mod cli;
+pub mod config;
 pub mod driver;
+pub mod local;
 pub mod machine;
 pub mod node;
 pub mod roles;

@@ -279,7 +279,8 @@ fn what_is_appended_is_answered_when_it_is_durable() {
 
 /// A port of loopback on which nobody listens.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+    listener.local_addr().expect("it is bound").port()
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! A small machine, a loop around it in a thread, and a client that can misbehave.
+// A helper of tests: it may fail by panicking, and is public to its test only.
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
-
-// Everything here is for the test beside it; what one of them does not use, another does.
-#![allow(unreachable_pub)]
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -86,7 +85,7 @@ impl Echo {
 
 fn flood(conn: ConnId, id: u64, index: u32, len: usize, out: &mut Outbox) {
     let fill = |body: &mut BytesMut| body.resize(body.len() + len, index as u8);
-    if index % 2 == 0 {
+    if index.is_multiple_of(2) {
         return out.send_with(conn, Kind::Pong, id, index, 0, fill);
     }
     let mut bytes = BytesMut::new();

@@ -1,0 +1,438 @@
+//! The command line of `pygmy-node`.
+//!
+//! Exit codes are a contract: 0 done, 1 refused, 2 usage, 3 unreachable, and [`EXIT_FATAL`] for a server that stopped
+//! because going on would have broken a promise.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use comfy_table::Table;
+use comfy_table::presets::ASCII_MARKDOWN;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::config;
+use crate::driver::Exit;
+use crate::local::up::{Cluster, Shape};
+use crate::local::{ClusterDir, LocalError, control, run};
+use crate::settings::{ClusterSettings, TokenMode};
+
+const EXIT_REFUSED: u8 = 1;
+const EXIT_UNREACHABLE: u8 = 3;
+/// A server found that a promise would be broken by going on.
+pub const EXIT_FATAL: u8 = 70;
+
+const CLUSTER_VARIABLE: &str = "PYGMY_CLUSTER";
+const AFTER_HELP: &str = "Exit codes: 0 done, 1 refused, 2 usage, 3 not running or not answering, 70 a server that had \
+                          to stop because going on would have broken a promise.";
+
+#[derive(Debug, Parser)]
+#[command(name = "pygmy-node", version, about = "The servers of Pygmy, a replicated book store", after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Cmd,
+}
+
+#[derive(Debug, Subcommand)]
+enum Cmd {
+    /// Make a cluster on this machine, start it, and watch over it until Ctrl-C
+    Up(UpArgs),
+    /// Stop the cluster
+    Down {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Run one node of a cluster in this process, until SIGTERM; its directory lies beside the file
+    Run {
+        /// The cluster's file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Name of the node, as in the file
+        #[arg(long, value_name = "NAME")]
+        node: String,
+    },
+    /// Kill a node, or send it another signal
+    Kill {
+        /// Name of the node, such as catalog-2
+        node: String,
+        /// What to send
+        #[arg(long, value_enum, ignore_case = true, default_value_t = SignalName::Kill)]
+        signal: SignalName,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Start a node that does not run, and wait until it answers
+    Start {
+        /// Name of the node, such as catalog-2
+        node: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Print the process id of a node
+    Pid {
+        /// Name of the node, such as catalog-2
+        node: String,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Look at a cluster's file
+    #[command(subcommand)]
+    Config(ConfigCmd),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCmd {
+    /// Check it
+    Check {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Print it, each key explained; the cluster's key is left out
+    Show {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The file [default: cluster.toml in the cluster's directory]
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// Directory of the cluster [default: that of the file in PYGMY_CLUSTER, else $XDG_DATA_HOME/pygmy/default, else
+    /// ~/.local/share/pygmy/default]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct UpArgs {
+    /// Front servers, which take the clients
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=32))]
+    fronts: u16,
+    /// Order servers
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    orders: u16,
+    /// Catalog servers
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
+    catalogs: u16,
+    /// First port; the nodes take this one and those after it. 0 picks free ones
+    #[arg(long, value_name = "PORT", default_value_t = 7401)]
+    base_port: u16,
+    /// How the right to order writes moves
+    #[arg(long, value_enum, default_value_t = TokenName::Demand)]
+    token: TokenName,
+    /// Return when the cluster is ready, and leave it running
+    #[arg(long)]
+    detach: bool,
+    /// Print the nodes as JSON, one a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TokenName {
+    /// To who has writes
+    Demand,
+    /// Round and round, for tests
+    Rotate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SignalName {
+    /// It is gone at once
+    Kill,
+    /// It stands still until CONT
+    Stop,
+    /// It goes on
+    Cont,
+    /// It answers what is in work and leaves
+    Term,
+}
+
+impl SignalName {
+    fn signal(self) -> Signal {
+        match self {
+            SignalName::Kill => Signal::KILL,
+            SignalName::Stop => Signal::STOP,
+            SignalName::Cont => Signal::CONT,
+            SignalName::Term => Signal::TERM,
+        }
+    }
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = if matches!(cli.command, Cmd::Run { .. }) { "info" } else { "warn" };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            // Nothing is left to be done when not even this can be said.
+            let _ = writeln!(io::stderr(), "pygmy-node: {error}");
+            exit_code(&error)
+        }
+    }
+}
+
+fn exit_code(error: &LocalError) -> ExitCode {
+    match error {
+        LocalError::Unreachable(_) => ExitCode::from(EXIT_UNREACHABLE),
+        LocalError::Refused(_) | LocalError::Config { .. } | LocalError::System { .. } => ExitCode::from(EXIT_REFUSED),
+    }
+}
+
+fn dispatch(command: Cmd) -> Result<ExitCode, LocalError> {
+    match command {
+        Cmd::Up(args) => return up(&args),
+        Cmd::Run { config, node } => return Ok(run_node(run::run(&config, &node)?)),
+        Cmd::Down { place } => say(&control::down(&place.dir()?)?),
+        Cmd::Kill { node, signal, place } => {
+            let pid = control::kill(&place.dir()?, &node, signal.signal())?;
+            let name = format!("{signal:?}").to_uppercase();
+            say(&format!("sent {name} to {node}, process {pid}"));
+        }
+        Cmd::Start { node, place } => start(&place.dir()?, &node)?,
+        Cmd::Pid { node, json, place } => {
+            let pid = control::pid(&place.dir()?, &node)?;
+            say(&if json { json!({ "node": node, "pid": pid }).to_string() } else { pid.to_string() });
+        }
+        Cmd::Config(ConfigCmd::Check { file }) => {
+            let (path, settings) = file.read()?;
+            let (nodes, replicas) = (settings.nodes.len(), settings.replicas().count());
+            say(&format!("{} is good: {nodes} nodes, {replicas} of them voters", path.display()));
+        }
+        Cmd::Config(ConfigCmd::Show { json, file }) => show(&file.read()?.1, json),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_node(exit: Exit) -> ExitCode {
+    match exit {
+        Exit::Left => ExitCode::SUCCESS,
+        Exit::Forced(why) => {
+            log::warn!("ends without having finished: {why}");
+            ExitCode::from(EXIT_REFUSED)
+        }
+        Exit::Fatal(why) => {
+            log::error!("ends because going on would break a promise: {why}");
+            ExitCode::from(EXIT_FATAL)
+        }
+    }
+}
+
+impl Place {
+    fn dir(&self) -> Result<ClusterDir, LocalError> {
+        if let Some(dir) = &self.dir {
+            return absolute(dir).map(ClusterDir::new);
+        }
+        let Some(file) = std::env::var_os(CLUSTER_VARIABLE).filter(|value| !value.is_empty()) else {
+            return ClusterDir::by_default();
+        };
+        let file = absolute(Path::new(&file))?;
+        match (file.file_name(), file.parent()) {
+            (Some(name), Some(dir)) if name == "cluster.toml" => Ok(ClusterDir::new(dir)),
+            _ => Err(LocalError::Refused(format!(
+                "{CLUSTER_VARIABLE} is {}: a cluster's directory is that of a file called cluster.toml; use --dir",
+                file.display()
+            ))),
+        }
+    }
+}
+
+/// The path as it reads from everywhere: nodes and messages must not depend on where a command was typed.
+fn absolute(path: &Path) -> Result<PathBuf, LocalError> {
+    std::path::absolute(path).map_err(LocalError::system(format!("cannot make sense of {}", path.display())))
+}
+
+impl ConfigFile {
+    fn read(&self) -> Result<(PathBuf, ClusterSettings), LocalError> {
+        match &self.config {
+            Some(path) => {
+                let settings =
+                    config::read(path).map_err(|source| LocalError::Config { path: path.clone(), source })?;
+                Ok((path.clone(), settings))
+            }
+            None => {
+                let dir = self.place.dir()?;
+                Ok((dir.config(), dir.settings()?))
+            }
+        }
+    }
+}
+
+fn show(settings: &ClusterSettings, json: bool) {
+    if !json {
+        let text = config::render(settings);
+        return say_raw(&text.replace(&config::hex(&settings.key), "(left out)"));
+    }
+    let nodes: Vec<_> = settings
+        .nodes
+        .iter()
+        .map(|node| {
+            let log = node.is_replica().then(|| config::hex(&node.log_uuid));
+            json!({
+                "number": node.number,
+                "name": node.name,
+                "role": node.role.name(),
+                "address": node.address,
+                "log": log,
+            })
+        })
+        .collect();
+    let token = config::token_name(settings.token);
+    say(&json!({ "id": config::hex(&settings.id), "token": token, "nodes": nodes }).to_string());
+}
+
+fn start(dir: &ClusterDir, name: &str) -> Result<(), LocalError> {
+    let (pid, status) = control::start(dir, name)?;
+    say(&format!("{name} runs, process {pid}"));
+    if status.replica.is_some_and(|replica| !replica.voter) {
+        say("Its log was in the memory of an earlier process and is lost: it follows the others and has no vote.");
+    }
+    Ok(())
+}
+
+fn up(args: &UpArgs) -> Result<ExitCode, LocalError> {
+    let dir = args.place.dir()?;
+    let shape = Shape {
+        fronts: args.fronts.into(),
+        orders: args.orders.into(),
+        catalogs: args.catalogs.into(),
+        base_port: args.base_port,
+        token: match args.token {
+            TokenName::Demand => TokenMode::Demand,
+            TokenName::Rotate => TokenMode::Rotate,
+        },
+    };
+    let Some(mut cluster) = Cluster::up(&dir, shape)? else {
+        return Err(LocalError::Refused("asked to stop before the cluster was ready; it is stopped".into()));
+    };
+    if args.json {
+        print_json(&cluster)
+    } else {
+        print_table(&dir, &cluster, args.detach)
+    }
+    if args.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    cluster.watch(|text| {
+        // The cluster goes on whether or not somebody listens.
+        let _ = write!(io::stderr(), "{text}");
+    });
+    let killed = cluster.stop()?;
+    if !args.json {
+        say("\nstopped");
+    }
+    if !killed.is_empty() {
+        log::warn!("{} did not leave in time and had to be killed", killed.join(", "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_json(cluster: &Cluster) {
+    for (node, pid) in cluster.processes() {
+        let (name, role, address) = (&node.name, node.role.name(), &node.address);
+        say(&json!({ "name": name, "role": role, "pid": pid, "address": address }).to_string());
+    }
+}
+
+fn print_table(dir: &ClusterDir, cluster: &Cluster, detached: bool) {
+    if cluster.replaced {
+        say("The cluster that was here is gone: this version keeps its logs in memory. A fresh one was made.");
+    }
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN).set_header(["name", "role", "pid", "address"]);
+    for (node, pid) in cluster.processes() {
+        table.add_row([node.name.clone(), node.role.name().to_owned(), pid.to_string(), node.address.clone()]);
+    }
+    let (voters, stands) = (cluster.voters(), cluster.stands());
+    let failures = match stands {
+        0 => "no failure".to_owned(),
+        1 => "the failure of any one".to_owned(),
+        _ => format!("the failure of any {stands}"),
+    };
+    say(&format!("{table}\nin {}", dir.path().display()));
+    say(&format!(
+        "{voters} voters (orders and catalogs): with a majority of them the store goes on, so it stands {failures}."
+    ));
+    say("A node that was killed and started again follows without a vote: its log was in memory.");
+    let (program, suffix) = (client_command(), cluster_option(dir));
+    say("\nTry:");
+    for example in ["buy rpcdummies:2", "search distributed-systems", "orders --last 10"] {
+        say(&format!("  {program}{suffix} {example}"));
+    }
+    let stop = if detached { format!("pygmy-node down --dir {}", dir.path().display()) } else { "Ctrl-C".to_owned() };
+    say(&format!("\n{stop} stops it."));
+}
+
+/// How to call the client from where this program was built, or its plain name when it was installed.
+fn client_command() -> String {
+    let program = std::env::current_exe().unwrap_or_default();
+    let folder = |name: &str| program.components().any(|part| part.as_os_str() == name);
+    match (folder("target"), folder("release")) {
+        (true, true) => "cargo run --release --bin pygmy --".to_owned(),
+        (true, false) => "cargo run --bin pygmy --".to_owned(),
+        (false, _) => "pygmy".to_owned(),
+    }
+}
+
+/// What a client needs to find a cluster that is not in the default place.
+fn cluster_option(dir: &ClusterDir) -> String {
+    match ClusterDir::by_default() {
+        Ok(default) if default == *dir => String::new(),
+        _ => format!(" --cluster {}", dir.config().display()),
+    }
+}
+
+fn say(line: &str) {
+    say_raw(&format!("{line}\n"));
+}
+
+/// Whoever closed the pipe has read enough.
+fn say_raw(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn signals_may_be_written_in_capitals() {
+        let cli = Cli::parse_from(["pygmy-node", "kill", "order-1", "--signal", "STOP"]);
+        assert!(matches!(cli.command, Cmd::Kill { signal: SignalName::Stop, .. }));
+    }
+
+    #[test]
+    fn clusters_without_a_role_or_with_too_many_of_one_are_a_usage_error() {
+        for wrong in [["--fronts", "0"], ["--catalogs", "17"], ["--base-port", "70000"], ["--token", "never"]] {
+            let error = Cli::try_parse_from(["pygmy-node", "up"].iter().chain(&wrong)).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `down`, `kill`, `start` and `pid`.
+
+use std::time::{Duration, Instant};
+
+use pygmy_proto::message::StatusOk;
+use rustix::process::Signal;
+
+use super::process::{self, LOOK_EVERY};
+use super::{ClusterDir, LocalError, pidfile};
+use crate::settings::NodeSettings;
+
+/// Longest wait for a node that was started to answer.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for the `up` that watches over a cluster to stop it.
+const UP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Stops the cluster in `dir`. A sentence about what was done.
+///
+/// # Errors
+/// There is no cluster, or the system refused.
+pub fn down(dir: &ClusterDir) -> Result<String, LocalError> {
+    let settings = dir.settings()?;
+    let before = process::running(dir, &settings)?.len();
+    let up = dir.up_pid();
+    let what = || LocalError::system(format!("cannot signal the `up` in {}", dir.path().display()));
+    if pidfile::signal(&up, Signal::TERM).map_err(what())?.is_some() {
+        let end = Instant::now() + UP_PATIENCE;
+        while pidfile::holder(&up).map_err(what())?.is_some() && Instant::now() < end {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+    // Nodes that were started one by one, or whose `up` is gone, have nobody else to stop them.
+    let killed = process::stop_all(dir, &settings, || ())?;
+    let path = dir.path().display();
+    Ok(match (before, killed.as_slice()) {
+        (0, _) => format!("no node of the cluster in {path} was running"),
+        (count, []) => format!("stopped {count} nodes of the cluster in {path}"),
+        (count, names) => format!(
+            "stopped {count} nodes of the cluster in {path}; {} did not leave in time and had to be killed",
+            names.join(", ")
+        ),
+    })
+}
+
+/// Sends `signal` to the node called `name`; its process.
+///
+/// # Errors
+/// There is no such node, or it does not run.
+pub fn kill(dir: &ClusterDir, name: &str, signal: Signal) -> Result<i32, LocalError> {
+    let settings = dir.settings()?;
+    let node = dir.find(&settings, name)?;
+    let pid = process::signal(dir, node, signal)?.ok_or_else(|| not_running(name))?;
+    if signal == Signal::KILL {
+        // Whoever asks for its death may rely on it afterwards, as with a `start` right behind.
+        process::wait_gone(dir, vec![node], Duration::from_secs(5), &mut || ())?;
+    }
+    Ok(pid)
+}
+
+/// The process of the node called `name`.
+///
+/// # Errors
+/// There is no such node, or it does not run.
+pub fn pid(dir: &ClusterDir, name: &str) -> Result<i32, LocalError> {
+    let settings = dir.settings()?;
+    let node = dir.find(&settings, name)?;
+    process::pid_of(dir, node)?.ok_or_else(|| not_running(name))
+}
+
+fn not_running(name: &str) -> LocalError {
+    LocalError::Unreachable(format!("{name} does not run; `pygmy-node start {name}` starts it"))
+}
+
+/// Starts the node called `name` and waits until it answers; its process and how it is.
+///
+/// # Errors
+/// It runs already, or could not start; the text has its last words.
+pub fn start(dir: &ClusterDir, name: &str) -> Result<(i32, StatusOk), LocalError> {
+    let settings = dir.settings()?;
+    let node = dir.find(&settings, name)?;
+    if let Some(pid) = process::pid_of(dir, node)? {
+        return Err(LocalError::Refused(format!("{name} runs already, as process {pid}")));
+    }
+    let mut child = process::spawn(dir, node, false)?;
+    let end = Instant::now() + START_PATIENCE;
+    loop {
+        if let Ok(status) = process::status(&settings, node) {
+            return Ok((child.id() as i32, status));
+        }
+        let ended = child.try_wait().map_err(LocalError::system(format!("cannot watch {name}")))?;
+        if let Some(status) = ended {
+            return Err(failed(dir, node, &format!("ended at once ({status})")));
+        }
+        if Instant::now() >= end {
+            return Err(failed(dir, node, "does not answer"));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// What happened to `node`, with its last words.
+pub(super) fn failed(dir: &ClusterDir, node: &NodeSettings, what: &str) -> LocalError {
+    const LINES: usize = 5;
+    let log = dir.node(&node.name).log();
+    let last = process::last_lines(&log, LINES);
+    LocalError::Unreachable(format!("{} {what}; the end of {}:\n{last}", node.name, log.display()))
+}

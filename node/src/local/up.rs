@@ -1,0 +1,308 @@
+//! `up`: makes a cluster, starts it, fills it and watches over it.
+
+use std::net::Ipv4Addr;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use pygmy_proto::Retry;
+use pygmy_proto::inventory;
+use pygmy_proto::limits::PUT_BOOKS_MAX;
+use pygmy_proto::message::{Command, OpenSession, Role, SessionOpened, StatusOk, Write, WriteOk};
+use pygmy_proto::types::Bounded;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::caller::{CallError, Caller};
+use super::pidfile::{self, HoldError};
+use super::process::{self, LOOK_EVERY};
+use super::run::draw;
+use super::{ClusterDir, LocalError, control, ports};
+use crate::config;
+use crate::settings::{ClusterSettings, NodeSettings, TokenMode};
+
+/// Longest wait for all nodes to answer and to be linked with each other.
+const READY_PATIENCE: Duration = Duration::from_secs(15);
+/// Longest wait for the first books to be in the store.
+const LOAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What kind of cluster is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Front servers.
+    pub fronts: usize,
+    /// Order servers.
+    pub orders: usize,
+    /// Catalog servers.
+    pub catalogs: usize,
+    /// First port; 0 picks free ones.
+    pub base_port: u16,
+    /// How the token moves.
+    pub token: TokenMode,
+}
+
+/// A running cluster and the processes started for it.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: ClusterDir,
+    settings: ClusterSettings,
+    children: Vec<(String, Child)>,
+    signals: Signals,
+    /// Whether a stopped cluster's directory was used again.
+    pub replaced: bool,
+    /// Says to others that this process watches over the cluster.
+    _held: pidfile::Held,
+}
+
+/// Why waiting stopped early.
+enum Interrupted {
+    /// Somebody wants the cluster to end.
+    Asked,
+    /// It cannot be had.
+    Failed(LocalError),
+}
+
+impl From<LocalError> for Interrupted {
+    fn from(error: LocalError) -> Self {
+        Interrupted::Failed(error)
+    }
+}
+
+impl Cluster {
+    /// Makes a cluster in `dir`, starts it and waits until it is ready and filled. None when a signal asked for its end
+    /// before; it is stopped then, as it is after any error.
+    ///
+    /// # Errors
+    /// A cluster runs there, a port is in use, or a node failed; the text has its last words.
+    pub fn up(dir: &ClusterDir, shape: Shape) -> Result<Option<Self>, LocalError> {
+        let what = format!("cannot make the directory {}", dir.path().display());
+        std::fs::create_dir_all(dir.path()).map_err(LocalError::system(what))?;
+        let held = hold(dir)?;
+        let replaced = refuse_running(dir)?;
+        let settings = make_settings(shape)?;
+        let path = dir.config();
+        config::write(&path, &settings).map_err(|source| LocalError::Config { path, source })?;
+        // From here on a signal must not end this process and leave its children behind.
+        let signals =
+            Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD]).map_err(LocalError::system("cannot listen to signals"))?;
+        let mut cluster = Self { dir: dir.clone(), settings, children: Vec::new(), signals, replaced, _held: held };
+        match cluster.bring_up() {
+            Ok(()) => Ok(Some(cluster)),
+            Err(interrupted) => {
+                cluster.stop()?;
+                match interrupted {
+                    Interrupted::Asked => Ok(None),
+                    Interrupted::Failed(error) => Err(error),
+                }
+            }
+        }
+    }
+
+    fn bring_up(&mut self) -> Result<(), Interrupted> {
+        for node in self.settings.nodes.clone() {
+            let child = process::spawn(&self.dir, &node, true)?;
+            self.children.push((node.name, child));
+        }
+        self.wait_ready()?;
+        self.load()
+    }
+
+    /// Waits until every node answers and has all its links.
+    fn wait_ready(&mut self) -> Result<(), Interrupted> {
+        let end = Instant::now() + READY_PATIENCE;
+        let mut waiting = self.settings.nodes.clone();
+        loop {
+            waiting.retain(|node| !is_ready(&self.settings, node));
+            let Some(first) = waiting.first() else { return Ok(()) };
+            self.check_signals()?;
+            self.check_children()?;
+            if Instant::now() >= end {
+                return Err(control::failed(&self.dir, first, "is not ready").into());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn check_signals(&mut self) -> Result<(), Interrupted> {
+        let asked = self.signals.pending().any(|signal| signal != SIGCHLD);
+        if asked { Err(Interrupted::Asked) } else { Ok(()) }
+    }
+
+    fn check_children(&mut self) -> Result<(), Interrupted> {
+        for (name, child) in &mut self.children {
+            let ended = child.try_wait().map_err(LocalError::system(format!("cannot watch {name}")))?;
+            if let Some(status) = ended {
+                let node = self.dir.find(&self.settings, name)?;
+                return Err(control::failed(&self.dir, node, &format!("ended at once ({status})")).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the books of the original store in.
+    fn load(&mut self) -> Result<(), Interrupted> {
+        let end = Instant::now() + LOAD_PATIENCE;
+        loop {
+            let Err(error) = load_once(&self.settings) else { return Ok(()) };
+            self.check_signals()?;
+            // A store that already has the books takes them again without a change, so that trying anew is harmless.
+            let again = match &error {
+                CallError::Refused(body) => body.retry != Retry::Never,
+                CallError::Io(_) => true,
+                _ => false,
+            };
+            if !again || Instant::now() >= end {
+                return Err(LocalError::Unreachable(format!("the first books could not be put in: {error}")).into());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &ClusterSettings {
+        &self.settings
+    }
+
+    /// Every node and its process.
+    pub fn processes(&self) -> impl Iterator<Item = (&NodeSettings, u32)> {
+        self.settings.nodes.iter().zip(self.children.iter().map(|(_, child)| child.id()))
+    }
+
+    /// How many failures it stands: with more, there is no majority of voters.
+    pub fn stands(&self) -> usize {
+        self.voters().saturating_sub(1) / 2
+    }
+
+    /// Nodes that count in majorities.
+    pub fn voters(&self) -> usize {
+        self.settings.replicas().count()
+    }
+
+    /// Watches until a signal asks for the end, and tells `report` of nodes that died meanwhile.
+    pub fn watch(&mut self, mut report: impl FnMut(&str)) {
+        loop {
+            let signals: Vec<i32> = self.signals.wait().collect();
+            for (name, child) in reap(&mut self.children) {
+                report(&self.obituary(&name, &child));
+            }
+            if signals.iter().any(|signal| *signal != SIGCHLD) {
+                return;
+            }
+        }
+    }
+
+    fn obituary(&self, name: &str, status: &str) -> String {
+        const LINES: usize = 5;
+        let last = process::last_lines(&self.dir.node(name).log(), LINES);
+        format!(
+            "{name} ended ({status}); the others go on. `pygmy-node start {name}` starts it again. Its last words:\n{last}"
+        )
+    }
+
+    /// Stops every node, in order. The names of those that had to be killed.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn stop(&mut self) -> Result<Vec<String>, LocalError> {
+        let children = &mut self.children;
+        let killed = process::stop_all(&self.dir, &self.settings, || {
+            reap(children);
+        })?;
+        // One that died before it held its file is known only as a child.
+        for (_, child) in &mut self.children {
+            if matches!(child.try_wait(), Ok(None)) {
+                // It has ended between the two calls, or does now.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        Ok(killed)
+    }
+}
+
+/// Takes the children that have ended out of `children`; their names and how they ended.
+fn reap(children: &mut Vec<(String, Child)>) -> Vec<(String, String)> {
+    let mut ended = Vec::new();
+    children.retain_mut(|(name, child)| match child.try_wait() {
+        Ok(Some(status)) => {
+            ended.push((name.clone(), status.to_string()));
+            false
+        }
+        _ => true,
+    });
+    ended
+}
+
+fn hold(dir: &ClusterDir) -> Result<pidfile::Held, LocalError> {
+    let path = dir.up_pid();
+    pidfile::hold(&path).map_err(|error| match error {
+        HoldError::Taken(pid) => LocalError::Refused(format!(
+            "process {pid} watches over a cluster in {}; {} stops it",
+            dir.path().display(),
+            down_command(dir)
+        )),
+        HoldError::Io(source) => LocalError::System { what: format!("cannot hold {}", path.display()), source },
+    })
+}
+
+/// Refuses when a node runs in `dir`; otherwise whether there was a cluster.
+fn refuse_running(dir: &ClusterDir) -> Result<bool, LocalError> {
+    if !dir.config().exists() {
+        return Ok(false);
+    }
+    let settings = dir.settings()?;
+    let running = process::running(dir, &settings)?;
+    if running.is_empty() {
+        return Ok(true);
+    }
+    let names: Vec<String> = running.iter().map(|(node, pid)| format!("{} ({pid})", node.name)).collect();
+    Err(LocalError::Refused(format!(
+        "a cluster runs in {}: {}; {} stops it, --dir makes another one",
+        dir.path().display(),
+        names.join(", "),
+        down_command(dir)
+    )))
+}
+
+fn down_command(dir: &ClusterDir) -> String {
+    format!("`pygmy-node down --dir {}`", dir.path().display())
+}
+
+fn make_settings(shape: Shape) -> Result<ClusterSettings, LocalError> {
+    let count = shape.fronts + shape.orders + shape.catalogs;
+    let ports = ports::choose(shape.base_port, count, u64::from_le_bytes(draw()?))?;
+    let roles = [(Role::Front, shape.fronts), (Role::Order, shape.orders), (Role::Catalog, shape.catalogs)];
+    let names = roles.into_iter().flat_map(|(role, count)| (1..=count).map(move |index| (role, index)));
+    let nodes = names
+        .zip(ports)
+        .enumerate()
+        .map(|(place, ((role, index), port))| {
+            let log_uuid = if role == Role::Front { [0; 16] } else { draw()? };
+            Ok(NodeSettings {
+                number: place as u16 + 1,
+                name: format!("{}-{index}", role.name()),
+                role,
+                address: format!("{}:{port}", Ipv4Addr::LOCALHOST),
+                log_uuid,
+            })
+        })
+        .collect::<Result<_, LocalError>>()?;
+    let key = draw::<{ config::KEY_LEN }>()?.to_vec();
+    Ok(ClusterSettings { id: draw()?, key, token: shape.token, nodes })
+}
+
+fn is_ready(settings: &ClusterSettings, node: &NodeSettings) -> bool {
+    let linked = |status: &StatusOk| status.links.iter().all(|link| link.up);
+    process::status(settings, node).is_ok_and(|status| linked(&status))
+}
+
+fn load_once(settings: &ClusterSettings) -> Result<(), CallError> {
+    let Some(front) = settings.nodes.iter().find(|node| node.role == Role::Front) else { return Ok(()) };
+    let mut caller = Caller::connect(&front.address, settings.id)?;
+    let SessionOpened { session } = caller.call(&OpenSession {})?;
+    for (index, books) in inventory::builtin().chunks(PUT_BOOKS_MAX).enumerate() {
+        let counter = index as u64 + 1;
+        let command = Command::Put { books: Bounded::truncated(books.to_vec()) };
+        caller.call::<_, WriteOk>(&Write { session, counter, first_incomplete: counter, command })?;
+    }
+    Ok(())
+}
