@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use pygmy_proto::frame::{Frame, FrameError};
-use pygmy_proto::header::FLAGS_KNOWN;
 use pygmy_proto::message::{LinkStatus, Pong, ReplicaHello, Role, Stage, StatusOk};
 use pygmy_proto::types::{Bounded, Name};
 use pygmy_proto::{ErrorBody, ErrorCode, Kind};
@@ -112,6 +111,20 @@ impl Node {
         })
     }
 
+    /// A node whose ring makes a known mistake, to prove that the checkers find it.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    #[cfg(feature = "mistakes")]
+    pub fn with_mistake(settings: Settings, now: Now, mistake: pygmy_ring::Mistake) -> Result<Self, ConfigError> {
+        let planted = StoreReplica::with_mistake(&settings, mistake)?;
+        let mut node = Self::new(settings, now)?;
+        if let Some(replica) = node.duty.replica_mut() {
+            *replica = planted;
+        }
+        Ok(node)
+    }
+
     /// Its log replica, if it has one; to look at.
     pub fn replica(&self) -> Option<&StoreReplica> {
         self.duty.replica()
@@ -139,9 +152,11 @@ impl Node {
 
     fn on_client_frame(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, out: &mut Outbox) {
         let (request_id, me) = (frame.header.request_id, self.settings.me);
-        if frame.header.flags & !FLAGS_KNOWN != 0 {
-            let detail = format!("flags {:#04x} are not known to this version", frame.header.flags);
-            return out.send_error(conn, request_id, me, &ErrorBody::new(ErrorCode::Malformed).detail(&detail));
+        if request_id == 0 {
+            // Its answer could not be told from an error about the connection.
+            let error = ErrorBody::new(ErrorCode::Malformed).subject("request id").detail("requests have ids from 1");
+            out.send_error(conn, 0, me, &error);
+            return self.drop_client(now, conn, out, CloseReason::Misbehaved);
         }
         let Some(kind) = frame.kind().filter(|kind| kind.is_request()) else {
             if matches!(frame.kind(), Some(Kind::Hello | Kind::HelloOk)) {

@@ -226,24 +226,33 @@ fn who_never_reads_is_cut_off_and_costs_no_more_than_its_limit() {
 }
 
 #[test]
-fn a_cluster_asked_to_leave_answers_what_is_in_flight_and_goes() {
+fn a_front_asked_to_leave_answers_everything_that_takes_effect() {
+    const BUYS: u64 = 20_000;
     let mut cluster = Cluster::small(Limits::default());
     let mut buyer = Buyer::new(&cluster);
+    let before = buyer.client.ask::<_, LookupOk>(&lookup("pioneer")).expect("it is there").book.stock;
     let mut burst = BytesMut::new();
-    for counter in 1..=200 {
+    for counter in 1..=BUYS {
         let lines = Bounded::truncated(vec![Line { book: id("pioneer"), copies: 1 }]);
         let command = Command::Buy { lines };
-        let write = Write { session: buyer.session, counter, first_incomplete: 1, command };
+        let write = Write { session: buyer.session, counter, first_incomplete: counter, command };
         frame::write(&mut burst, counter, 0, 0, &write);
     }
-    buyer.client.send_bytes(&burst);
-    let first = buyer.client.next().expect("an answer");
-    assert_eq!(first.header.kind, Kind::WriteOk as u16);
-    let exits = cluster.stop();
-    assert!(exits.iter().all(|exit| *exit == Exit::Left), "{exits:?}");
-    let mut answered = 1;
-    while buyer.client.next().is_some() {
-        answered += 1;
+    let mut writer = buyer.client.socket.try_clone().expect("a socket");
+    // The front stops reading when it leaves, so the end of the burst may find the connection closed.
+    let sender = std::thread::spawn(move || std::io::Write::write_all(&mut writer, &burst).is_ok());
+    let mut sold = 0;
+    let mut stopper = None;
+    while let Some(answer) = buyer.client.next() {
+        sold += u32::from(answer.header.kind == Kind::WriteOk as u16);
+        if sold == 100 {
+            stopper.get_or_insert_with(|| cluster.ask_to_leave(1));
+        }
     }
-    assert_eq!(answered, 200, "every request in flight is answered before the front goes");
+    sender.join().expect("no panic");
+    assert_eq!(cluster.wait_for(1), Exit::Left);
+    let mut catalog = Client::connect(cluster.addresses[2]);
+    let after = catalog.ask::<_, LookupOk>(&lookup("pioneer")).expect("it is there").book.stock;
+    assert_eq!(before - after, sold, "a buy took effect and was not answered");
+    assert!(cluster.stop().iter().all(|exit| *exit == Exit::Left));
 }

@@ -343,6 +343,15 @@ fn a_first_frame_that_is_no_hello_and_a_second_hello_are_refused() {
 }
 
 #[test]
+fn a_request_without_an_id_ends_the_connection() {
+    let mut bench = Bench::new(FRONT);
+    bench.server(CATALOGS[0]);
+    let client = bench.client();
+    assert_eq!(bench.send(client, 0, 0, 0, &lookup(0))[0].error(), ErrorCode::Malformed);
+    assert_eq!(bench.closed, [(client, CloseReason::Misbehaved)]);
+}
+
+#[test]
 fn an_order_server_refuses_what_can_never_be_done_and_batches_the_rest() {
     let mut bench = Bench::new(ORDERS[0]);
     let front = bench.conn();

@@ -70,18 +70,24 @@ impl Cluster {
 
     /// Asks every node to leave; how each ended.
     pub(crate) fn stop(&mut self) -> Vec<Exit> {
-        for (handle, _) in &self.nodes {
-            handle.leave().expect("the loop can be woken");
+        for (handle, thread) in &self.nodes {
+            if thread.is_some() {
+                handle.leave().expect("the loop can be woken");
+            }
         }
         let threads = self.nodes.iter_mut().filter_map(|(_, thread)| thread.take());
         threads.map(|thread| thread.join().expect("no panic in a node")).collect()
     }
 
-    /// Asks one node to leave and waits for it.
-    pub(crate) fn stop_node(&mut self, number: usize) -> Exit {
-        let (handle, thread) = &mut self.nodes[number - 1];
-        handle.leave().expect("the loop can be woken");
-        thread.take().expect("it runs").join().expect("no panic in a node")
+    /// Asks one node to leave.
+    pub(crate) fn ask_to_leave(&self, number: usize) {
+        self.nodes[number - 1].0.leave().expect("the loop can be woken");
+    }
+
+    /// Waits until a node has ended; how it did.
+    pub(crate) fn wait_for(&mut self, number: usize) -> Exit {
+        let thread = self.nodes[number - 1].1.take().expect("it was not waited for");
+        thread.join().expect("no panic in a node")
     }
 }
 
