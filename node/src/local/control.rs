@@ -11,6 +11,8 @@ use crate::settings::NodeSettings;
 
 /// Longest wait for a node that was started to answer.
 const START_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for a process that may have been killed just now.
+const DEATH_PATIENCE: Duration = Duration::from_millis(500);
 /// Longest wait for the `up` that watches over a cluster to stop it.
 const UP_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -78,6 +80,8 @@ fn not_running(name: &str) -> LocalError {
 pub fn start(dir: &ClusterDir, name: &str) -> Result<(i32, StatusOk), LocalError> {
     let settings = dir.settings()?;
     let node = dir.find(&settings, name)?;
+    // One that was killed a moment ago by other means may not be quite gone yet.
+    process::wait_gone(dir, vec![node], DEATH_PATIENCE, &mut || ())?;
     if let Some(pid) = process::pid_of(dir, node)? {
         return Err(LocalError::Refused(format!("{name} runs already, as process {pid}")));
     }

@@ -1,0 +1,272 @@
+//! Whole clusters of processes on loopback, by the commands of `pygmy-node`.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use pygmy_node::config;
+use pygmy_node::local::ClusterDir;
+use pygmy_node::local::caller::Caller;
+use pygmy_node::settings::ClusterSettings;
+use pygmy_proto::inventory;
+use pygmy_proto::message::{Books, BooksOk, Status, StatusOk};
+
+/// A cluster's directory. Whatever a failed test leaves running there is stopped.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("cluster")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pygmy-node"));
+        command.args(args).arg("--dir").arg(self.path());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).stdin(Stdio::null()).output().expect("the program starts")
+    }
+
+    /// Runs a command that must succeed; what it printed.
+    fn done(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs a command that must end with `code`; what it complained of.
+    fn fails(&self, args: &[&str], code: i32) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+        stderr(&output)
+    }
+
+    fn settings(&self) -> ClusterSettings {
+        config::read(&ClusterDir::new(self.path()).config()).expect("a good file")
+    }
+
+    fn status(&self, name: &str) -> StatusOk {
+        let settings = self.settings();
+        let node = settings.node_named(name).expect("a node");
+        let mut caller = Caller::connect(&node.address, settings.id).expect("it answers");
+        caller.call(&Status {}).expect("it answers")
+    }
+
+    fn pid(&self, name: &str) -> String {
+        self.done(&["pid", name]).trim().to_owned()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.path().exists() {
+            self.run(&["down"]);
+        }
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn wait(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const UP: &[&str] = &["up", "--detach", "--base-port", "0"];
+
+#[test]
+fn a_detached_cluster_is_ready_filled_and_stopped_by_down() {
+    let place = Place::new();
+    let table = place.done(UP);
+    assert!(table.contains("catalog-3") && table.contains("the failure of any 2"), "{table}");
+    let settings = place.settings();
+    assert_eq!(settings.nodes.len(), 7);
+    for node in &settings.nodes {
+        let status = place.status(&node.name);
+        assert!(!status.links.is_empty() && status.links.iter().all(|link| link.up), "{status:?}");
+        assert_eq!(status.replica.is_some_and(|replica| replica.voter), node.is_replica());
+    }
+    let mut caller = Caller::connect(&settings.nodes[0].address, settings.id).expect("it answers");
+    let page: BooksOk = caller.call(&Books { floor: 0, limit: 100, after: None }).expect("it answers");
+    assert_eq!(page.total, inventory::builtin().len() as u64);
+
+    let again = place.fails(UP, 1);
+    assert!(again.contains(&place.pid("order-2")) && again.contains("pygmy-node down"), "{again}");
+
+    assert!(place.done(&["down"]).contains("stopped 7 nodes"));
+    place.fails(&["pid", "front-1"], 3);
+    assert!(place.done(&["down"]).contains("no node"));
+    let log = std::fs::read_to_string(place.path().join("catalog-1/node.log")).expect("a log");
+    assert!(log.contains("Left: "), "it left in order: {log}");
+}
+
+#[test]
+fn a_new_cluster_takes_the_place_of_a_stopped_one() {
+    let place = Place::new();
+    place.done(UP);
+    let first = place.settings();
+    place.done(&["down"]);
+    let table = place.done(UP);
+    assert!(table.contains("A fresh one was made"), "{table}");
+    assert_ne!(place.settings().id, first.id);
+    assert!(place.status("catalog-1").replica.expect("a replica").voter, "its log is a new one, born here and now");
+}
+
+#[test]
+fn a_killed_node_comes_back_as_a_learner_whoever_killed_it() {
+    let place = Place::new();
+    place.done(UP);
+    let gone = place.pid("catalog-2");
+    place.done(&["kill", "catalog-2"]);
+    let complaint = place.fails(&["pid", "catalog-2"], 3);
+    assert!(complaint.contains("pygmy-node start catalog-2"), "{complaint}");
+    place.fails(&["kill", "catalog-2"], 3);
+    assert!(place.done(&["start", "catalog-2"]).contains("no vote"));
+    assert_ne!(place.pid("catalog-2"), gone);
+    assert!(!place.status("catalog-2").replica.expect("a replica").voter);
+    assert!(place.fails(&["start", "catalog-2"], 1).contains("runs already"));
+
+    let pid = place.pid("order-1");
+    assert!(Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
+    assert!(place.done(&["start", "order-1"]).contains("no vote"));
+    assert!(place.fails(&["kill", "nobody"], 1).contains("catalog-3"));
+}
+
+#[test]
+fn a_paused_node_does_not_keep_the_cluster_from_being_stopped() {
+    let place = Place::new();
+    place.done(&["up", "--detach", "--base-port", "0", "--fronts", "1", "--orders", "1", "--catalogs", "1"]);
+    place.done(&["kill", "front-1", "--signal", "STOP"]);
+    let text = place.done(&["down"]);
+    assert!(text.contains("front-1 did not leave in time"), "{text}");
+    place.fails(&["pid", "front-1"], 3);
+}
+
+#[test]
+fn a_port_in_use_is_named_before_anything_starts() {
+    let place = Place::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let complaint = place.fails(&["up", "--detach", "--base-port", &port], 1);
+    assert!(complaint.contains(&port) && complaint.contains("--base-port"), "{complaint}");
+    assert!(!place.path().join("cluster.toml").exists());
+    place.fails(&["down"], 1);
+}
+
+#[test]
+fn a_node_that_cannot_start_says_why_and_keeps_its_vote() {
+    let place = Place::new();
+    place.done(&["up", "--detach", "--base-port", "0", "--fronts", "1", "--orders", "1", "--catalogs", "1"]);
+    place.done(&["down"]);
+    let settings = place.settings();
+    let order = settings.node_named("order-1").expect("a node");
+    let identity = place.path().join("order-1/identity");
+    std::fs::remove_file(&identity).expect("it was there");
+    let _taken = TcpListener::bind(&order.address).expect("it is free again");
+    let complaint = place.fails(&["start", "order-1"], 3);
+    assert!(complaint.contains("cannot listen on") && complaint.contains(&order.address), "{complaint}");
+    assert!(!identity.exists(), "it was not born");
+}
+
+#[test]
+fn a_second_process_on_one_directory_is_refused() {
+    let place = Place::new();
+    place.done(&["up", "--detach", "--base-port", "0", "--fronts", "1", "--orders", "1", "--catalogs", "1"]);
+    let config = place.path().join("cluster.toml");
+    let output = Command::new(env!("CARGO_BIN_EXE_pygmy-node"))
+        .args(["run", "--node", "order-1", "--config"])
+        .arg(&config)
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&place.pid("order-1")), "{}", stderr(&output));
+}
+
+/// An `up` that stays in the foreground, ready.
+fn foreground(place: &Place) -> Child {
+    let args = ["up", "--base-port", "0", "--fronts", "1", "--orders", "1", "--catalogs", "2"];
+    let mut up = place.command(&args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let up = up.as_mut().expect("the program starts");
+    let mut lines = BufReader::new(up.stdout.take().expect("piped")).lines();
+    assert!(lines.any(|line| line.expect("text").contains("Ctrl-C")), "it ended early");
+    std::mem::replace(up, Command::new("true").spawn().expect("true runs"))
+}
+
+#[test]
+fn the_foreground_reports_a_death_goes_on_and_stops_all_when_asked() {
+    let place = Place::new();
+    let mut up = foreground(&place);
+    let mut words = BufReader::new(up.stderr.take().expect("piped"));
+    place.done(&["kill", "catalog-2"]);
+    let mut line = String::new();
+    words.read_line(&mut line).expect("text");
+    assert!(line.contains("catalog-2 ended") && line.contains("signal: 9"), "{line}");
+    place.pid("catalog-1");
+    // Started by somebody else, and stopped with the rest.
+    place.done(&["start", "catalog-2"]);
+    assert!(Command::new("kill").args(["-INT", &up.id().to_string()]).status().expect("kill runs").success());
+    assert_eq!(up.wait().expect("it ends").code(), Some(0));
+    for node in &place.settings().nodes {
+        place.fails(&["pid", &node.name], 3);
+    }
+    let mut rest = String::new();
+    words.read_to_string(&mut rest).expect("text");
+}
+
+#[test]
+fn down_ends_the_foreground_too() {
+    let place = Place::new();
+    let mut up = foreground(&place);
+    let complaint = place.fails(UP, 1);
+    assert!(complaint.contains(&up.id().to_string()), "{complaint}");
+    assert!(place.done(&["down"]).contains("stopped 4 nodes"));
+    wait("the end of up", || up.try_wait().expect("a child").is_some());
+    assert_eq!(up.wait().expect("a child").code(), Some(0));
+}
+
+#[test]
+fn nodes_outlive_an_up_that_was_killed_and_down_still_finds_them() {
+    let place = Place::new();
+    let mut up = foreground(&place);
+    up.kill().expect("it runs");
+    up.wait().expect("a child");
+    place.pid("front-1");
+    assert!(place.done(&["down"]).contains("stopped 4 nodes"));
+}
+
+#[test]
+fn a_configuration_can_be_checked_and_shown_without_its_key() {
+    let place = Place::new();
+    place.done(&["up", "--detach", "--base-port", "0", "--fronts", "1", "--orders", "1", "--catalogs", "1"]);
+    place.done(&["down"]);
+    assert!(place.done(&["config", "check"]).contains("3 nodes, 2 of them voters"));
+    let settings = place.settings();
+    let key = config::hex(&settings.key);
+    for shown in [place.done(&["config", "show"]), place.done(&["config", "show", "--json"])] {
+        assert!(shown.contains(&settings.nodes[1].address) && !shown.contains(&key), "{shown}");
+    }
+    let path = place.path().join("cluster.toml");
+    let text = std::fs::read_to_string(&path).expect("a file");
+    std::fs::write(&path, text.replace("role = \"order\"", "role = \"ordre\"")).expect("written");
+    let complaint = place.fails(&["config", "check"], 1);
+    assert!(complaint.contains("node[2].role = \"ordre\"") && complaint.contains(&file_name(&path)), "{complaint}");
+}
+
+fn file_name(path: &Path) -> String {
+    path.display().to_string()
+}
