@@ -98,7 +98,8 @@ impl<S: StateMachine> Replica<S> {
         durable.sort_unstable_by(|a, b| b.cmp(a));
         let mut majority = self.config.majority();
         if self.config.makes(Mistake::MajorityOfLiving) {
-            majority = (self.peers.values().filter(|peer| peer.up).count() + 1) / 2 + 1;
+            let living = self.peers.values().filter(|peer| peer.up).count() + 1;
+            majority = living / 2 + 1;
         }
         let mut reached = durable[majority - 1];
         if self.config.makes(Mistake::ApplyUncommitted) {

@@ -538,6 +538,9 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Takes what is to be done, in order.
+    ///
+    /// A frame is meant for the process that had the link when it was sent, so this is to be emptied before and after
+    /// every [`Input::PeerUp`] and [`Input::PeerDown`], and after every turn.
     pub fn drain_outputs(&mut self) -> std::vec::Drain<'_, Output> {
         self.outputs.drain(..)
     }
