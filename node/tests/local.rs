@@ -1,7 +1,7 @@
 //! Whole clusters of processes on loopback, by the commands of `pygmy-node`.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -195,6 +195,39 @@ fn a_second_process_on_one_directory_is_refused() {
         .expect("the program starts");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains(&place.pid("order-1")), "{}", stderr(&output));
+}
+
+#[test]
+fn a_server_without_descriptors_pauses_accepting_and_recovers() {
+    let place = Place::new();
+    place.done(&["up", "--detach", "--base-port", "0", "--fronts", "1", "--orders", "1", "--catalogs", "1"]);
+    place.done(&["down"]);
+    let settings = place.settings();
+    let front = settings.node_named("front-1").expect("a node");
+    let mut server = Command::new("sh")
+        .args(["-c", "ulimit -n 40 && exec \"$0\" run --node front-1 --config \"$1\""])
+        .args([env!("CARGO_BIN_EXE_pygmy-node").as_ref(), ClusterDir::new(place.path()).config().as_os_str()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("sh runs");
+    let log = BufReader::new(server.stderr.take().expect("piped"));
+    let mut crowd = Vec::new();
+    wait("the listener", || {
+        crowd.extend(TcpStream::connect(&front.address).ok());
+        !crowd.is_empty()
+    });
+    crowd.extend((0..80).map(|_| TcpStream::connect(&front.address).expect("the backlog takes it")));
+    let pauses = |line: &std::io::Result<String>| line.as_ref().expect("text").contains("accepting pauses");
+    let mut lines = log.lines();
+    assert!(lines.any(|line| pauses(&line)), "it ran out of descriptors");
+    drop(crowd);
+    // The crowd is gone: whoever comes now is served.
+    let mut caller = Caller::connect(&front.address, settings.id).expect("it answers");
+    caller.call::<_, StatusOk>(&Status {}).expect("it answers");
+    assert!(Command::new("kill").arg(server.id().to_string()).status().expect("kill runs").success());
+    let rest = lines.filter(pauses).count();
+    assert!(rest <= 2, "a crowd of 80 is at most three fillings of 40, each complained of once: {rest}");
+    assert_eq!(server.wait().expect("a child").code(), Some(0));
 }
 
 /// An `up` that stays in the foreground, ready.
