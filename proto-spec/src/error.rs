@@ -104,7 +104,7 @@ codes! {
     BookExists = 24, "book_exists", Never;
     /// A field is out of its range; `limit` names the bound.
     InvalidArgument = 25, "invalid_argument", Never;
-    /// The stock would exceed what a count can hold; `limit` names it.
+    /// The stock would exceed what a count can hold; `limit` says how many copies can still be added.
     StockOverflow = 26, "stock_overflow", Never;
 
     /// A queue is full or the server is starting; nothing was done.
