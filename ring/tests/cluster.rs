@@ -16,7 +16,7 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn every_seed_is_safe_and_comes_to_an_end() {
     let mut total = Summary::default();
-    for seed in 0..number("RING_SEEDS").unwrap_or(400) {
+    for seed in 0..number("RING_SEEDS").unwrap_or(250) {
         let summary = run(plan(seed)).unwrap_or_else(|why| panic!("{why}"));
         total.entries += summary.entries;
         total.deaths += summary.deaths;

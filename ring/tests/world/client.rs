@@ -8,9 +8,6 @@ use pygmy_ring::SessionError;
 use super::checker::{Check, Checker, ensure};
 use super::machine::{body, payload};
 
-/// How long a client waits before it sends a write again, at another catalog.
-const PATIENCE_NS: u64 = 300_000_000;
-
 #[derive(Debug)]
 struct Outstanding {
     len: usize,
@@ -20,6 +17,8 @@ struct Outstanding {
 #[derive(Debug)]
 pub struct Client {
     number: u64,
+    /// How long it waits before it sends a write again, at another catalog.
+    patience_ns: u64,
     session: Option<u64>,
     register_again_ns: u64,
     /// Highest first incomplete counter that it has declared.
@@ -37,9 +36,10 @@ pub enum Wish {
 }
 
 impl Client {
-    pub fn new(number: u64, writes: u64) -> Self {
+    pub fn new(number: u64, writes: u64, patience_ns: u64) -> Self {
         Self {
             number,
+            patience_ns,
             session: None,
             register_again_ns: 0,
             declared: 1,
@@ -59,7 +59,7 @@ impl Client {
             if now_ns < self.register_again_ns || self.left == 0 {
                 return Vec::new();
             }
-            self.register_again_ns = now_ns + PATIENCE_NS;
+            self.register_again_ns = now_ns + self.patience_ns;
             return vec![Wish::Register];
         };
         if self.left > 0 && self.outstanding.len() < window {
@@ -70,7 +70,7 @@ impl Client {
         let first_incomplete = self.outstanding.keys().next().copied().unwrap_or(self.next_counter);
         let mut wishes = Vec::new();
         for (counter, write) in self.outstanding.iter_mut().filter(|(_, write)| write.again_ns <= now_ns) {
-            write.again_ns = now_ns + PATIENCE_NS;
+            write.again_ns = now_ns + self.patience_ns;
             self.declared = first_incomplete;
             let payload = payload((self.number, *counter), write.len);
             wishes.push(Wish::Write { counter: *counter, body: body(session, *counter, first_incomplete, &payload) });

@@ -76,6 +76,7 @@ enum Event {
     Synced { node: u16, boot: u64, epoch: Epoch, seq: u64, hash: u128 },
     Durable { node: u16, boot: u64, epoch: Epoch, seq: u64, hash: u128 },
     Client { client: usize },
+    Restart { node: u16 },
     Fault,
 }
 
@@ -120,6 +121,8 @@ struct Link {
     /// The connection that each end believes to stand.
     seen: [Option<u64>; 2],
     last_arrival: [u64; 2],
+    /// What the dialer prepared before the last connection was quite gone.
+    old_hello: Option<ReplicaHello>,
 }
 
 struct Ticket {
@@ -140,6 +143,8 @@ struct Pace {
     big: bool,
     window: usize,
     deaths: bool,
+    /// Deadlines are short.
+    hasty: bool,
 }
 
 struct World {
@@ -205,7 +210,13 @@ impl World {
             big,
             window: rng.random_range(1..=4),
             deaths: rng.random_bool(0.7),
+            hasty: rng.random_bool(0.2),
         };
+        // A client that never asks again of its own accord shows what the ring alone does not bring to an end.
+        let patience_ns = if rng.random_bool(0.5) { 300 * MS } else { 100_000 * MS };
+        let clients = (0..rng.random_range(1..=5))
+            .map(|number| Client::new(number, rng.random_range(5..60), patience_ns))
+            .collect();
         let faults_end = rng.random_range(50..600) * MS;
         let mut world = Self {
             plan,
@@ -214,7 +225,7 @@ impl World {
             scheduled: 0,
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
-            clients: (0..rng.random_range(1..=5)).map(|n| Client::new(n, rng.random_range(5..60))).collect(),
+            clients,
             tickets: HashMap::new(),
             next_ticket: 0,
             next_boot: 100,
@@ -353,6 +364,8 @@ impl World {
             }
             Event::Turn { .. } | Event::Timer { .. } | Event::Synced { .. } | Event::Durable { .. } => {}
             Event::Client { client } => self.on_client(client),
+            Event::Restart { node } if self.nodes[&node].replica.is_none() => self.restart(node),
+            Event::Restart { .. } => {}
             Event::Fault => return self.on_fault(),
         }
         Ok(())
@@ -527,7 +540,9 @@ impl World {
         link.conn += 1;
         link.broken = false;
         let conn = link.conn;
-        let Some(hello) = self.hello(dialer) else { return };
+        let old = self.link(dialer, acceptor).old_hello.take().filter(|old| Some(old.boot_nonce) == self.boot(dialer));
+        let stale = self.upto(2) == 0;
+        let Some(hello) = old.filter(|_| stale).or_else(|| self.hello(dialer)) else { return };
         self.deliver(dialer, acceptor, Event::Hello { from: dialer, to: acceptor, conn, hello });
     }
 
@@ -581,6 +596,8 @@ impl World {
         }
         link.broken = true;
         let (conn, seen) = (link.conn, link.seen);
+        let old_hello = self.hello(a.max(b));
+        self.link(a, b).old_hello = old_hello;
         self.summary.breaks += 1;
         self.trace(|| format!("{a} - {b} breaks"));
         let (acceptor, dialer) = pair(a, b);
@@ -668,22 +685,34 @@ impl World {
         {
             return Ok(());
         }
-        self.kill(node);
-        Ok(())
+        self.kill(node)
     }
 
-    fn kill(&mut self, node: u16) {
+    fn kill(&mut self, node: u16) -> Check {
         self.trace(|| format!("{node} dies"));
         self.summary.deaths += 1;
         let others: Vec<u16> = self.nodes.keys().copied().filter(|other| *other != node).collect();
-        for other in others {
-            self.break_link(node, other, None);
-            self.link(node, other).seen[usize::from(node > other)] = None;
-        }
         if let Some(state) = self.nodes.get_mut(&node) {
             state.replica = None;
         }
-        self.tickets.retain(|_, ticket| ticket.node != node);
+        let mut lost: Vec<u64> = self.tickets.iter().filter(|(_, t)| t.node == node).map(|(n, _)| *n).collect();
+        lost.sort_unstable();
+        for ticket in lost.iter().filter_map(|number| self.tickets.remove(number)) {
+            self.clients[ticket.client].on_handed_back(ticket.counter, self.now);
+        }
+        if self.rng.random_bool(0.3) {
+            let after = self.upto(2 * MS);
+            self.schedule(after, Event::Restart { node });
+        }
+        for other in others {
+            self.break_link(node, other, None);
+            self.link(node, other).seen[usize::from(node > other)] = None;
+            // Whoever did not know yet might pass the token to the dead, which one epoch does not endure.
+            if self.is_catalog(node) && self.link(node, other).seen[usize::from(other > node)].is_some() {
+                self.down(other, node)?;
+            }
+        }
+        Ok(())
     }
 
     /// A process that died comes back with nothing: another identity, another boot.
@@ -695,7 +724,7 @@ impl World {
         self.start(config);
         let others: Vec<u16> = self.nodes.keys().copied().filter(|other| *other != node).collect();
         for other in others {
-            let after = self.upto(5 * MS);
+            let after = self.upto(2 * MS);
             self.schedule(after, Event::Connect { dialer: node.max(other), acceptor: node.min(other) });
         }
     }
@@ -727,7 +756,8 @@ impl World {
             return;
         }
         let node = candidates[self.upto(candidates.len() as u64) as usize];
-        let patience = if self.upto(10) == 0 { self.upto(2 * MS) } else { 10_000 * MS };
+        let short = if self.pace.hasty { 2 } else { 10 };
+        let patience = if self.upto(short) == 0 { self.upto(2 * MS) } else { 10_000 * MS };
         self.next_ticket += 1;
         let (ticket, deadline_ns) = (self.next_ticket, self.now + patience);
         let (kind, counter, body) = match wish {
