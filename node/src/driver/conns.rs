@@ -473,7 +473,7 @@ fn separator(why: &str) -> &'static str {
 /// The everyday ends are not worth a line each.
 fn close_level(reason: CloseReason) -> log::Level {
     match reason {
-        CloseReason::Ended | CloseReason::NotReached | CloseReason::Leaving => log::Level::Debug,
+        CloseReason::Ended | CloseReason::Broken | CloseReason::NotReached | CloseReason::Leaving => log::Level::Debug,
         _ => log::Level::Info,
     }
 }

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use super::resolve::Resolver;
 use crate::machine::ms;
 
+/// Failures in a row after which a link that stays down is worth a line in the log: one at an outage, not one a second.
+const LOUD_AFTER: usize = 8;
+
 /// Where a link leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkConfig {
@@ -98,20 +101,18 @@ impl Links {
         }
     }
 
-    /// The attempt failed or the connection ended: waits, longer each time. The wait, in nanoseconds.
-    pub(super) fn on_down(&mut self, node: u16, now_ns: u64) -> u64 {
+    /// The attempt failed or the connection ended: waits, longer each time.
+    pub(super) fn on_down(&mut self, node: u16, now_ns: u64) {
         let backoff_max_ns = self.backoff_max_ns;
-        let Some(link) = self.find(node) else { return 0 };
+        let Some(link) = self.find(node) else { return };
         let wait = link.backoff_ns;
         link.state = State::Waiting { due_ns: now_ns.saturating_add(wait) };
         link.backoff_ns = wait.saturating_mul(2).min(backoff_max_ns);
         link.failures = link.failures.wrapping_add(1);
-        wait
-    }
-
-    /// The configured address of `node`, for logs.
-    pub(super) fn address(&self, node: u16) -> &str {
-        self.links.iter().find(|link| link.config.node == node).map_or("", |link| &link.config.address)
+        if link.failures == LOUD_AFTER {
+            let LinkConfig { node, address } = &link.config;
+            log::warn!("node {node} at {address} was not reached {LOUD_AFTER} times in a row; attempts go on");
+        }
     }
 
     /// Opens nothing any more.
@@ -136,12 +137,16 @@ mod tests {
     fn the_wait_doubles_to_its_bound_and_a_handshake_resets_it() {
         let mut links = links();
         assert_eq!(links.next_due(), Some(0));
-        let waits: Vec<u64> = (0..9).map(|_| links.on_down(3, 0) / ms(1)).collect();
+        let mut wait = || {
+            links.on_down(3, 0);
+            links.next_due().map(|due_ns| due_ns / ms(1))
+        };
+        let waits: Vec<u64> = (0..9).filter_map(|_| wait()).collect();
         assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]);
         links.on_connecting(3);
         assert_eq!(links.next_due(), None);
         links.on_handshake(3);
-        assert_eq!(links.on_down(3, ms(500)), ms(10));
+        links.on_down(3, ms(500));
         assert_eq!(links.next_due(), Some(ms(510)));
     }
 

@@ -1,5 +1,8 @@
 //! The seam behind which batches become durable.
 
+use std::sync::Arc;
+
+use mio::Waker;
 use pygmy_proto::batch::Batch;
 use pygmy_proto::message::Epoch;
 
@@ -30,8 +33,11 @@ pub struct LogError(#[from] pub std::io::Error);
 /// Whatever keeps the log.
 ///
 /// The loop submits a turn's batches and closes them as one group; it never waits. A writer with a thread of its own
-/// wakes the loop through the [`mio::Waker`] of [`super::Handle`] when a group is done, and the loop polls.
+/// wakes the loop when a group is done, and the loop polls.
 pub trait LogWriter {
+    /// Takes what wakes the loop. Called once, before the first batch.
+    fn attach(&mut self, waker: Arc<Waker>);
+
     /// Takes a batch, behind all taken before.
     fn submit(&mut self, batch: Batch);
 
@@ -60,6 +66,9 @@ pub struct MemoryLog {
 }
 
 impl LogWriter for MemoryLog {
+    /// It is done whenever it is asked, so there is never a reason to wake anybody.
+    fn attach(&mut self, _waker: Arc<Waker>) {}
+
     fn submit(&mut self, batch: Batch) {
         self.group = Some(Durable::end_of(&batch));
     }

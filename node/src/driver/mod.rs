@@ -104,11 +104,6 @@ impl Handle {
         self.leave.store(true, Ordering::Release);
         self.waker.wake()
     }
-
-    /// What wakes the loop; for a log writer with a thread of its own.
-    pub fn waker(&self) -> Arc<Waker> {
-        Arc::clone(&self.waker)
-    }
 }
 
 /// How far leaving has got.
@@ -158,7 +153,7 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
     ///
     /// # Errors
     /// The system refused a descriptor.
-    pub fn new(config: DriverConfig, log: L, make: impl FnOnce(Now) -> M) -> io::Result<Self> {
+    pub fn new(config: DriverConfig, mut log: L, make: impl FnOnce(Now) -> M) -> io::Result<Self> {
         let poll = Poll::new()?;
         config.listener.set_nonblocking(true)?;
         let mut listener = mio::net::TcpListener::from_std(config.listener);
@@ -166,6 +161,7 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
         let signals = config.signals.then(|| Signals::new([SIGTERM, SIGINT, SIGHUP])).transpose()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let limits = config.limits;
+        log.attach(Arc::clone(&waker));
         let now = clock::now();
         let mut driver = Self {
             machine: make(now),
@@ -207,11 +203,6 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
     /// What it has done so far.
     pub fn counters(&self) -> &Counters {
         &self.conns.counters
-    }
-
-    /// The machine.
-    pub fn machine(&self) -> &M {
-        &self.machine
     }
 
     /// Turns until it has left or must end.
@@ -413,9 +404,9 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
         match attempt {
             Ok(_) => self.links.on_connecting(node),
             Err(error) => {
-                let address = self.links.address(node).to_owned();
-                let wait_ms = self.links.on_down(node, self.now.mono_ns) / ms(1);
-                ::log::debug!("node {node} at {address} not reached: {error}; again in {wait_ms} ms");
+                ::log::debug!("node {node} not reached: {error}");
+                self.conns.counters.count_close(CloseReason::NotReached);
+                self.links.on_down(node, self.now.mono_ns);
             }
         }
         self.timers.set(Timer::Reconnect, self.links.next_due());
