@@ -61,7 +61,20 @@ impl StoreReplica {
     /// # Errors
     /// When the cluster's settings make no ring.
     pub fn new(settings: &Settings) -> Result<Self, ConfigError> {
-        Ok(Self { ring: Replica::new(ring_config(settings), Store::new())?, settled: Vec::new() })
+        Self::from_config(ring_config(settings))
+    }
+
+    /// An empty replica that makes a known mistake, to prove that the checkers find it.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    #[cfg(feature = "mistakes")]
+    pub fn with_mistake(settings: &Settings, mistake: pygmy_ring::Mistake) -> Result<Self, ConfigError> {
+        Self::from_config(Config { mistake: Some(mistake), ..ring_config(settings) })
+    }
+
+    fn from_config(config: Config) -> Result<Self, ConfigError> {
+        Ok(Self { ring: Replica::new(config, Store::new())?, settled: Vec::new() })
     }
 
     /// The replicated state.
