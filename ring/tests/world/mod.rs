@@ -652,11 +652,13 @@ impl World {
     }
 
     fn may_leave(&self, node: u16) -> bool {
-        let others = self
-            .nodes
-            .iter()
-            .filter(|(number, state)| **number != node && state.replica.is_some() && self.is_catalog(**number));
-        self.boot(node).is_some() && self.nodes.values().all(|state| !state.leaving) && others.count() > 0
+        self.boot(node).is_some() && self.nodes.values().all(|state| !state.leaving) && self.serves_without(node)
+    }
+
+    /// Whether a catalog other than `node` takes writes.
+    fn serves_without(&self, node: u16) -> bool {
+        let takes = |number: u16, state: &Node| state.replica.is_some() && !state.leaving && self.is_catalog(number);
+        self.nodes.iter().any(|(number, state)| *number != node && takes(*number, state))
     }
 
     fn is_catalog(&self, node: u16) -> bool {
@@ -681,7 +683,11 @@ impl World {
             .nodes
             .iter()
             .filter(|(number, state)| **number != node && state.replica.is_some() && state.config.is_voter());
-        if holder == node || !whole || voters.count() < self.nodes[&node].config.majority() || self.boot(node).is_none()
+        if holder == node
+            || !whole
+            || !self.serves_without(node)
+            || voters.count() < self.nodes[&node].config.majority()
+            || self.boot(node).is_none()
         {
             return Ok(());
         }
