@@ -1,1 +1,7 @@
-fn main() {}
+//! `pygmy`: the store from the command line.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,335 @@
+//! Arguments. Help comes from here and nowhere else.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use pygmy_client::{BookId, Command};
+use pygmy_proto::inventory::Format;
+use pygmy_proto::message::{Line, NewBook};
+use pygmy_proto::types::{self, Bounded, Title, Topic};
+
+const AFTER: &str = "\
+Exit codes: 0 done; 1 refused; 2 wrong usage; 3 no server answered; 4 a write's outcome is unknown.
+
+With --json, results are one JSON object a line on standard output, and an error is one JSON object on standard error
+with code, name, retry, limit and detail. Traces go to standard error.";
+
+/// The book store that is not down.
+#[derive(Debug, Parser)]
+#[command(name = "pygmy", version, about, after_help = AFTER)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// Options that every command takes.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Options for every command")]
+pub(super) struct Global {
+    /// The cluster: its cluster.toml, or the directory that holds it. Default: where `pygmy-node up` puts it
+    #[arg(long, global = true, value_name = "PATH", env = "PYGMY_CLUSTER")]
+    pub(super) cluster: Option<PathBuf>,
+    /// A front end to use instead of those of the cluster file; may be given several times
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub(super) front: Vec<String>,
+    /// Ask this node of the cluster file directly
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "front")]
+    pub(super) node: Option<String>,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Show, on standard error, where the time of each request went
+    #[arg(long, global = true)]
+    pub(super) trace: bool,
+    /// Time for a request: 500ms, 5s, or seconds
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = time)]
+    pub(super) timeout: Duration,
+    /// Neither use nor change the session that is kept for this user; a write then takes one request more
+    #[arg(long, global = true)]
+    pub(super) no_session: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    #[command(flatten)]
+    Read(Read),
+    #[command(flatten)]
+    Write(Write),
+    /// Make books be as a file says: add those that are new, change those that differ, leave the others of the store
+    ///
+    /// The whole file is checked before the first book is written. An import that was interrupted is completed by
+    /// repeating it.
+    Import(Import),
+    /// Write all books to a file or to standard output
+    Export(Export),
+    /// Ask every node how it is
+    Status,
+}
+
+/// What asks.
+#[derive(Debug, Subcommand)]
+pub(super) enum Read {
+    /// List the books of a topic
+    Search {
+        /// The topic, exactly
+        #[arg(value_parser = types::topic)]
+        topic: Topic,
+    },
+    /// List the topics
+    Topics,
+    /// Show a book
+    Lookup {
+        /// Its id
+        book: BookId,
+    },
+    /// Show an order
+    Order {
+        /// Its number
+        number: u64,
+    },
+    /// List the latest orders, newest first
+    Orders {
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        last: u64,
+        /// Only those with this book
+        #[arg(long, value_name = "BOOK")]
+        book: Option<BookId>,
+    },
+}
+
+/// Which write this is, when it was sent before.
+#[derive(Debug, Clone, Copy, ClapArgs)]
+pub(super) struct Again {
+    /// Settle a write whose outcome is unknown: repeat the same command with the identity that was reported for it
+    ///
+    /// It is then done once, whether that happened before or happens now.
+    #[arg(long, value_name = "SESSION:COUNTER")]
+    pub(super) settle: Option<Identity>,
+}
+
+/// What changes the store.
+#[derive(Debug, Subcommand)]
+pub(super) enum Write {
+    /// Buy books: all of them or none
+    Buy {
+        /// A book and, after a colon, how many copies; one if not said
+        #[arg(required = true, value_name = "BOOK[:N]")]
+        lines: Vec<CartLine>,
+        #[command(flatten)]
+        again: Again,
+    },
+    /// Add copies to a book's stock
+    Restock {
+        /// The book
+        book: BookId,
+        /// How many
+        copies: u32,
+        #[command(flatten)]
+        again: Again,
+    },
+    /// Change a book's price
+    Reprice {
+        /// The book
+        book: BookId,
+        /// The new price: 2550 in cents, or 25.50
+        price: Money,
+        #[command(flatten)]
+        again: Again,
+    },
+    /// Add a book that is not there yet
+    Add {
+        /// Its id: letters, digits, and . _ -
+        #[arg(long)]
+        id: BookId,
+        /// Its title
+        #[arg(long, value_parser = types::title)]
+        title: Title,
+        /// Its topic
+        #[arg(long, value_parser = types::topic)]
+        topic: Topic,
+        /// Its price: 2550 in cents, or 25.50
+        #[arg(long, value_name = "PRICE")]
+        cost: Money,
+        /// Its copies
+        #[arg(long)]
+        stock: u32,
+        #[command(flatten)]
+        again: Again,
+    },
+    /// Take a book out of the store
+    Retire {
+        /// The book
+        book: BookId,
+        #[command(flatten)]
+        again: Again,
+    },
+}
+
+impl Write {
+    /// The command, and the identity it was given before, if it was.
+    pub(super) fn command(&self) -> Result<(Command, Option<Identity>), String> {
+        Ok(match self {
+            Write::Buy { lines, again } => {
+                let lines = lines.iter().map(|line| Line { book: line.book, copies: line.copies }).collect();
+                let lines = Bounded::new(lines).map_err(|lines: Vec<Line>| {
+                    format!(
+                        "{} lines are too many: a cart has {} at most",
+                        lines.len(),
+                        pygmy_proto::limits::CART_LINES_MAX
+                    )
+                })?;
+                (Command::Buy { lines }, again.settle)
+            }
+            Write::Restock { book, copies, again } => (Command::Restock { book: *book, copies: *copies }, again.settle),
+            Write::Reprice { book, price, again } => {
+                (Command::Reprice { book: *book, cost_cents: price.0 }, again.settle)
+            }
+            Write::Add { id, title, topic, cost, stock, again } => {
+                let book = NewBook { id: *id, title: title.clone(), topic: *topic, cost_cents: cost.0, stock: *stock };
+                (Command::Add { book }, again.settle)
+            }
+            Write::Retire { book, again } => (Command::Retire { book: *book }, again.settle),
+        })
+    }
+}
+
+/// Arguments of `import`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Import {
+    /// The file; - is standard input
+    pub(super) file: PathBuf,
+    /// original, csv or jsonl; if not said, by the file's extension, else by its first line
+    #[arg(long, value_parser = any_format)]
+    pub(super) format: Option<Format>,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Export {
+    /// The file; standard output if not said
+    pub(super) file: Option<PathBuf>,
+    /// csv or jsonl; if not said, by the file's extension, else csv
+    #[arg(long, value_parser = any_format)]
+    pub(super) format: Option<Format>,
+}
+
+/// One book of a cart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CartLine {
+    book: BookId,
+    copies: u32,
+}
+
+impl FromStr for CartLine {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (book, copies) = text.split_once(':').unwrap_or((text, "1"));
+        let book = book.parse::<BookId>().map_err(|error| error.to_string())?;
+        let copies = copies.parse().map_err(|_| format!("{copies:?} is not a number of copies"))?;
+        Ok(Self { book, copies })
+    }
+}
+
+/// A sum of money in cents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Money(pub(super) u64);
+
+impl FromStr for Money {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no price: write 2550 for cents, or 25.50");
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let Some((whole, cents)) = text.split_once('.') else {
+            return if digits(text) { text.parse().map(Self).map_err(|_| wrong()) } else { Err(wrong()) };
+        };
+        if !digits(whole) || !digits(cents) || cents.len() > 2 {
+            return Err(wrong());
+        }
+        let cents = format!("{cents:0<2}").parse::<u64>().map_err(|_| wrong())?;
+        let whole = whole.parse::<u64>().map_err(|_| wrong())?;
+        whole.checked_mul(100).and_then(|sum| sum.checked_add(cents)).map(Self).ok_or_else(wrong)
+    }
+}
+
+/// Who a write is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) session: u64,
+    pub(super) counter: u64,
+}
+
+impl FromStr for Identity {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts =
+            text.split_once(':').and_then(|(session, counter)| Some((session.parse().ok()?, counter.parse().ok()?)));
+        match parts {
+            Some((session, counter)) if counter > 0 => Ok(Self { session, counter }),
+            _ => Err(format!("{text:?} is no identity of a write: it looks like 17:3")),
+        }
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let (number, unit_ms) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1.0),
+        None => (text.strip_suffix('s').unwrap_or(text), 1_000.0),
+    };
+    match number.parse::<f64>().map(|number| number * unit_ms) {
+        Ok(ms) if (1.0..=f64::from(pygmy_proto::limits::DEADLINE_MS_MAX)).contains(&ms) => {
+            Ok(Duration::from_secs_f64(ms / 1_000.0))
+        }
+        _ => Err(format!("{text:?} is no time from 1ms to 600s; write 500ms, 5s or 5")),
+    }
+}
+
+fn any_format(text: &str) -> Result<Format, String> {
+    let all = [Format::Original, Format::Csv, Format::JsonLines];
+    all.into_iter().find(|format| format.name() == text).ok_or_else(|| "formats are original, csv, jsonl".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn prices_are_cents_or_decimal() {
+        for (text, cents) in [("2550", 2550), ("25.50", 2550), ("25.5", 2550), ("0.05", 5), ("0", 0)] {
+            assert_eq!(text.parse(), Ok(Money(cents)), "{text}");
+        }
+        for text in ["", ".5", "5.", "1.234", "-1", "+1", "1e3", "99999999999999999999", "184467440737095517.00"] {
+            assert!(text.parse::<Money>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cart_lines_times_and_identities() {
+        let book = BookId::new("a.b").unwrap();
+        assert_eq!("a.b".parse(), Ok(CartLine { book, copies: 1 }));
+        assert_eq!("a.b:12".parse(), Ok(CartLine { book, copies: 12 }));
+        for text in ["a:", "a:-1", ":1", "a:1:2", "a b"] {
+            assert!(text.parse::<CartLine>().is_err(), "{text}");
+        }
+        assert_eq!(time("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!((time("2s"), time("0.5")), (Ok(Duration::from_secs(2)), Ok(Duration::from_millis(500))));
+        for text in ["0", "-1", "x", "1h", "inf", "NaN", "601s"] {
+            assert!(time(text).is_err(), "{text}");
+        }
+        assert_eq!("17:3".parse(), Ok(Identity { session: 17, counter: 3 }));
+        for text in ["17", "17:0", "a:1", "17:3:1"] {
+            assert!(text.parse::<Identity>().is_err(), "{text}");
+        }
+    }
+}

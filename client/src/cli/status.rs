@@ -1,0 +1,166 @@
+//! Asks every node how it is.
+
+use std::time::Duration;
+
+use pygmy_client::{Client, Error};
+use pygmy_proto::message::StatusOk;
+use serde::Serialize;
+
+use super::args::Global;
+use super::failure::Failure;
+use super::output::{Grid, Output};
+use super::target::Target;
+
+/// A node that is there answers this at once; longer waits would only delay the table for those that are not.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whom to ask, and what is known beforehand.
+#[derive(Debug, Clone)]
+struct Asked {
+    number: u16,
+    name: String,
+    role: &'static str,
+    address: String,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Object<'a> {
+    Up {
+        address: &'a str,
+        up: bool,
+        #[serde(flatten)]
+        status: &'a StatusOk,
+    },
+    Down {
+        node: u16,
+        name: &'a str,
+        role: &'a str,
+        address: &'a str,
+        up: bool,
+        error: String,
+    },
+}
+
+pub(super) fn run(global: &Global, target: &Target, output: &mut Output) -> Result<(), Failure> {
+    let asked = whom(global, target);
+    let answers = ask(&asked, global, target);
+    if output.is_json() {
+        for (asked, answer) in asked.iter().zip(&answers) {
+            output.object(&object(asked, answer))?;
+        }
+    } else {
+        output.line(table(&asked, &answers, target))?;
+        for (asked, answer) in asked.iter().zip(&answers) {
+            if let Err(error) = answer {
+                output.line(format!("{}: {}", asked.name, why(error)))?;
+            }
+        }
+    }
+    match answers.into_iter().find_map(|answer| answer.err().map(Some).unwrap_or_default()) {
+        Some(error) if asked.len() == 1 => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn whom(global: &Global, target: &Target) -> Vec<Asked> {
+    let Some(cluster) = &target.cluster else {
+        let asked = |address: &String| Asked { number: 0, name: address.clone(), role: "-", address: address.clone() };
+        return target.addresses.iter().map(asked).collect();
+    };
+    let wanted = cluster.nodes.iter().filter(|node| global.node.as_ref().is_none_or(|name| *name == node.name));
+    wanted
+        .map(|node| Asked {
+            number: node.number,
+            name: node.name.clone(),
+            role: node.role.name(),
+            address: node.address.clone(),
+        })
+        .collect()
+}
+
+/// Asks all at once, so that one that does not answer costs its own time alone.
+fn ask(asked: &[Asked], global: &Global, target: &Target) -> Vec<Result<StatusOk, Error>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = asked
+            .iter()
+            .map(|node| {
+                let mut options = target.options(std::slice::from_ref(&node.address));
+                options.connect_rounds = Some(1);
+                scope.spawn(move || {
+                    let mut client = Client::new(options);
+                    client.set_timeout(global.timeout.min(PATIENCE));
+                    client.status()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Error::Closed))).collect()
+    })
+}
+
+fn object<'a>(asked: &'a Asked, answer: &'a Result<StatusOk, Error>) -> Object<'a> {
+    let Asked { number, name, role, address } = asked;
+    match answer {
+        Ok(status) => Object::Up { address, up: true, status },
+        Err(error) => Object::Down { node: *number, name, role, address, up: false, error: why(error) },
+    }
+}
+
+/// Why the one node that was asked did not answer.
+fn why(error: &Error) -> String {
+    match error {
+        Error::Unreachable { causes, .. } => causes.0.first().map_or(String::new(), |(_, cause)| cause.to_string()),
+        other => other.to_string(),
+    }
+}
+
+fn table(asked: &[Asked], answers: &[Result<StatusOk, Error>], target: &Target) -> Grid {
+    let mut grid = Grid::new(&[
+        "node",
+        "role",
+        "address",
+        "up",
+        ">epoch",
+        "holder",
+        ">last",
+        ">durable",
+        ">committed",
+        ">applied",
+        "state hash",
+        "voter",
+        ">clients",
+        ">jobs",
+    ]);
+    for (asked, answer) in asked.iter().zip(answers) {
+        let mut cells = vec![asked.name.clone(), asked.role.to_owned(), asked.address.clone()];
+        match answer {
+            Ok(status) => cells.extend(status_cells(status, target)),
+            Err(_) => cells.push("no".to_owned()),
+        }
+        if let (Ok(status), 0) = (answer, asked.number) {
+            cells[0] = status.name.to_string();
+            cells[1] = status.role.name().to_owned();
+        }
+        grid.row(cells);
+    }
+    grid
+}
+
+fn status_cells(status: &StatusOk, target: &Target) -> Vec<String> {
+    let mut cells = vec!["yes".to_owned()];
+    match &status.replica {
+        Some(replica) => cells.extend([
+            format!("{}.{}", replica.epoch.counter, replica.epoch.node),
+            if replica.holder == 0 { "-".to_owned() } else { target.node_name(replica.holder) },
+            replica.last_seq.to_string(),
+            replica.durable.to_string(),
+            replica.committed.to_string(),
+            replica.applied.to_string(),
+            format!("{:016x}", replica.state_hash),
+            if replica.voter { "yes" } else { "no" }.to_owned(),
+        ]),
+        None => cells.extend(std::iter::repeat_n("-".to_owned(), 8)),
+    }
+    cells.extend([status.clients.to_string(), status.jobs.to_string()]);
+    cells
+}

@@ -1,0 +1,78 @@
+//! Which servers a command goes to.
+
+use pygmy_client::cluster::{Cluster, ClusterError, Node};
+use pygmy_client::{Client, Options};
+use pygmy_proto::types::Name;
+
+use super::args::Global;
+use super::failure::Failure;
+
+/// Tries of every address before a command says that none is there; their pauses add up to less than a second.
+const CONNECT_ROUNDS: u32 = 3;
+
+/// The servers of a command.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// The cluster file, unless front ends were named instead.
+    pub(super) cluster: Option<Cluster>,
+    /// Addresses to ask, in this order.
+    pub(super) addresses: Vec<String>,
+}
+
+impl Target {
+    /// Finds them as the arguments say.
+    pub(super) fn find(global: &Global) -> Result<Self, Failure> {
+        if !global.front.is_empty() {
+            return Ok(Self { cluster: None, addresses: global.front.clone() });
+        }
+        let path = global.cluster.clone().map_or_else(Cluster::default_path, Ok).map_err(Failure::Cluster)?;
+        let cluster = Cluster::load(&path).map_err(Failure::Cluster)?;
+        let addresses = match &global.node {
+            Some(name) => vec![named(&cluster, name)?.address.clone()],
+            None => cluster.fronts(),
+        };
+        if addresses.is_empty() {
+            let why = "it names no node of the role front".to_owned();
+            return Err(Failure::Cluster(ClusterError::Malformed { path, why }));
+        }
+        Ok(Self { cluster: Some(cluster), addresses })
+    }
+
+    /// How to reach `addresses` of this target.
+    pub(super) fn options(&self, addresses: &[String]) -> Options {
+        let mut options = Options::new(addresses);
+        options.cluster = self.cluster.as_ref().map_or([0; 16], |cluster| cluster.id);
+        options.name = Name::truncated("pygmy");
+        options.connect_rounds = Some(CONNECT_ROUNDS);
+        options
+    }
+
+    /// A client that is set up as the arguments say.
+    pub(super) fn client(&self, global: &Global) -> Client {
+        let mut client = Client::new(self.options(&self.addresses));
+        client.set_timeout(global.timeout);
+        client.set_trace(global.trace);
+        client
+    }
+
+    /// The cluster's id: from its file, else asked for.
+    pub(super) fn cluster_id(&self, client: &mut Client) -> Result<[u8; 16], Failure> {
+        match &self.cluster {
+            Some(cluster) => Ok(cluster.id),
+            None => Ok(client.connect()?.cluster),
+        }
+    }
+
+    /// What a person calls node `number`.
+    pub(super) fn node_name(&self, number: u16) -> String {
+        let nodes = self.cluster.iter().flat_map(|cluster| &cluster.nodes);
+        nodes.into_iter().find(|node| node.number == number).map_or(format!("node {number}"), |node| node.name.clone())
+    }
+}
+
+fn named<'a>(cluster: &'a Cluster, name: &str) -> Result<&'a Node, Failure> {
+    cluster.node_named(name).ok_or_else(|| {
+        let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+        Failure::Usage(format!("there is no node {name:?}; the cluster file names {}", names.join(", ")))
+    })
+}
