@@ -1,1 +1,20 @@
-//! pygmy-perf
+//! Measuring and checking a running Pygmy cluster from outside, through its protocol alone.
+//!
+//! * [`load`]: how much, how fast: requests at a given rate or a given depth, latencies in full histograms.
+//! * [`audit`]: whether the store kept its promises while it was bought from as fast as possible.
+//! * [`idle`]: what connections cost that do nothing.
+//!
+//! Beneath them: [`net`], an event loop that keeps many connections standing; [`session`], a session's counters;
+//! [`ask`], one blocking connection for what is read before and after; [`target`], where the cluster is.
+
+pub mod ask;
+pub mod audit;
+pub mod error;
+pub mod idle;
+pub mod load;
+pub mod net;
+pub mod session;
+pub mod shelf;
+pub mod span;
+pub mod target;
+pub mod usage;

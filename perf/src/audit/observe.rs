@@ -1,0 +1,144 @@
+//! What every log replica holds, asked of each directly.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use pygmy_proto::limits::ORDERS_PAGE_MAX;
+use pygmy_proto::message::{Order, OrderOk, OrderRecord, Orders, OrdersOk, ReplicaStatus, Role, Status, StatusOk};
+
+use super::check::ReplicaView;
+use crate::ask::Asker;
+use crate::error::Error;
+use crate::shelf;
+use crate::target::Server;
+
+/// Between two looks at replicas that have not converged yet.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The log replicas of a cluster, each over its own connection.
+#[derive(Debug)]
+pub(super) struct Replicas {
+    all: Vec<(Server, Asker)>,
+    /// Orders seen so far: ledgers that agree share them.
+    seen: HashMap<u64, Arc<OrderRecord>>,
+}
+
+impl Replicas {
+    /// Connects to each.
+    ///
+    /// # Errors
+    /// When one cannot be reached: all of them are audited or none.
+    pub(super) fn connect(servers: &[&Server]) -> Result<Self, Error> {
+        if servers.is_empty() {
+            let why = "the audit asks every order and catalog server directly: name the cluster's file with --cluster";
+            return Err(Error::Usage(why.into()));
+        }
+        let all = servers.iter().map(|server| Ok(((*server).clone(), Asker::connect(server)?)));
+        Ok(Self { all: all.collect::<Result<_, Error>>()?, seen: HashMap::new() })
+    }
+
+    fn statuses(&mut self) -> Result<Vec<ReplicaStatus>, Error> {
+        let status = |(server, asker): &mut (Server, Asker)| {
+            let status: StatusOk = asker.ask(&Status {})?;
+            let why = || format!("{} says that it holds no log: is its role right in the file?", status.name);
+            status.replica.clone().ok_or_else(|| Error::Unreachable { address: server.address.clone(), why: why() })
+        };
+        self.all.iter_mut().map(status).collect()
+    }
+
+    /// Waits until all stand at one position at or above `floor`, twice in a row; whether they did in time.
+    ///
+    /// # Errors
+    /// When one stops answering.
+    pub(super) fn converge(&mut self, floor: u64, within: Duration) -> Result<bool, Error> {
+        let deadline = Instant::now() + within;
+        let mut before = None;
+        loop {
+            let statuses = self.statuses()?;
+            let applied = statuses[0].applied;
+            let is_one = applied >= floor && statuses.iter().all(|status| status.applied == applied);
+            if is_one && before == Some(applied) {
+                return Ok(true);
+            }
+            before = is_one.then_some(applied);
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// What each holds: its state, its orders above `after`, and on order servers `numbers` one by one.
+    ///
+    /// # Errors
+    /// When one stops answering.
+    pub(super) fn view(&mut self, after: u64, numbers: &[u64]) -> Result<Vec<ReplicaView>, Error> {
+        let statuses = self.statuses()?;
+        let mut views = Vec::with_capacity(self.all.len());
+        for ((server, asker), status) in self.all.iter_mut().zip(statuses) {
+            let books = shelf::read(asker, 0)?.books;
+            let ledger = read_ledger(asker, after, &mut self.seen)?;
+            let by_number = match server.role {
+                Role::Order => Some(read_by_number(asker, numbers, &mut self.seen)?),
+                _ => None,
+            };
+            views.push(ReplicaView {
+                name: server.name.clone(),
+                applied: status.applied,
+                state_hash: status.state_hash,
+                stock: books.iter().map(|book| (book.id, book.stock)).collect(),
+                ledger,
+                by_number,
+            });
+        }
+        Ok(views)
+    }
+}
+
+/// The orders above `after`, in the order in which the ledger gives them, turned round.
+fn read_ledger(
+    asker: &mut Asker,
+    after: u64,
+    seen: &mut HashMap<u64, Arc<OrderRecord>>,
+) -> Result<Vec<Arc<OrderRecord>>, Error> {
+    let (mut ledger, mut before) = (Vec::new(), None);
+    loop {
+        let page: OrdersOk = asker.ask(&Orders { floor: 0, book: None, limit: ORDERS_PAGE_MAX, before })?;
+        let orders = page.orders.into_vec();
+        let is_last = page.next.is_none() || orders.iter().any(|order| order.number <= after);
+        ledger.extend(orders.into_iter().filter(|order| order.number > after).map(|order| share(order, seen)));
+        before = page.next;
+        if is_last {
+            ledger.reverse();
+            return Ok(ledger);
+        }
+    }
+}
+
+fn read_by_number(
+    asker: &mut Asker,
+    numbers: &[u64],
+    seen: &mut HashMap<u64, Arc<OrderRecord>>,
+) -> Result<HashMap<u64, Option<Arc<OrderRecord>>>, Error> {
+    let questions = numbers.iter().map(|number| Order { floor: 0, number: *number });
+    let answers = asker.ask_each::<_, OrderOk>(questions)?;
+    Ok(numbers
+        .iter()
+        .zip(answers)
+        .map(|(number, answer)| (*number, answer.ok().map(|ok| share(ok.order, seen))))
+        .collect())
+}
+
+/// The same order in one place, if it is the same.
+fn share(order: OrderRecord, seen: &mut HashMap<u64, Arc<OrderRecord>>) -> Arc<OrderRecord> {
+    match seen.get(&order.number) {
+        Some(known) if **known == order => known.clone(),
+        Some(_) => Arc::new(order),
+        None => {
+            let order = Arc::new(order);
+            seen.insert(order.number, order.clone());
+            order
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `pygmy-perf`: loads a cluster, audits it, measures it.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use pygmy_perf::error::Error;
+use pygmy_perf::{audit, idle, load};
+
+/// Measures and audits a Pygmy cluster
+///
+/// Exit codes: 0 done, 1 refused or a promise was found broken, 2 usage, 3 unreachable.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Requests at a given rate or depth: throughput, and latencies in full
+    Load(load::LoadArgs),
+    /// Buys as fast as it can, then checks every promise against every replica
+    Audit(audit::AuditArgs),
+    /// Holds connections that say nothing, and shows what they cost
+    IdleConnections(idle::IdleArgs),
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("pygmy-perf: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, Error> {
+    match &cli.command {
+        Command::Load(args) => {
+            let report = load::run(args)?;
+            show(args.json, &report, |out| report.print(out))?;
+            Ok(if report.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        }
+        Command::Audit(args) => {
+            let verdict = audit::run(args)?;
+            show(args.json, &verdict, |out| verdict.print(out))?;
+            Ok(if verdict.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::IdleConnections(args) => {
+            let report = idle::run(args)?;
+            show(args.json, &report, |out| report.print(out))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Prints a report in one form or the other. A reader that has gone away is not an error.
+fn show<T: serde::Serialize>(
+    json: bool,
+    report: &T,
+    print: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>,
+) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    let written = if json {
+        serde_json::to_writer(&mut out, report).map_err(io::Error::from).and_then(|()| writeln!(out))
+    } else {
+        print(&mut out)
+    };
+    match written.and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("standard output")(error)),
+        _ => Ok(()),
+    }
+}

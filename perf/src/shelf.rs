@@ -1,0 +1,68 @@
+//! The books of the store, as read at one position of its log.
+
+use pygmy_proto::ErrorBody;
+use pygmy_proto::limits::{COPIES_MAX, PAGE_MAX, SESSION_WINDOW};
+use pygmy_proto::message::{Book, Books, BooksOk, Command, OpenSession, SessionOpened, Write, WriteOk};
+
+use crate::ask::Asker;
+use crate::error::Error;
+
+/// All books, as of one position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shelf {
+    /// The highest position that one of the pages reflects.
+    pub seq: u64,
+    /// Whether all pages reflect the same position: then the list is one state of the store.
+    pub is_consistent: bool,
+    /// By topic, then by id.
+    pub books: Vec<Book>,
+}
+
+/// Reads all books, none of it older than `floor`.
+///
+/// # Errors
+/// When the server stops answering.
+pub fn read(asker: &mut Asker, floor: u64) -> Result<Shelf, Error> {
+    let mut shelf = Shelf { seq: 0, is_consistent: true, books: Vec::new() };
+    let mut after = None;
+    loop {
+        let page: BooksOk = asker.ask(&Books { floor, limit: PAGE_MAX, after })?;
+        shelf.is_consistent &= shelf.books.is_empty() || page.seq == shelf.seq;
+        shelf.seq = shelf.seq.max(page.seq);
+        shelf.books.extend(page.books.into_vec());
+        after = page.next;
+        if after.is_none() {
+            return Ok(shelf);
+        }
+    }
+}
+
+/// Restocks every book that has fewer than `least` copies, so that a load that buys is not one of refusals.
+///
+/// # Errors
+/// When a restock is refused or not answered.
+pub fn restock(asker: &mut Asker, books: &[Book], least: u32) -> Result<(), Error> {
+    let short: Vec<&Book> = books.iter().filter(|book| book.stock < least).collect();
+    if short.is_empty() {
+        return Ok(());
+    }
+    let SessionOpened { session } = asker.ask(&OpenSession {})?;
+    let mut counter = 0;
+    // One window at a time: every counter before it has its answer.
+    for window in short.chunks(SESSION_WINDOW as usize) {
+        let first_incomplete = counter + 1;
+        let writes: Vec<Write> = window
+            .iter()
+            .map(|book| {
+                counter += 1;
+                let command = Command::Restock { book: book.id, copies: (least - book.stock).min(COPIES_MAX) };
+                Write { session, counter, first_incomplete, command }
+            })
+            .collect();
+        let answers: Vec<Result<WriteOk, ErrorBody>> = asker.ask_each(writes.into_iter())?;
+        if let Some(error) = answers.into_iter().find_map(Result::err) {
+            return Err(asker.refused(error));
+        }
+    }
+    Ok(())
+}
