@@ -1,7 +1,8 @@
 //! Log entries in bytes: one layout for the wire, the log and every reader of them. `SPEC.md` §14.
 //!
 //! A batch is a 72-byte header and a run of entries: kind (`u8`), length (`u32`), body.
-//! Entries are chained: the hash of an entry covers the hash before it, its epoch, its seq, its kind and its body.
+//! Entries are chained: the hash of an entry covers the hash before it, its batch's epoch, origin and time, its seq, its
+//! kind and its body.
 
 use bytes::{Bytes, BytesMut};
 use xxhash_rust::xxh3::Xxh3;
@@ -84,6 +85,11 @@ pub struct BatchHeader {
 }
 
 impl BatchHeader {
+    /// What all its entries share.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { epoch: self.epoch, origin: self.origin, time_us: self.time_us }
+    }
+
     /// Position of the last entry; of an empty batch, which none is that was built or parsed, the one before the first.
     pub fn last_seq(&self) -> u64 {
         self.first_seq.saturating_add(self.count.into()).saturating_sub(1)
@@ -146,17 +152,30 @@ pub struct Entry<'a> {
     pub body: &'a [u8],
 }
 
+/// What all entries of a batch share and what their hashes cover, since it reaches the state: an order bears its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Epoch in which they were ordered.
+    pub epoch: Epoch,
+    /// Number of the node that ordered them.
+    pub origin: u16,
+    /// When, in microseconds since 1970-01-01 UTC.
+    pub time_us: u64,
+}
+
 /// The hash of an entry, given the hash of the one before.
-pub fn entry_hash(before: u128, epoch: Epoch, seq: u64, kind: EntryKind, body: &[u8]) -> u128 {
+pub fn entry_hash(before: u128, stamp: Stamp, seq: u64, kind: EntryKind, body: &[u8]) -> u128 {
     // One run over head and body; the streaming hasher costs more than a copy for the short bodies that are usual.
-    const HEAD: usize = 40;
+    const HEAD: usize = 48;
     const SMALL: usize = 256;
     let mut head = [0_u8; HEAD];
     head[0..16].copy_from_slice(&before.to_le_bytes());
-    head[16..24].copy_from_slice(&epoch.counter.to_le_bytes());
-    head[24..26].copy_from_slice(&epoch.node.to_le_bytes());
-    head[26] = kind as u8;
-    head[32..40].copy_from_slice(&seq.to_le_bytes());
+    head[16..24].copy_from_slice(&stamp.epoch.counter.to_le_bytes());
+    head[24..26].copy_from_slice(&stamp.epoch.node.to_le_bytes());
+    head[26..28].copy_from_slice(&stamp.origin.to_le_bytes());
+    head[28] = kind as u8;
+    head[32..40].copy_from_slice(&stamp.time_us.to_le_bytes());
+    head[40..48].copy_from_slice(&seq.to_le_bytes());
     if body.len() <= SMALL - HEAD {
         let mut all = [0_u8; SMALL];
         all[..HEAD].copy_from_slice(&head);
@@ -194,7 +213,7 @@ impl BatchBuilder {
     /// Adds an entry; its seq.
     pub fn push(&mut self, kind: EntryKind, body: &[u8]) -> u64 {
         let seq = self.header.first_seq + u64::from(self.header.count);
-        self.header.hash_last = entry_hash(self.header.hash_last, self.header.epoch, seq, kind, body);
+        self.header.hash_last = entry_hash(self.header.hash_last, self.header.stamp(), seq, kind, body);
         self.header.count += 1;
         self.out.extend_from_slice(&[kind as u8]);
         self.out.extend_from_slice(&(body.len() as u32).to_le_bytes());
@@ -228,7 +247,7 @@ impl Batch {
         let mut at = BATCH_HEADER_LEN;
         for index in 0..header.count {
             let (entry, next) = read_entry(&bytes, at, header.first_seq + u64::from(index))?;
-            hash = entry_hash(hash, header.epoch, entry.seq, entry.kind, entry.body);
+            hash = entry_hash(hash, header.stamp(), entry.seq, entry.kind, entry.body);
             at = next;
         }
         if at != bytes.len() {

@@ -4,7 +4,7 @@ mod common;
 
 use common::samples;
 use pygmy_proto::batch::{
-    BATCH_HEADER_LEN, Batch, BatchBuilder, BatchError, BatchHeader, ENTRY_HEADER_LEN, EntryKind, entry_hash,
+    BATCH_HEADER_LEN, Batch, BatchBuilder, BatchError, BatchHeader, ENTRY_HEADER_LEN, EntryKind, Stamp, entry_hash,
 };
 use pygmy_proto::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, CLIENT_BODY_MAX};
 use pygmy_proto::message::Epoch;
@@ -48,11 +48,11 @@ fn each_refusal_has_its_reason() {
     );
 }
 
-/// The chain covers epoch, position, kinds and bodies, and what came before.
+/// The chain covers epoch, origin, time, position, kinds and bodies, and what came before.
 #[test]
 fn the_hash_covers_the_entries_and_their_place() {
     let len = samples::batch().bytes().len();
-    let covered = [0, 8, 16, 32, 48, BATCH_HEADER_LEN, len - 1];
+    let covered = [0, 8, 10, 16, 24, 32, 48, BATCH_HEADER_LEN, len - 1];
     for at in covered {
         let flip = |bytes: &mut Vec<u8>| bytes[at] ^= 3;
         assert_eq!(parse_harmed(flip), Err(BatchError::Hash), "byte {at}");
@@ -62,17 +62,20 @@ fn the_hash_covers_the_entries_and_their_place() {
 #[test]
 fn short_and_long_bodies_are_hashed_alike() {
     // The head and the body in one run and in two must give the same hash on both sides of the switch between them.
-    for len in [0, 1, 215, 216, 217, 1_000] {
+    for len in [0, 1, 207, 208, 209, 1_000] {
         let body = vec![7; len];
         let mut all = Vec::new();
         all.extend_from_slice(&42_u128.to_le_bytes());
         all.extend_from_slice(&EPOCH.counter.to_le_bytes());
         all.extend_from_slice(&EPOCH.node.to_le_bytes());
-        all.extend_from_slice(&[EntryKind::Command as u8, 0, 0, 0, 0, 0]);
+        all.extend_from_slice(&5_u16.to_le_bytes());
+        all.extend_from_slice(&[EntryKind::Command as u8, 0, 0, 0]);
+        all.extend_from_slice(&77_u64.to_le_bytes());
         all.extend_from_slice(&100_u64.to_le_bytes());
         all.extend_from_slice(&body);
         let expected = xxhash_rust::xxh3::xxh3_128(&all);
-        assert_eq!(entry_hash(42, EPOCH, 100, EntryKind::Command, &body), expected, "{len} bytes");
+        let stamp = Stamp { epoch: EPOCH, origin: 5, time_us: 77 };
+        assert_eq!(entry_hash(42, stamp, 100, EntryKind::Command, &body), expected, "{len} bytes");
     }
 }
 

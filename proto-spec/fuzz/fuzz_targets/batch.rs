@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pygmy_proto::batch::{BATCH_HEADER_LEN, Batch, BatchBuilder, BatchError, ENTRY_HEADER_LEN, EntryKind, entry_hash};
+use pygmy_proto::batch::{BATCH_HEADER_LEN, Batch, BatchBuilder, BatchError, ENTRY_HEADER_LEN, EntryKind, Stamp, entry_hash};
 use pygmy_proto::message::Epoch;
 
 fuzz_target!(|input: &[u8]| {
@@ -32,6 +32,7 @@ fn mend(bytes: &mut [u8]) {
         bytes[at..at + len].iter().rev().fold(0, |value, byte| value << 8 | u128::from(*byte))
     }
     let epoch = Epoch { counter: number(bytes, 0, 8) as u64, node: number(bytes, 8, 2) as u16 };
+    let stamp = Stamp { epoch, origin: number(bytes, 10, 2) as u16, time_us: number(bytes, 24, 8) as u64 };
     let mut hash = number(bytes, 32, 16);
     let mut at = BATCH_HEADER_LEN;
     let mut seq = number(bytes, 16, 8) as u64;
@@ -39,7 +40,7 @@ fn mend(bytes: &mut [u8]) {
         let kind = EntryKind::from_u8(bytes[at]).expect("the parser came as far as the hash");
         let start = at + ENTRY_HEADER_LEN;
         let end = start + number(bytes, at + 1, 4) as usize;
-        hash = entry_hash(hash, epoch, seq, kind, &bytes[start..end]);
+        hash = entry_hash(hash, stamp, seq, kind, &bytes[start..end]);
         (at, seq) = (end, seq + 1);
     }
     bytes[48..64].copy_from_slice(&hash.to_le_bytes());

@@ -11,7 +11,7 @@ use common::kinds::{self, dirty};
 use common::samples::{self, book, id, list, samples};
 use common::{hex, strategies};
 use proptest::prelude::*;
-use pygmy_proto::batch::{Batch, BatchHeader, EntryKind, entry_hash};
+use pygmy_proto::batch::{Batch, BatchHeader, EntryKind, Stamp, entry_hash};
 use pygmy_proto::frame::{self, Deframer, Flow};
 use pygmy_proto::header::{FLAG_TRACE, HEADER_LEN, Header};
 use pygmy_proto::limits::{self, CLIENT_BODY_MAX};
@@ -225,9 +225,10 @@ fn example_of_a_batch() {
     let bytes = example("batch");
     let batch = Batch::parse(bytes.clone().into()).expect("the example is a batch");
     let epoch = Epoch { counter: 1, node: 0 };
+    let stamp = Stamp { epoch, origin: 5, time_us: 1_700_000_000_000_000 };
     let body = codec::encode(&buy());
-    let first = entry_hash(0, epoch, 10, EntryKind::Register, &[]);
-    let last = entry_hash(first, epoch, 11, EntryKind::Command, &body);
+    let first = entry_hash(0, stamp, 10, EntryKind::Register, &[]);
+    let last = entry_hash(first, stamp, 11, EntryKind::Command, &body);
     let text = section("14. Batches of the log");
     for hash in [first, last] {
         assert!(text.contains(&format!("`0x{hash:032x}`")), "the text must name {hash:032x}");
