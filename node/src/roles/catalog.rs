@@ -168,7 +168,7 @@ fn not_taken(why: NotTaken) -> ErrorBody {
         NotTaken::QueueFull => busy("too many writes wait to be ordered; nothing was done"),
         NotTaken::Unserved => busy("the token did not come in time; nothing was done"),
         NotTaken::Deadline => busy("the deadline passed before the write was ordered; nothing was done"),
-        NotTaken::TooLong => ErrorBody::new(ErrorCode::FrameTooLong)
+        NotTaken::TooLong => ErrorBody::new(ErrorCode::InvalidArgument)
             .limit(CLIENT_BODY_MAX as u64, 0)
             .detail("the write is longer than an entry of the log may be"),
         NotTaken::NotACatalog => ErrorBody::new(ErrorCode::Unavailable).detail("this server orders no writes"),

@@ -294,7 +294,7 @@ impl Front {
                 ids.remove(&job.request_id);
             }
             let waited_ms = ctx.now.mono_ns.saturating_sub(job.arrived_ns) / 1_000_000;
-            let error = late(job.is_write(), true, &format!("{:?}", job.kind), waited_ms);
+            let error = late(job.kind, waited_ms);
             ctx.out.send_error(job.conn, job.request_id, ctx.me, &error);
         }
     }

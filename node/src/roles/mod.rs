@@ -84,15 +84,20 @@ pub(crate) fn remaining_ms(now: Now, deadline_ns: u64) -> u32 {
     u32::try_from(left).unwrap_or(DEADLINE_MS_MAX).clamp(1, DEADLINE_MS_MAX)
 }
 
-/// The error for a request that was not answered in time.
-pub(crate) fn late(is_write: bool, was_sent: bool, subject: &str, waited_ms: u64) -> ErrorBody {
-    if is_write && was_sent {
-        let detail = format!("{subject}: not answered for {waited_ms} ms; ask again with the same session and counter");
-        ErrorBody::new(ErrorCode::OutcomeUnknown).subject(subject).limit(waited_ms, 0).detail(&detail)
-    } else {
-        let detail = format!("{subject}: not answered for {waited_ms} ms; nothing was changed");
-        ErrorBody::new(ErrorCode::DeadlineExceeded).subject(subject).limit(waited_ms, 0).detail(&detail)
-    }
+/// The error for a request that was passed on and not answered in time.
+pub(crate) fn late(kind: Kind, waited_ms: u64) -> ErrorBody {
+    let (code, advice) = match kind {
+        Kind::Write => {
+            (ErrorCode::OutcomeUnknown, "ask again with the same session and counter to learn what became of it")
+        }
+        Kind::OpenSession => {
+            (ErrorCode::DeadlineExceeded, "ask again; a session that was registered unheard does no harm")
+        }
+        _ => (ErrorCode::DeadlineExceeded, "ask again, perhaps another server"),
+    };
+    let name = format!("{kind:?}");
+    let detail = format!("{name} was not answered for {waited_ms} ms: {advice}");
+    ErrorBody::new(code).subject(&name).limit(waited_ms, 0).detail(&detail)
 }
 
 /// Whether a server handed a request back without having done anything with it.

@@ -252,7 +252,7 @@ impl Order {
             self.answered += 1;
             self.catalogs.done(job.server);
             let waited_ms = ctx.now.mono_ns.saturating_sub(job.arrived_ns) / 1_000_000;
-            let error = late(job.kind == EntryKind::Command, true, "Write", waited_ms);
+            let error = late(if job.kind == EntryKind::Command { Kind::Write } else { Kind::OpenSession }, waited_ms);
             ctx.out.send_error(job.conn, job.request_id, ctx.me, &error);
         }
     }

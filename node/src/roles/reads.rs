@@ -8,7 +8,7 @@ use pygmy_proto::message::{Books, Lookup, LookupOk, Message, Order, OrderOk, Ord
 use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
 
 use super::jobs::Jobs;
-use super::{Ctx, deadline_of, late, span, trace_of};
+use super::{Ctx, deadline_of, span, trace_of};
 use crate::machine::ConnId;
 use crate::store::{Store, unknown_book};
 
@@ -223,8 +223,11 @@ impl Reads {
         for (_, parked) in self.parked.take_late(ctx.now.mono_ns) {
             let waited_ms = ctx.now.mono_ns.saturating_sub(parked.arrived_ns) / 1_000_000;
             let floor = parked.read.floor();
-            let mut error = late(false, true, "read", waited_ms).limit(floor, applied);
-            error = error.detail(&format!("the state here is applied up to seq {applied}, asked for is {floor}"));
+            let detail = format!(
+                "after {waited_ms} ms the state here is applied up to seq {applied}, the read asks for {floor}: ask \
+                 another server"
+            );
+            let error = ErrorBody::new(ErrorCode::DeadlineExceeded).limit(floor, applied).detail(&detail);
             ctx.out.send_error(parked.conn, parked.request_id, ctx.me, &error);
         }
     }
