@@ -34,6 +34,16 @@ fn every_seed_is_safe_and_comes_to_an_end() {
     assert!(total.resent_tokens > 0 && total.handed_back > 0 && total.duplicates > 0);
 }
 
+/// Seeds that failed once, with what they found.
+const FOUND: [(u64, &str); 1] = [(6792, "a batch that only the token tells of is never fetched")];
+
+#[test]
+fn seeds_that_failed_once() {
+    for (seed, found) in FOUND {
+        run(plan(seed)).unwrap_or_else(|why| panic!("{found}: {why}"));
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     assert_eq!(run(plan(3)).unwrap(), run(plan(3)).unwrap());

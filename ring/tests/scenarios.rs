@@ -310,6 +310,25 @@ fn a_gap_is_fetched_after_2_ms_and_not_before() {
     assert_eq!(bench.frames.fetch, 1);
 }
 
+/// A simulated run found it: the re-sent token told of a batch that no frame had said anyone has, so nobody was asked.
+#[test]
+fn a_batch_that_only_the_token_tells_of_is_fetched() {
+    let mut bench = five();
+    let old_hello = bench.hello(1);
+    bench.write(1, 8);
+    bench.write(2, 8);
+    bench.deliver(2, 1);
+    bench.cut(1, 2);
+    bench.connect_with(1, old_hello, 2);
+    bench.deliver(1, 2);
+    assert_eq!((bench.holder(), bench.replica(2).log().last_seq()), (Some(2), 1));
+    bench.pass(2 * MS);
+    bench.deliver(2, 1);
+    bench.deliver(1, 2);
+    assert_eq!(bench.frames.fetch, 1);
+    assert_eq!(bench.replica(2).log().last_seq(), 2, "the batch that was missing");
+}
+
 #[test]
 fn a_learner_catches_up_with_megabytes_while_writes_go_on() {
     let mut bench = five();

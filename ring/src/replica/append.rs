@@ -5,7 +5,7 @@ use pygmy_proto::limits::BATCH_BYTES_MAX;
 use pygmy_proto::message::{Data, Fetch, FetchRefused};
 use pygmy_proto::types::Blob;
 
-use super::{FETCH_AGAIN_NS, GAP_NS, Now, Output, PeerMessage, Replica, Target, Timer};
+use super::{FETCH_AGAIN_NS, GAP_NS, Now, Output, Peer, PeerMessage, Replica, Target, Timer};
 use crate::StateMachine;
 use crate::config::Mistake;
 
@@ -131,20 +131,28 @@ impl<S: StateMachine> Replica<S> {
         self.fetch(now);
     }
 
-    /// Asks one peer that should have it for what follows the end of this log. When there is none no timer runs:
-    /// whatever makes a peer able comes with a position, and so starts it ([`Self::note_end`]).
+    /// Asks one peer for what follows the end of this log: one that is known to have it, else any, for a position may
+    /// be known from another than who has it. When there is nobody to ask no timer runs: whatever changes that comes
+    /// with a position, and so starts it ([`Self::note_end`]).
     fn fetch(&mut self, now: Now) {
         let from_seq = self.log.last_seq() + 1;
         let before = self.fetching_from.take();
-        let able = |node: &u16| {
-            self.peers.get(node).is_some_and(|p| p.up && p.last_seq >= from_seq && p.refused_fetch != Some(from_seq))
-        };
-        let candidates: Vec<u16> = self.peers.keys().copied().filter(able).collect();
-        // The one after the peer that did not answer in time, round the table.
+        let mut candidates = self.fetch_candidates(|peer| peer.last_seq >= from_seq);
+        if candidates.is_empty() {
+            candidates = self.fetch_candidates(|_| true);
+        }
+        // The one after the peer that was asked last, round the table.
         let next = candidates.iter().copied().find(|node| Some(*node) > before).or(candidates.first().copied());
         if let Some(node) = next {
             self.fetch_from(now, node);
         }
+    }
+
+    /// Peers with a link that have not said that they no longer hold what follows the end of this log.
+    fn fetch_candidates(&self, wanted: impl Fn(&Peer) -> bool) -> Vec<u16> {
+        let from_seq = self.log.last_seq() + 1;
+        let able = |peer: &Peer| peer.up && peer.refused_fetch != Some(from_seq) && wanted(peer);
+        self.peers.iter().filter(|(_, peer)| able(peer)).map(|(node, _)| *node).collect()
     }
 
     fn fetch_from(&mut self, now: Now, node: u16) {
@@ -212,7 +220,9 @@ impl<S: StateMachine> Replica<S> {
                 refused.first_seq,
                 refused.last_seq
             );
-            self.timers.set(Timer::Gap, now.mono_ns + GAP_NS);
+            let others = !self.fetch_candidates(|peer| peer.last_seq >= wanted).is_empty();
+            let patience = if others { GAP_NS } else { FETCH_AGAIN_NS };
+            self.timers.set(Timer::Gap, now.mono_ns + patience);
         }
     }
 }

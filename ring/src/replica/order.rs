@@ -341,6 +341,7 @@ impl<S: StateMachine> Replica<S> {
             self.merge_want(member);
         }
         token.members = Bounded::truncated(members);
+        self.note_peer_end(node, token.next_seq - 1);
         self.note_end(now, token.next_seq - 1);
         for voter in &token.durable {
             self.learn_durable(voter);

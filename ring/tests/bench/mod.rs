@@ -1,5 +1,5 @@
 //! A cluster moved by hand, one frame and one turn at a time, for scenarios with exact message counts.
-#![allow(unreachable_pub)] // Shared by test binaries, of which each is a crate.
+#![allow(unreachable_pub, clippy::unwrap_used)] // A test helper in a module of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -104,7 +104,13 @@ impl Bench {
     }
 
     pub fn connect(&mut self, a: u16, b: u16) {
-        let (hello_a, hello_b) = (self.hello(a), self.hello(b));
+        let hello_a = self.hello(a);
+        self.connect_with(a, hello_a, b);
+    }
+
+    /// As [`Self::connect`], with a handshake that `a` has prepared before.
+    pub fn connect_with(&mut self, a: u16, hello_a: ReplicaHello, b: u16) {
+        let hello_b = self.hello(b);
         self.links.insert((a, b), VecDeque::new());
         self.links.insert((b, a), VecDeque::new());
         self.input(a, Input::PeerUp { node: b, hello: hello_b });
