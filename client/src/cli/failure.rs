@@ -14,13 +14,17 @@ const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 const UNKNOWN: u8 = 4;
 
+const TO_SETTLE: &str = "settle it, as often as need be, with:";
+const FORGOTTEN: &str =
+    "the store has forgotten this identity and will never execute it any more; `pygmy orders` shows what was bought";
+
 /// Why a command was not done.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The call failed.
-    Call(Error),
-    /// A write's outcome is unknown; the text is the command that settles it.
-    Unknown { error: Error, settle: String },
+    Call(Box<Error>),
+    /// A write's outcome is unknown. The text is the command that settles it, unless the store has forgotten it.
+    Unknown { error: Box<Error>, settle: Option<String> },
     /// The arguments make no sense together.
     Usage(String),
     /// The servers are not known.
@@ -30,14 +34,14 @@ pub(super) enum Failure {
     /// A file or stream does not do what it should.
     File { what: String, error: io::Error },
     /// An import stopped half-way.
-    Import { done: u64, of: u64, error: Error },
+    Import { done: u64, of: u64, error: Box<Error> },
     /// Whoever reads standard output has seen enough.
     BrokenPipe,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure::Call(error)
+        Failure::Call(Box::new(error))
     }
 }
 
@@ -68,7 +72,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Failure::BrokenPipe => 0,
-            Failure::Call(error) | Failure::Unknown { error, .. } | Failure::Import { error, .. } => match error {
+            Failure::Call(error) | Failure::Unknown { error, .. } | Failure::Import { error, .. } => match **error {
                 Error::Refused(_) => REFUSED,
                 Error::InvalidInput(_) => USAGE,
                 Error::OutcomeUnknown { .. } => UNKNOWN,
@@ -84,7 +88,8 @@ impl Failure {
         match self {
             Failure::Call(error) => text_of(error),
             Failure::Unknown { error, settle } => {
-                format!("{}\n  settle it, as often as need be, with:\n  {settle}", text_of(error))
+                let next = settle.as_ref().map_or(FORGOTTEN.to_owned(), |line| format!("{TO_SETTLE}\n  {line}"));
+                format!("{}\n  {next}", text_of(error))
             }
             Failure::Import { done, of, error } => {
                 format!("{}\n  {done} of {of} books were written; repeat the import to complete it", text_of(error))
@@ -119,7 +124,10 @@ impl Failure {
                 body.line = Some(error.line);
                 body.column = Some(error.column);
             }
-            Failure::Unknown { settle, .. } => body.settle = Some(settle.clone()),
+            Failure::Unknown { settle, .. } => {
+                body.retry = if settle.is_some() { Retry::Settle } else { Retry::Never };
+                body.settle = settle.clone();
+            }
             Failure::Import { done, .. } => body.books_done = Some(*done),
             _ => {}
         }
@@ -245,10 +253,6 @@ fn lines(causes: &Causes) -> String {
 /// The next step where the server's own sentence cannot know it: it has never heard of this program's commands.
 fn hint(refusal: &ErrorBody) -> &'static str {
     match refusal.known_code() {
-        Some(ErrorCode::UnknownBook) => "\n  `pygmy topics` and `pygmy search TOPIC` show what there is",
-        Some(ErrorCode::UnknownTopic) => "\n  `pygmy topics` lists the topics",
-        Some(ErrorCode::UnknownOrder) => "\n  `pygmy orders` lists the latest orders",
-        Some(ErrorCode::BookExists) => "\n  `pygmy reprice` and `pygmy restock` change a book that is there",
         Some(ErrorCode::Unsupported) => "\n  ask a front end: leave out --node",
         Some(ErrorCode::IdReused) => "\n  repeat exactly the command that the identity was reported for",
         Some(ErrorCode::Busy | ErrorCode::WindowFull) => {

@@ -44,7 +44,7 @@ pub(super) fn import(import: &Import, global: &Global, target: &Target, output: 
     let mut tally = Tally::default();
     let result = put_all(books, global, target, &mut tally, &progress);
     progress.finish_and_clear();
-    result.map_err(|error| Failure::Import { done: tally.books, of, error })?;
+    result.map_err(|error| Failure::Import { done: tally.books, of, error: Box::new(error) })?;
     if output.is_json() {
         return output.object(&tally);
     }

@@ -1,6 +1,6 @@
 //! Commands that change the store.
 
-use pygmy_client::{Error, Written};
+use pygmy_client::{Cause, Causes, Error, ErrorBody, ErrorCode, Written};
 use pygmy_proto::message::Outcome;
 
 use super::args::{Global, Write};
@@ -14,7 +14,7 @@ use super::trace;
 pub(super) fn run(write: &Write, global: &Global, target: &Target, output: &mut Output) -> Result<(), Failure> {
     let (command, settle) = write.command().map_err(Failure::Usage)?;
     // What no store would take is refused before a session is registered or a counter taken for it.
-    command.check().map_err(|error| Failure::Call(Error::InvalidInput(error)))?;
+    command.check().map_err(Error::InvalidInput)?;
     let mut client = target.client(global);
     let keeper = Keeper::new(target.cluster_id(&mut client)?, !global.no_session);
     let result = match settle {
@@ -25,10 +25,11 @@ pub(super) fn run(write: &Write, global: &Global, target: &Target, output: &mut 
         trace::print(client.last(), target, global.json);
     }
     let done = result.map_err(|error| match error {
-        Error::OutcomeUnknown { session, counter, .. } => {
-            Failure::Unknown { settle: again(std::env::args(), session, counter), error }
+        Error::OutcomeUnknown { session, counter, ref causes } => {
+            let settle = (!is_forgotten(causes)).then(|| again(std::env::args(), session, counter));
+            Failure::Unknown { error: Box::new(error), settle }
         }
-        other => Failure::Call(other),
+        other => other.into(),
     })?;
     if output.is_json() { output.object(&done) } else { output.line(text(&done)) }
 }
@@ -46,6 +47,12 @@ fn text(done: &Written) -> String {
             format!("{added} added, {changed} changed, {unchanged} unchanged")
         }
     }
+}
+
+/// Whether asking again would only be told that nobody knows.
+fn is_forgotten(causes: &Causes) -> bool {
+    let is_expired = |error: &ErrorBody| error.known_code() == Some(ErrorCode::SessionExpired);
+    causes.0.iter().any(|(_, cause)| matches!(cause, Cause::Refused(error) if is_expired(error)))
 }
 
 /// The command line that repeats this one under the identity of its write, ready to be pasted into a shell.

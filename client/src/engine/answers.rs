@@ -100,7 +100,8 @@ impl Engine {
             Some(id) if call.in_doubt && !settles(&refusal) => self.unknown(id, refusal.clone()),
             _ => Error::Refused(refusal.clone()),
         };
-        let session = call.id.map(|id| id.session);
+        // A settled write may be older than what its session still remembers: that says nothing about the session.
+        let session = call.id.filter(|_| matches!(call.request, Request::Write(_))).map(|id| id.session);
         self.finish(now_ns, token, Err(error), answer.trace.clone(), answer.node);
         if let (Some(ErrorCode::SessionExpired), Some(session)) = (refusal.known_code(), session) {
             self.forget_session(session);

@@ -367,6 +367,19 @@ fn settling_in_a_foreign_session_declares_nothing_done_there() {
 }
 
 #[test]
+fn settling_what_is_long_done_does_not_cost_the_session() {
+    let mut bench = Bench::in_session(1);
+    bench.engine.resume_session(Session::new(50, 9, []));
+    let command = Command::Retire { book: book_id() };
+    let request = Request::Settle { session: 50, counter: 2, command };
+    let settle = bench.engine.submit(bench.now, request, bench.now + ms(1_000), false);
+    let sent = bench.sent();
+    bench.refuse(&sent[0], ErrorCode::SessionExpired);
+    assert_eq!(counter_of(&bench.end(settle)), (50, 2));
+    assert_eq!(bench.engine.session().map(Session::next_counter), Some(9));
+}
+
+#[test]
 fn no_counter_beyond_the_window_is_sent() {
     let mut bench = Bench::in_session(1);
     let window = usize::try_from(SESSION_WINDOW).unwrap();

@@ -1,0 +1,501 @@
+//! The binary against a server that lives in the test: exit codes, JSON, pipes, and the session that is kept.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::BytesMut;
+use pygmy_proto::frame::{self, Deframer, Flow, Frame};
+use pygmy_proto::limits::{CLIENT_BODY_MAX, VERSION};
+use pygmy_proto::message::{
+    Book, BooksOk, Command as Change, HelloOk, LookupOk, OrderLine, OrderRecord, Outcome, Role, SearchOk,
+    SessionOpened, Status, StatusOk, Write, WriteOk,
+};
+use pygmy_proto::message::{Lookup, Message};
+use pygmy_proto::types::{self, Bounded, Name};
+use pygmy_proto::{BookId, ErrorBody, ErrorCode, Kind};
+use serde_json::Value;
+
+const CLUSTER: [u8; 16] = [0xab; 16];
+
+/// What the server should do with writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Answer,
+    /// Execute, but do not answer.
+    Swallow,
+    /// Say that nothing can be done now.
+    Unavailable,
+}
+
+#[derive(Debug)]
+struct Store {
+    seq: u64,
+    books: BTreeMap<String, Book>,
+    sessions: Vec<u64>,
+    /// Every write as it was received.
+    writes: Vec<(u64, u64)>,
+    answers: BTreeMap<(u64, u64), Result<WriteOk, ErrorBody>>,
+    mood: Mood,
+}
+
+struct Server {
+    store: Arc<Mutex<Store>>,
+    address: String,
+    ends: Arc<AtomicBool>,
+    home: tempfile::TempDir,
+}
+
+fn book(id: &str, stock: u32) -> Book {
+    Book {
+        id: BookId::new(id).unwrap(),
+        title: types::title(&format!("About {id}, \"quoted\"")).unwrap(),
+        topic: types::topic("things").unwrap(),
+        cost_cents: 1550,
+        stock,
+        changed_seq: 1,
+    }
+}
+
+impl Server {
+    fn start(books: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let books = (0..books).map(|n| book(&format!("b{n:05}"), 10)).map(|book| (book.id.to_string(), book)).collect();
+        let store = Store {
+            seq: 100,
+            books,
+            sessions: Vec::new(),
+            writes: Vec::new(),
+            answers: BTreeMap::new(),
+            mood: Mood::Answer,
+        };
+        let store = Arc::new(Mutex::new(store));
+        let ends = Arc::new(AtomicBool::new(false));
+        let (shared, stop) = (Arc::clone(&store), Arc::clone(&ends));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || serve(stream.unwrap(), &shared));
+            }
+        });
+        Self { store, address, ends, home: tempfile::tempdir().unwrap() }
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = pygmy(self.home.path());
+        command.args(["--front", &self.address]).args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn state_file(&self) -> PathBuf {
+        self.home.path().join("state/pygmy/sessions").join(format!("{}.json", "ab".repeat(16)))
+    }
+
+    fn state(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.state_file()).unwrap()).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::SeqCst);
+        // Wakes the listener, so that its thread ends.
+        drop(TcpStream::connect(&self.address));
+    }
+}
+
+fn pygmy(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pygmy"));
+    command
+        .env_remove("PYGMY_CLUSTER")
+        .env("XDG_STATE_HOME", home.join("state"))
+        .env("XDG_DATA_HOME", home.join("data"));
+    command
+}
+
+fn serve(mut stream: TcpStream, store: &Mutex<Store>) {
+    let mut deframer = Deframer::new(CLIENT_BODY_MAX);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let count = match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(count) => count,
+        };
+        let mut out = BytesMut::new();
+        let fed = deframer.feed(&buffer[..count], |_, frame| {
+            answer(&mut store.lock().unwrap(), &frame, &mut out);
+            Flow::Continue
+        });
+        if fed.is_err() || stream.write_all(&out).is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(store: &mut Store, frame: &Frame<'_>, out: &mut BytesMut) {
+    let id = frame.header.request_id;
+    match frame.kind() {
+        Some(Kind::Hello) => put(out, id, &hello_ok()),
+        Some(Kind::Status) => {
+            let Status {} = frame.decode().unwrap();
+            put(out, id, &status_ok());
+        }
+        Some(Kind::OpenSession) => {
+            store.seq += 1;
+            store.sessions.push(store.seq);
+            put(out, id, &SessionOpened { session: store.seq });
+        }
+        Some(Kind::Lookup) => {
+            let ask: Lookup = frame.decode().unwrap();
+            match store.books.get(ask.book.as_str()) {
+                Some(book) => put(out, id, &LookupOk { seq: store.seq, book: book.clone() }),
+                None => put(out, id, &ErrorBody::new(ErrorCode::UnknownBook).subject(&ask.book).detail("no such book")),
+            }
+        }
+        Some(Kind::Search) => {
+            let books: Vec<Book> = store.books.values().take(3).cloned().collect();
+            put(out, id, &SearchOk { seq: store.seq, total: 3, books: Bounded::truncated(books), next: None });
+        }
+        Some(Kind::Books) => {
+            let ask: pygmy_proto::message::Books = frame.decode().unwrap();
+            put(out, id, &page(store, &ask));
+        }
+        Some(Kind::Write) => write(store, id, frame.decode().unwrap(), out),
+        other => panic!("{other:?} was not expected"),
+    }
+}
+
+fn put<M: Message>(out: &mut BytesMut, id: u64, message: &M) {
+    frame::write(out, id, 1, 0, message);
+}
+
+fn page(store: &Store, ask: &pygmy_proto::message::Books) -> BooksOk {
+    let after = ask.after.map_or(String::new(), |cursor| cursor.id.to_string());
+    let mut rest = store.books.range(after.clone()..).filter(|(id, _)| **id != after).map(|(_, book)| book.clone());
+    let books: Vec<Book> = rest.by_ref().take(ask.limit as usize).collect();
+    let last = books.last().map(|book| pygmy_proto::message::BooksCursor { topic: book.topic, id: book.id });
+    let next = if rest.next().is_some() { last } else { None };
+    BooksOk { seq: store.seq, total: store.books.len() as u64, books: Bounded::truncated(books), next }
+}
+
+fn write(store: &mut Store, id: u64, write: Write, out: &mut BytesMut) {
+    let identity = (write.session, write.counter);
+    if store.mood == Mood::Unavailable {
+        return put(out, id, &ErrorBody::new(ErrorCode::Unavailable).detail("no order server is connected"));
+    }
+    store.writes.push(identity);
+    let answer = match store.answers.get(&identity) {
+        Some(answer) => answer.clone(),
+        None if store.sessions.contains(&write.session) => {
+            let answer = execute(store, write.command);
+            store.answers.insert(identity, answer.clone());
+            answer
+        }
+        None => Err(ErrorBody::new(ErrorCode::SessionExpired).detail("the session is forgotten")),
+    };
+    match answer {
+        _ if store.mood == Mood::Swallow => {}
+        Ok(ok) => put(out, id, &ok),
+        Err(error) => put(out, id, &error),
+    }
+}
+
+fn execute(store: &mut Store, command: Change) -> Result<WriteOk, ErrorBody> {
+    store.seq += 1;
+    let seq = store.seq;
+    let outcome = match command {
+        Change::Buy { lines } => {
+            let line = lines[0];
+            let book = store.books.get_mut(line.book.as_str()).ok_or(ErrorBody::new(ErrorCode::UnknownBook))?;
+            if book.stock < line.copies {
+                let error = ErrorBody::new(ErrorCode::NotEnoughStock).subject(&line.book);
+                return Err(error.limit(book.stock.into(), line.copies.into()).detail("too few copies"));
+            }
+            book.stock -= line.copies;
+            let sold = OrderLine { book: line.book, copies: line.copies, cost_cents: 1550, left: book.stock };
+            let total_cents = 1550 * u64::from(line.copies);
+            let lines = Bounded::truncated(vec![sold]);
+            Outcome::Bought { order: OrderRecord { number: seq, time_us: 0, total_cents, lines } }
+        }
+        Change::Put { books } => {
+            let (mut added, mut unchanged) = (0, 0);
+            for new in &books {
+                let known = store.books.insert(new.id.to_string(), book(&new.id, new.stock));
+                if known.is_some() { unchanged += 1 } else { added += 1 }
+            }
+            Outcome::Put { added, changed: 0, unchanged }
+        }
+        other => panic!("{other:?} was not expected"),
+    };
+    Ok(WriteOk { seq, outcome })
+}
+
+fn hello_ok() -> HelloOk {
+    HelloOk {
+        version: VERSION,
+        role: Role::Front,
+        node: 1,
+        name: Name::truncated("front-1"),
+        cluster: CLUSTER,
+        body_max: CLIENT_BODY_MAX as u32,
+        in_flight_max: 100,
+        replica: None,
+    }
+}
+
+fn status_ok() -> StatusOk {
+    StatusOk {
+        node: 1,
+        name: Name::truncated("front-1"),
+        role: Role::Front,
+        uptime_ms: 1,
+        clients: 1,
+        jobs: 0,
+        answered: 0,
+        links: Bounded::default(),
+        replica: None,
+    }
+}
+
+#[track_caller]
+fn check(output: &Output, code: i32) -> (String, String) {
+    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "stdout: {stdout}\nstderr: {stderr}");
+    (stdout, stderr)
+}
+
+#[track_caller]
+fn error_of(output: &Output, code: i32) -> Value {
+    let (stdout, stderr) = check(output, code);
+    assert_eq!(stdout, "");
+    serde_json::from_str(&stderr).expect("one JSON object")
+}
+
+#[test]
+fn a_lone_buy_is_one_write_under_the_kept_session() {
+    let server = Server::start(1);
+    let (text, _) = check(&server.run(&["buy", "b00000:2"]), 0);
+    assert!(text.contains("total 31.00") && !text.contains('\x1b'), "{text}");
+    let (json, _) = check(&server.run(&["--json", "buy", "b00000"]), 0);
+    let done: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&done["outcome"], &done["counter"]), (&"bought".into(), &2.into()));
+    assert_eq!(done["order"]["lines"][0]["left"], 7);
+    let store = server.store();
+    assert_eq!(store.sessions.len(), 1);
+    assert_eq!(store.writes, [(store.sessions[0], 1), (store.sessions[0], 2)]);
+    assert_eq!(server.state()["pending"], serde_json::json!([]));
+}
+
+#[test]
+fn refusals_and_wrong_usage_have_their_own_exit_codes() {
+    let server = Server::start(1);
+    let error = error_of(&server.run(&["--json", "buy", "b00000:11"]), 1);
+    assert_eq!((&error["code"], &error["name"], &error["limit"]), (&23.into(), &"not_enough_stock".into(), &10.into()));
+    assert_eq!((&error["retry"], &error["detail"]), (&"never".into(), &"too few copies".into()));
+    let (_, text) = check(&server.run(&["lookup", "nosuch"]), 1);
+    assert!(text.starts_with("pygmy: no such book"), "{text}");
+    assert_eq!(error_of(&server.run(&["--json", "buy", "b00000:0"]), 2)["name"], "invalid_argument");
+    assert_eq!(server.store().writes.len(), 1, "what breaks a limit is not sent");
+    check(&server.run(&["lookup", "a/b"]), 2);
+    check(&server.run(&["buy"]), 2);
+    check(&server.run(&["export", "--format", "original"]), 2);
+}
+
+#[test]
+fn nobody_there_is_unreachable_with_every_address_and_its_cause() {
+    let home = tempfile::tempdir().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let output = pygmy(home.path()).args(["--json", "--front", &free, "lookup", "a"]).output().unwrap();
+    let error = error_of(&output, 3);
+    assert_eq!(error["causes"][0]["address"], free);
+    assert!(error["causes"][0]["cause"].as_str().unwrap().contains("refused"), "{error}");
+    let output = pygmy(home.path()).args(["topics"]).output().unwrap();
+    assert!(check(&output, 3).1.contains("pygmy-node up"));
+    let output = pygmy(home.path()).args(["status", "--front", &free]).output().unwrap();
+    assert!(check(&output, 3).1.contains(&free));
+}
+
+#[test]
+fn a_store_without_servers_behind_its_front_is_unreachable() {
+    let server = Server::start(1);
+    check(&server.run(&["buy", "b00000"]), 0);
+    server.store().mood = Mood::Unavailable;
+    let error = error_of(&server.run(&["--json", "--timeout", "200ms", "buy", "b00000"]), 3);
+    assert!(error["causes"][0]["cause"].as_str().unwrap().contains("no order server"), "{error}");
+    assert_eq!(server.state()["pending"], serde_json::json!([]), "nothing was done, and that is known");
+}
+
+#[test]
+fn an_unknown_outcome_is_settled_by_the_printed_command() {
+    let server = Server::start(1);
+    check(&server.run(&["buy", "b00000"]), 0);
+    server.store().mood = Mood::Swallow;
+    let error = error_of(&server.run(&["--json", "--timeout", "200ms", "buy", "b00000:3"]), 4);
+    let identity = format!("{}:{}", error["session"], error["counter"]);
+    assert_eq!((&error["retry"], &error["counter"]), (&"settle".into(), &2.into()));
+    assert!(error["settle"].as_str().unwrap().ends_with(&format!("buy b00000:3 --settle {identity}")), "{error}");
+    assert_eq!(server.state()["pending"], serde_json::json!([2]));
+    server.store().mood = Mood::Answer;
+    check(&server.run(&["buy", "b00000"]), 0);
+    assert_eq!(server.state()["pending"], serde_json::json!([2]), "still to be settled");
+    let (text, _) = check(&server.run(&["buy", "b00000:3", "--settle", &identity]), 0);
+    assert!(text.contains("total 46.50"), "{text}");
+    assert_eq!(server.state()["pending"], serde_json::json!([]));
+    assert_eq!(server.store().books["b00000"].stock, 10 - 1 - 3 - 1, "it was done once");
+}
+
+#[test]
+fn a_forgotten_session_is_replaced_and_the_write_done() {
+    let server = Server::start(1);
+    check(&server.run(&["buy", "b00000"]), 0);
+    server.store().sessions.clear();
+    check(&server.run(&["buy", "b00000"]), 0);
+    let store = server.store();
+    assert_eq!((store.sessions.len(), store.books["b00000"].stock), (1, 8));
+    assert_eq!(server.state()["session"], store.sessions[0]);
+    let old = store.writes[0].0;
+    drop(store);
+    let output = server.run(&["buy", "b00000", "--settle", &format!("{old}:9")]);
+    let (_, text) = check(&output, 4);
+    assert!(text.contains("never execute it any more") && !text.contains("--settle"), "{text}");
+}
+
+#[test]
+fn no_counter_is_used_twice_whatever_becomes_of_the_process() {
+    let server = Server::start(1);
+    check(&server.run(&["buy", "b00000"]), 0);
+    server.store().mood = Mood::Swallow;
+    let mut killed = server.command(&["buy", "b00000"]).stderr(Stdio::null()).spawn().unwrap();
+    while server.store().writes.len() < 2 {
+        std::thread::yield_now();
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    server.store().mood = Mood::Answer;
+    check(&server.run(&["buy", "b00000"]), 0);
+    let store = server.store();
+    assert_eq!(store.writes.iter().map(|write| write.1).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(server.state()["pending"], serde_json::json!([2]));
+}
+
+#[test]
+fn commands_at_the_same_time_neither_wait_nor_collide() {
+    let server = Server::start(1);
+    check(&server.run(&["buy", "b00000"]), 0);
+    server.store().mood = Mood::Swallow;
+    let mut waiting = server.command(&["buy", "b00000"]).stderr(Stdio::null()).spawn().unwrap();
+    while server.store().writes.len() < 2 {
+        std::thread::yield_now();
+    }
+    server.store().mood = Mood::Answer;
+    check(&server.run(&["buy", "b00000"]), 0);
+    let store = server.store();
+    assert_eq!(store.sessions.len(), 2, "the second registered a session of its own");
+    assert_eq!(store.writes[2], (store.sessions[1], 1));
+    drop(store);
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+}
+
+#[test]
+fn without_a_place_for_its_state_a_write_is_done_all_the_same() {
+    let server = Server::start(1);
+    let blocked = server.home.path().join("file");
+    std::fs::write(&blocked, "").unwrap();
+    let output = server.command(&["buy", "b00000"]).env("XDG_STATE_HOME", &blocked).output().unwrap();
+    check(&output, 0);
+    check(&server.run(&["--no-session", "buy", "b00000"]), 0);
+    assert!(!server.state_file().exists());
+    assert_eq!(server.store().sessions.len(), 2);
+}
+
+#[test]
+fn lists_are_one_object_a_line() {
+    let server = Server::start(3);
+    let (json, _) = check(&server.run(&["--json", "search", "things"]), 0);
+    let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[1]["id"], "b00001");
+    assert_eq!((&lines[1]["cost_cents"], &lines[1]["stock"]), (&1550.into(), &10.into()));
+    let (text, _) = check(&server.run(&["search", "things"]), 0);
+    assert!(text.contains("15.50") && text.ends_with("3 books on things\n"), "{text}");
+    let (json, _) = check(&server.run(&["--json", "status"]), 0);
+    let status: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&status["up"], &status["role"]), (&true.into(), &"front".into()));
+}
+
+#[test]
+fn an_export_can_be_imported_and_cut_off() {
+    let server = Server::start(4_000);
+    let file = server.home.path().join("books.jsonl");
+    let (text, _) = check(&server.run(&["export", file.to_str().unwrap()]), 0);
+    assert!(text.starts_with("4000 books written"), "{text}");
+    server.store().books.retain(|id, _| id.as_str() < "b00400");
+    let (json, _) = check(&server.run(&["--json", "import", file.to_str().unwrap()]), 0);
+    let tally: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(tally, serde_json::json!({"books": 4000, "added": 3600, "changed": 0, "unchanged": 400}));
+
+    let mut cut = server.command(&["export"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 10];
+    cut.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let output = cut.wait_with_output().unwrap();
+    assert_eq!(&first, b"id,title,t");
+    assert_eq!(check(&output, 0).1, "", "a closed pipe is no error");
+}
+
+#[test]
+fn a_wrong_list_is_refused_whole_with_line_and_column() {
+    let server = Server::start(0);
+    let file = server.home.path().join("books.csv");
+    std::fs::write(&file, "id,title,topic,cost,stock\na,A,t,1,1\nb,B,t,-1,1\n").unwrap();
+    let error = error_of(&server.run(&["--json", "import", file.to_str().unwrap()]), 1);
+    assert_eq!((&error["line"], &error["column"], &error["name"]), (&3.into(), &7.into(), &"invalid_inventory".into()));
+    assert!(error["detail"].as_str().unwrap().contains("negative"), "{error}");
+    assert_eq!(server.store().writes.len(), 0);
+    let mut piped = server.command(&["import", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    piped.stdin.take().unwrap().write_all(b"1\nT\nt\nid\n20\n5\n").unwrap();
+    let (text, _) = check(&piped.wait_with_output().unwrap(), 0);
+    assert_eq!(text, "1 book: 1 added, 0 changed, 0 unchanged\n");
+    check(&server.run(&["import", "/nowhere/books.csv"]), 2);
+}
+
+#[test]
+fn a_cluster_file_names_the_nodes() {
+    let server = Server::start(1);
+    let directory = server.home.path().join("data/pygmy/default");
+    std::fs::create_dir_all(&directory).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let text = format!(
+        "[cluster]\nid = \"{}\"\nkey = \"\"\n[[node]]\nname = \"front-1\"\nrole = \"front\"\naddress = \"{}\"\n\
+         [[node]]\nname = \"catalog-1\"\nrole = \"catalog\"\naddress = \"{free}\"\n",
+        "ab".repeat(16),
+        server.address
+    );
+    std::fs::write(directory.join("cluster.toml"), &text).unwrap();
+    check(&pygmy(server.home.path()).args(["buy", "b00000"]).output().unwrap(), 0);
+    let (table, _) = check(&pygmy(server.home.path()).arg("status").output().unwrap(), 0);
+    assert!(table.contains("front-1") && table.contains("catalog-1: no connection"), "{table}");
+    let other = server.home.path().join("other.toml");
+    std::fs::write(&other, text.replace(&"ab".repeat(16), &"cd".repeat(16))).unwrap();
+    let output = pygmy(server.home.path()).env("PYGMY_CLUSTER", &other).args(["--json", "topics"]).output().unwrap();
+    assert!(error_of(&output, 3)["causes"][0]["cause"].as_str().unwrap().contains("wrong_cluster"));
+    let output = pygmy(server.home.path()).args(["--node", "order-9", "topics"]).output().unwrap();
+    assert!(check(&output, 2).1.contains("front-1, catalog-1"));
+}
