@@ -1,0 +1,397 @@
+//! The checkers: what must hold, whatever happened. Each returns the [`Violation`] it found.
+
+pub mod model;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pygmy_node::node::Node;
+use pygmy_node::roles::replica::StoreReplica;
+use pygmy_proto::batch::Batch;
+use pygmy_proto::message::{
+    Books, BooksOk, LookupOk, OrderOk, Orders, OrdersOk, SearchOk, SessionOpened, TopicsOk, WriteOk,
+};
+use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
+
+use self::model::{Id, Model};
+use crate::reads::Read;
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which one, in the words of the README.
+    pub invariant: &'static str,
+    /// What was found.
+    pub detail: String,
+}
+
+/// Nothing found, or the first thing found.
+pub type Check = Result<(), Violation>;
+
+fn broken<T>(invariant: &'static str, detail: impl Into<String>) -> Result<T, Violation> {
+    Err(Violation { invariant, detail: detail.into() })
+}
+
+fn ensure(holds: bool, invariant: &'static str, detail: impl FnOnce() -> String) -> Check {
+    if holds { Ok(()) } else { broken(invariant, detail()) }
+}
+
+/// What was asked for a write.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Its identity.
+    pub id: Id,
+    /// Its command.
+    pub payload: Bytes,
+    /// No counter below this is wanted any more.
+    pub released_below: u64,
+}
+
+/// Everything the checkers know of a run.
+#[derive(Debug)]
+pub struct Checker {
+    majority: usize,
+    /// Hash of the last entry of every batch, by its position, as it was first appended anywhere.
+    appended: BTreeMap<u64, u128>,
+    /// Hash and state at the positions where replicas were seen.
+    states: BTreeMap<u64, u64>,
+    /// The committed log has been replayed up to here.
+    upto: u64,
+    upto_hash: u128,
+    last_time_us: u64,
+    model: Model,
+    /// What each replica, by its first identity, ever had on the platter.
+    durable: BTreeMap<usize, u64>,
+    /// Committed log compared so far, by process.
+    compared: BTreeMap<u64, u64>,
+    /// Who was last seen with the token: process and hop.
+    token: Option<(u64, u64)>,
+    /// Highest position of a write that was answered to anybody.
+    acknowledged: u64,
+    /// The same by front process.
+    by_front: BTreeMap<u64, u64>,
+    /// First answer of each write.
+    answers: BTreeMap<Id, (u16, Bytes)>,
+    /// Highest position answered before a write was first asked for, and what the client meant by it.
+    asked: BTreeMap<Id, (u64, u64)>,
+    sessions: BTreeMap<u64, usize>,
+}
+
+impl Checker {
+    /// For a cluster with this majority.
+    pub fn new(majority: usize) -> Self {
+        Self {
+            majority,
+            appended: BTreeMap::new(),
+            states: BTreeMap::new(),
+            upto: 0,
+            upto_hash: 0,
+            last_time_us: 0,
+            model: Model::default(),
+            durable: BTreeMap::new(),
+            compared: BTreeMap::new(),
+            token: None,
+            acknowledged: 0,
+            by_front: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+        }
+    }
+
+    /// The twin.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+    /// Committed and replayed up to.
+    pub fn upto(&self) -> u64 {
+        self.upto
+    }
+    /// Sessions opened.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+    /// The lowest position at which a read through this front process may be answered now, on top of what its session
+    /// has seen.
+    pub fn floor_of_front(&self, boot: u64) -> u64 {
+        self.by_front.get(&boot).copied().unwrap_or(0)
+    }
+
+    /// I5, I9: a batch was appended behind `before`, the end of that replica's log.
+    pub fn on_append(&mut self, name: &str, before: (u64, u128), batch: &Batch) -> Check {
+        let header = batch.header();
+        ensure(header.first_seq == before.0 + 1 && header.hash_before == before.1, "I9", || {
+            format!("{name} appends {}..{} behind {}: not the next of its history", header.first_seq, batch.last_seq(), before.0)
+        })?;
+        let first = self.appended.entry(batch.last_seq()).or_insert(header.hash_last);
+        ensure(*first == header.hash_last, "I5", || {
+            format!("two entries at seq {}: {name} appends one by node {}", batch.last_seq(), header.origin)
+        })
+    }
+
+    /// I5: one token, whose hop never falls.
+    pub fn on_token(&mut self, name: &str, boot: u64, hop: u64, still_held: impl Fn(u64) -> bool) -> Check {
+        if let Some((other, last)) = self.token {
+            ensure(other == boot || !still_held(other), "I5", || {
+                format!("{name} holds the token at hop {hop} while another node holds it at hop {last}")
+            })?;
+            ensure(hop > last || (hop == last && other == boot), "I5", || {
+                format!("{name} holds the token at hop {hop}, after hop {last}")
+            })?;
+        }
+        self.token = Some((boot, hop));
+        Ok(())
+    }
+
+    /// Notes what the platter of an original replica has.
+    pub fn on_synced(&mut self, host: usize, seq: u64) {
+        let durable = self.durable.entry(host).or_insert(0);
+        *durable = seq.max(*durable);
+    }
+
+    fn majority_has(&self) -> u64 {
+        let mut all: Vec<u64> = self.durable.values().copied().collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all.get(self.majority - 1).copied().unwrap_or(0)
+    }
+
+    /// I1, I8, I14 of one replica after its turn; replays what it is the first to know as committed.
+    pub fn on_replica(&mut self, name: &str, boot: u64, replica: &StoreReplica) -> Check {
+        let ring = replica.ring();
+        let committed = ring.committed();
+        let compared = self.compared.get(&boot).copied().unwrap_or(0);
+        if committed > compared {
+            let has = self.majority_has();
+            ensure(committed <= has, "I8", || format!("{name} commits up to {committed}, a majority has {has} on disk"))?;
+            let mut done = compared;
+            for batch in ring.log().batches_from(compared + 1) {
+                if batch.last_seq() > committed {
+                    break;
+                }
+                self.on_committed(name, batch)?;
+                done = batch.last_seq();
+            }
+            self.compared.insert(boot, done);
+        }
+        let (applied, hash) = (replica.applied(), ring.state_hash());
+        let first = *self.states.entry(applied).or_insert(hash);
+        ensure(first == hash, "I14", || {
+            format!("{name} hashes to {hash:016x} at applied {applied}, another replica to {first:016x}")
+        })
+    }
+
+    fn on_committed(&mut self, name: &str, batch: &Batch) -> Check {
+        let header = batch.header();
+        if batch.last_seq() <= self.upto {
+            let same = self.appended.get(&batch.last_seq()) == Some(&header.hash_last);
+            return ensure(same, "I1", || format!("{name} committed another entry at seq {}", batch.last_seq()));
+        }
+        ensure(header.first_seq == self.upto + 1 && header.hash_before == self.upto_hash, "I9", || {
+            format!("{name} committed {} behind {}", header.first_seq, self.upto)
+        })?;
+        ensure(header.time_us > self.last_time_us, "I9", || {
+            format!("the time of the batch at {} does not rise", header.first_seq)
+        })?;
+        for entry in batch.entries() {
+            self.model.apply(entry.seq, header.time_us, entry.kind, entry.body);
+        }
+        self.upto = batch.last_seq();
+        self.upto_hash = header.hash_last;
+        self.last_time_us = header.time_us;
+        Ok(())
+    }
+
+    /// A write is asked for the first time; `intent` is what the client means by it, under whatever identity.
+    pub fn on_asked(&mut self, id: Id, intent: u64) {
+        let acknowledged = self.acknowledged;
+        self.asked.entry(id).or_insert((acknowledged, intent));
+    }
+
+    /// I3, I11 of a session that was opened when `asked_after` had been answered.
+    pub fn on_session(&mut self, client: usize, asked_after: u64, body: &[u8]) -> Result<u64, Violation> {
+        let Ok(SessionOpened { session }) = codec::decode(body) else {
+            return broken("reads", "a SessionOpened that is none");
+        };
+        ensure(self.model.is_session(session), "I2", || format!("session {session} is not in the committed log"))?;
+        ensure(session > asked_after, "I11", || format!("session {session} was asked for after seq {asked_after}"))?;
+        let other = self.sessions.insert(session, client);
+        ensure(other.is_none(), "I3", || format!("session {session} was given twice"))?;
+        Ok(session)
+    }
+
+    /// Highest position that was answered to anybody.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// I2, I3, I11 of a final answer to a write.
+    pub fn on_write(&mut self, front: u64, asked: &Asked, kind: u16, body: &[u8]) -> Check {
+        let id = asked.id;
+        if kind == Kind::Error as u16 {
+            let Ok(error) = codec::decode::<ErrorBody>(body) else { return broken("reads", "an Error that is none") };
+            if let Some(ErrorCode::SessionExpired | ErrorCode::IdReused | ErrorCode::WindowFull) = error.known_code() {
+                let expired = error.code == ErrorCode::SessionExpired as u16;
+                ensure(!expired || id.1 < asked.released_below, "I3", || {
+                    format!("write {id:?} expired, its client had let go those below {}", asked.released_below)
+                })?;
+                return ensure(self.model.was_refused(id, error.code), "I3", || {
+                    format!("write {id:?} is answered {error}, which the log does not say")
+                });
+            }
+        }
+        let Some(executed) = self.model.executed(id) else {
+            return broken("I2", format!("write {id:?} is answered and not in the committed log"));
+        };
+        let seq = executed.seq;
+        ensure(executed.payload == asked.payload, "I3", || {
+            format!("write {id:?} is answered with what another payload of its id did at seq {seq}")
+        })?;
+        self.compare(id, kind, body)?;
+        let before = self.asked.get(&id).map_or(0, |(before, _)| *before);
+        ensure(seq > before, "I11", || format!("write {id:?} has seq {seq}, asked for after {before} was answered"))?;
+        let (first_kind, first) = self.answers.entry(id).or_insert_with(|| (kind, Bytes::copy_from_slice(body)));
+        ensure(*first_kind == kind && **first == *body, "I3", || format!("write {id:?} was answered otherwise before"))?;
+        self.acknowledged = self.acknowledged.max(seq);
+        if kind == Kind::WriteOk as u16 {
+            let by_front = self.by_front.entry(front).or_insert(0);
+            *by_front = seq.max(*by_front);
+        }
+        Ok(())
+    }
+
+    /// An executed write's answer is what the twin says.
+    fn compare(&self, id: Id, kind: u16, body: &[u8]) -> Check {
+        let Some(executed) = self.model.executed(id) else { return Ok(()) };
+        let seq = executed.seq;
+        let same = match &executed.result {
+            Ok(answer) => {
+                kind == Kind::WriteOk as u16
+                    && codec::decode::<WriteOk>(body).is_ok_and(|given| given == *answer)
+                    && codec::encode(answer) == body
+            }
+            Err(code) => {
+                kind == Kind::Error as u16
+                    && codec::decode::<ErrorBody>(body).is_ok_and(|error| error.known_code() == Some(*code))
+            }
+        };
+        ensure(same, "I4", || {
+            let given = codec::decode::<WriteOk>(body)
+                .map_or_else(|_| format!("{:?}", codec::decode::<ErrorBody>(body)), |ok| format!("{ok:?}"));
+            format!("write {id:?} at seq {seq} is answered {given}, the log says {:?}", executed.result)
+        })
+    }
+
+    /// I11 and the contents of an answered read; the position it reflects, if the answer names one.
+    pub fn on_read(&self, read: &Read, floor: u64, kind: u16, body: &[u8]) -> Result<Option<u64>, Violation> {
+        if kind == Kind::Error as u16 {
+            let Ok(error) = codec::decode::<ErrorBody>(body) else { return broken("reads", "an Error that is none") };
+            let absent = |seq: u64| match (read, error.known_code()) {
+                (Read::Lookup(read), Some(ErrorCode::UnknownBook)) => self.model.lookup(seq, read).is_none(),
+                (Read::Search(read), Some(ErrorCode::UnknownTopic)) => self.model.search(seq, read).is_none(),
+                (Read::Order(read), Some(ErrorCode::UnknownOrder)) => self.model.order(seq, read).is_none(),
+                _ => false,
+            };
+            ensure((floor..=self.upto).any(absent), "reads", || {
+                format!("{read:?} is answered {error}, which is true at no seq from {floor} to {}", self.upto)
+            })?;
+            return Ok(None);
+        }
+        let bad = || Violation { invariant: "reads", detail: format!("{read:?}: an answer that is none") };
+        let (seq, right) = match read {
+            Read::Lookup(read) => {
+                let LookupOk { seq, book } = codec::decode(body).map_err(|_| bad())?;
+                (seq, self.model.lookup(seq, read) == Some(book))
+            }
+            Read::Search(read) => {
+                let page: SearchOk = codec::decode(body).map_err(|_| bad())?;
+                (page.seq, self.model.search(page.seq, read) == Some(page))
+            }
+            Read::Topics(read) => {
+                let page: TopicsOk = codec::decode(body).map_err(|_| bad())?;
+                (page.seq, self.model.topics(page.seq, read) == page)
+            }
+            Read::Books(read) => {
+                let page: BooksOk = codec::decode(body).map_err(|_| bad())?;
+                (page.seq, self.model.books(page.seq, read) == page)
+            }
+            Read::Order(read) => {
+                let OrderOk { seq, order } = codec::decode(body).map_err(|_| bad())?;
+                (seq, self.model.order(seq, read) == Some(order))
+            }
+            Read::Orders(read) => {
+                let page: OrdersOk = codec::decode(body).map_err(|_| bad())?;
+                (page.seq, self.model.orders_page(page.seq, read) == page)
+            }
+        };
+        ensure(seq >= floor, "I11", || format!("{read:?} reflects seq {seq}, its session or front was at {floor}"))?;
+        ensure(seq <= self.upto, "reads", || format!("{read:?} reflects seq {seq}, committed is {}", self.upto))?;
+        ensure(right, "reads", || format!("{read:?} at seq {seq} is not what the log says"))?;
+        Ok(Some(seq))
+    }
+
+    /// Everything that must hold of a replica once the cluster has come to rest.
+    pub fn at_rest(&self, name: &str, node: &Node) -> Check {
+        let Some(replica) = node.replica() else { return Ok(()) };
+        let (store, applied, upto) = (replica.store(), replica.applied(), self.upto);
+        ensure(applied == upto, "liveness", || format!("{name} has applied {applied} of {upto}"))?;
+        let limit = u32::MAX;
+        let all = store.catalog().page(applied, limit, None);
+        ensure(all == self.model.books(applied, &Books { floor: 0, limit, after: None }), "I4", || {
+            format!("{name} has other books than the log says: {all:?}")
+        })?;
+        let orders = store.ledger().page(applied, None, limit, None);
+        let read = Orders { floor: 0, book: None, limit, before: None };
+        ensure(orders == self.model.orders_page(applied, &read), "I4", || {
+            format!("{name} has other orders than the log says")
+        })?;
+        self.stock_adds_up(name, replica)?;
+        self.nothing_is_missing(name, replica)
+    }
+
+    /// I4: what came in is what went out, what was sold and what is there.
+    fn stock_adds_up(&self, name: &str, replica: &StoreReplica) -> Check {
+        let store = replica.store();
+        let mut sold: BTreeMap<String, u64> = BTreeMap::new();
+        for number in self.model.orders().keys() {
+            for line in store.ledger().get(*number).iter().flat_map(|order| order.lines.iter()) {
+                *sold.entry(line.book.to_string()).or_insert(0) += u64::from(line.copies);
+            }
+        }
+        for (id, flow) in self.model.flows() {
+            let stock = pygmy_proto::BookId::new(id).ok().and_then(|id| store.catalog().get(&id));
+            let stock = stock.map_or(0, |book| u64::from(book.stock));
+            let sold = sold.get(id).copied().unwrap_or(0);
+            ensure(flow.entered == flow.withdrawn + sold + stock, "I4", || {
+                format!("{name}: {id} came in {}, went out {}, sold {sold}, there are {stock}", flow.entered, flow.withdrawn)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// I2: every order that was acknowledged to somebody is in the ledger.
+    fn nothing_is_missing(&self, name: &str, replica: &StoreReplica) -> Check {
+        for (id, (kind, body)) in &self.answers {
+            let Ok(answer) = codec::decode::<WriteOk>(body) else { continue };
+            let pygmy_proto::message::Outcome::Bought { order } = answer.outcome else { continue };
+            let found = replica.store().ledger().get(order.number);
+            ensure(*kind == Kind::WriteOk as u16 && found.as_ref() == Some(&order), "I2", || {
+                format!("{name} has {found:?} for the acknowledged order {} of write {id:?}", order.number)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// I3: what a client meant to do once took effect once, whatever the identities under which it asked.
+    pub fn intents_once(&self) -> Check {
+        let mut done: BTreeMap<u64, Id> = BTreeMap::new();
+        for (id, executed) in self.model.all_executed().filter(|(_, executed)| executed.result.is_ok()) {
+            let Some((_, intent)) = self.asked.get(id) else {
+                return broken("I3", format!("write {id:?} at seq {} was never asked for", executed.seq));
+            };
+            if let Some(other) = done.insert(*intent, *id) {
+                return broken("I3", format!("a client's one wish took effect as {other:?} and as {id:?}"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! What will happen, in order of time; at the same time, in order of planning.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use bytes::Bytes;
+
+/// A fault that the scheduler injects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A connection breaks.
+    Reset,
+    /// A node stops for a while.
+    Pause,
+    /// A wall clock jumps.
+    Clock,
+    /// A node dies.
+    Crash,
+    /// A node is asked to leave.
+    Leave,
+}
+
+/// Something planned.
+#[derive(Debug)]
+pub enum Event {
+    /// A node's loop turns.
+    Turn {
+        /// Which node.
+        host: usize,
+        /// Which of its processes.
+        boot: u64,
+    },
+    /// Bytes reach an end of a connection.
+    Bytes {
+        /// The connection.
+        conn: usize,
+        /// The end.
+        to: usize,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// The end of a stream reaches the other end.
+    Ended {
+        /// The connection.
+        conn: usize,
+        /// The end that learns of it.
+        to: usize,
+    },
+    /// An end notices that its connection is broken.
+    Noticed {
+        /// The connection.
+        conn: usize,
+        /// The end.
+        to: usize,
+    },
+    /// The log writer's group is on the platter.
+    Synced {
+        /// Which node.
+        host: usize,
+        /// Which of its processes.
+        boot: u64,
+    },
+    /// A node tries to connect to another one.
+    Dial {
+        /// Which node.
+        host: usize,
+        /// Which of its processes.
+        boot: u64,
+        /// Number of the other node.
+        node: u16,
+    },
+    /// An attempt of a node to connect reaches the other one.
+    Arrive {
+        /// Which node.
+        host: usize,
+        /// Which of its processes.
+        boot: u64,
+        /// Number of the other node.
+        node: u16,
+    },
+    /// An attempt of a client to connect reaches a front.
+    ClientArrive {
+        /// Which client.
+        client: usize,
+        /// Which front.
+        front: usize,
+    },
+    /// A client's timer.
+    Client {
+        /// Which client.
+        client: usize,
+    },
+    /// A fault.
+    Fault(Fault),
+    /// A dead node starts again.
+    Start {
+        /// Which node.
+        host: usize,
+    },
+}
+
+#[derive(Debug)]
+struct Planned {
+    at: u64,
+    serial: u64,
+    event: Event,
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.serial == other.serial
+    }
+}
+impl Eq for Planned {}
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Planned {
+    /// The heap gives its greatest first: the earliest must be that.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.serial).cmp(&(self.at, self.serial))
+    }
+}
+
+/// The plan.
+#[derive(Debug, Default)]
+pub struct Agenda {
+    heap: BinaryHeap<Planned>,
+    serial: u64,
+}
+
+impl Agenda {
+    /// Plans `event`.
+    pub fn plan(&mut self, at: u64, event: Event) {
+        self.serial += 1;
+        self.heap.push(Planned { at, serial: self.serial, event });
+    }
+
+    /// When the next one is.
+    pub fn next_at(&self) -> Option<u64> {
+        self.heap.peek().map(|planned| planned.at)
+    }
+
+    /// Takes the next one.
+    pub fn pop(&mut self) -> Option<(u64, Event)> {
+        self.heap.pop().map(|planned| (planned.at, planned.event))
+    }
+}

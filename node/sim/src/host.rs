@@ -1,0 +1,368 @@
+//! A simulated process: a real [`Node`], and around it what the driver is in production, without sockets.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use pygmy_node::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, Outbox, Output};
+use pygmy_node::node::Node;
+use pygmy_proto::Kind;
+use pygmy_proto::batch::Batch;
+use pygmy_proto::frame::{self, Deframer, Flow, Frame};
+use pygmy_proto::header::{HEADER_LEN, HeaderView};
+use pygmy_proto::limits::{CLIENT_BODY_MAX, HELLO_BODY_MAX, PEER_BODY_MAX};
+use pygmy_proto::message::Epoch;
+
+use crate::mistake::Mistake;
+
+/// What waits for a node's next turn.
+#[derive(Debug)]
+pub enum Item {
+    /// Somebody connected.
+    Accepted(ConnId),
+    /// This node's own attempt succeeded.
+    Opened(ConnId, u16),
+    /// Bytes came.
+    Bytes(ConnId, Bytes),
+    /// A connection is gone.
+    Gone(ConnId, CloseReason),
+    /// The log writer made a group durable.
+    Durable(LogEnd),
+    /// It shall leave.
+    Leave,
+}
+
+/// A place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEnd {
+    /// Epoch of the entry there.
+    pub epoch: Epoch,
+    /// Its position.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: u128,
+}
+
+/// A connection as its process knows it.
+#[derive(Debug)]
+struct Link {
+    deframer: Deframer,
+    out: BytesMut,
+    closing: Option<CloseReason>,
+    dialed: Option<u16>,
+}
+
+/// The log writer: one group at a time, then one notice.
+#[derive(Debug, Default)]
+pub struct Writer {
+    waiting: Option<LogEnd>,
+    under_way: Option<LogEnd>,
+    /// On the platter.
+    pub synced: u64,
+}
+
+impl Writer {
+    /// Takes the group that waits, when none is under way; whether a sync begins.
+    pub fn begin(&mut self) -> bool {
+        if self.under_way.is_some() {
+            return false;
+        }
+        self.under_way = self.waiting.take();
+        self.under_way.is_some()
+    }
+
+    /// The group under way.
+    pub fn under_way(&self) -> Option<LogEnd> {
+        self.under_way
+    }
+
+    /// The group under way is on the platter.
+    pub fn finish(&mut self) -> Option<LogEnd> {
+        let end = self.under_way.take()?;
+        self.synced = self.synced.max(end.seq);
+        Some(end)
+    }
+}
+
+/// What a turn leaves for the world to do.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Bytes for connections, in order.
+    pub writes: Vec<(ConnId, Bytes)>,
+    /// Connections to be closed behind them.
+    pub closes: Vec<(ConnId, CloseReason)>,
+    /// Batches given to the log writer.
+    pub appended: Vec<Batch>,
+    /// Nodes to which the handshake is done: back-off starts anew.
+    pub greeted: Vec<u16>,
+    /// The process may end.
+    pub left: bool,
+    /// It must end.
+    pub fatal: Option<String>,
+    /// Inputs taken.
+    pub inputs: usize,
+}
+
+/// A process.
+#[derive(Debug)]
+pub struct Process {
+    /// Tells it from all other processes there ever were.
+    pub boot: u64,
+    /// The machine.
+    pub node: Node,
+    /// Whether its log counts: it was born with the cluster.
+    pub original: bool,
+    /// What waits for the next turn.
+    pub inbox: VecDeque<Item>,
+    /// When the next turn is planned.
+    pub turn_at: Option<u64>,
+    /// No turns before this.
+    pub paused_until: u64,
+    /// Its monotonic clock is that much ahead of the simulation's.
+    pub mono_offset: u64,
+    /// Its wall clock in microseconds at the beginning of the simulation.
+    pub wall_base: u64,
+    /// Its log writer.
+    pub writer: Writer,
+    /// Asked to leave.
+    pub leaving: bool,
+    /// Attempts since the last handshake, for each node that it dials.
+    pub attempts: BTreeMap<u16, u32>,
+    /// Last entry given to the log writer.
+    pub appended: (u64, u128),
+    links: BTreeMap<ConnId, Link>,
+    outbox: Outbox,
+}
+
+impl Process {
+    /// A process around `node`.
+    pub fn new(boot: u64, node: Node, original: bool, mono_offset: u64, wall_base: u64) -> Self {
+        Self {
+            boot,
+            node,
+            original,
+            inbox: VecDeque::new(),
+            turn_at: None,
+            paused_until: 0,
+            mono_offset,
+            wall_base,
+            writer: Writer::default(),
+            leaving: false,
+            attempts: BTreeMap::new(),
+            appended: (0, 0),
+            links: BTreeMap::new(),
+            outbox: Outbox::new(),
+        }
+    }
+
+    /// Its clocks at a time of the simulation.
+    pub fn clock(&self, at: u64) -> Now {
+        Now { mono_ns: at + self.mono_offset, wall_us: self.wall_base + at / 1_000 }
+    }
+
+    /// When it wants to be woken, in the simulation's time.
+    pub fn next_timeout(&self) -> Option<u64> {
+        self.node.next_timeout().map(|at| at.saturating_sub(self.mono_offset))
+    }
+
+    /// Whether a connection that it opened to `node` stands or is in its handshake.
+    pub fn dialed(&self, node: u16) -> bool {
+        self.links.values().any(|link| link.dialed == Some(node) && link.closing.is_none())
+    }
+
+    /// Bytes kept of incomplete frames.
+    pub fn buffered(&self) -> usize {
+        self.links.values().map(|link| link.deframer.buffered()).sum()
+    }
+
+    /// One turn: up to `budget` inputs, then what is due, then the end of the turn.
+    pub fn turn(&mut self, at: u64, budget: usize, mistake: Option<Mistake>) -> Effects {
+        let now = self.clock(at);
+        let mut effects = Effects::default();
+        while effects.inputs < budget
+            && let Some(item) = self.inbox.pop_front()
+        {
+            effects.inputs += 1;
+            self.take(now, item, &mut effects);
+        }
+        let due = self.node.next_timeout().is_some_and(|due| due <= now.mono_ns);
+        if due && mistake != Some(Mistake::SkipTimers) {
+            self.step(&mut effects, |node, out| node.on_timeout(now, out));
+        }
+        self.step(&mut effects, |node, out| node.end_turn(now, out));
+        if effects.fatal.is_none() {
+            self.flush(&mut effects, mistake);
+        }
+        effects
+    }
+
+    fn step(&mut self, effects: &mut Effects, act: impl FnOnce(&mut Node, &mut Outbox)) {
+        act(&mut self.node, &mut self.outbox);
+        carry_out(&mut self.outbox, &mut self.links, effects);
+    }
+
+    fn take(&mut self, now: Now, item: Item, effects: &mut Effects) {
+        match item {
+            Item::Accepted(conn) => {
+                self.links.insert(conn, new_link(None));
+                self.step(effects, |node, out| node.handle(now, Input::Accepted { conn }, out));
+            }
+            Item::Opened(conn, to) => {
+                self.links.insert(conn, new_link(Some(to)));
+                self.step(effects, |node, out| node.handle(now, Input::Opened { conn, node: to }, out));
+            }
+            Item::Bytes(conn, bytes) => self.take_bytes(now, conn, &bytes, effects),
+            Item::Gone(conn, reason) => {
+                if self.links.remove(&conn).is_some() {
+                    self.step(effects, |node, out| node.handle(now, Input::Closed { conn, reason }, out));
+                }
+            }
+            Item::Durable(LogEnd { epoch, seq, hash }) => {
+                self.step(effects, |node, out| node.handle(now, Input::Durable { epoch, seq, hash }, out));
+            }
+            Item::Leave => self.step(effects, |node, out| node.handle(now, Input::Leave, out)),
+        }
+    }
+
+    fn take_bytes(&mut self, now: Now, conn: ConnId, bytes: &[u8], effects: &mut Effects) {
+        let Some(link) = self.links.get_mut(&conn).filter(|link| link.closing.is_none()) else { return };
+        // Lent out while frames are handled, for these may change any connection.
+        let mut deframer = std::mem::replace(&mut link.deframer, Deframer::new(HELLO_BODY_MAX));
+        let Self { node, outbox, links, .. } = self;
+        let result = deframer.feed(bytes, |deframer, frame| {
+            node.handle(now, Input::Frame { conn, frame }, outbox);
+            if let Some(class) = carry_out_for(conn, outbox, links, effects) {
+                deframer.set_body_max(body_max(class));
+            }
+            if links.get(&conn).is_some_and(|link| link.closing.is_none()) { Flow::Continue } else { Flow::Stop }
+        });
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.deframer = deframer;
+        }
+        if let Err(error) = result {
+            self.step(effects, |node, out| node.handle(now, Input::BadFrame { conn, error }, out));
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.closing.get_or_insert(CloseReason::BadFrame);
+            }
+        }
+    }
+
+    /// What is queued goes out, connection by connection; those that were closed are closed behind it.
+    fn flush(&mut self, effects: &mut Effects, mistake: Option<Mistake>) {
+        for (conn, link) in &mut self.links {
+            if !link.out.is_empty() {
+                let bytes = link.out.split().freeze();
+                effects.writes.push((*conn, tamper(bytes, mistake)));
+            }
+            if let Some(reason) = link.closing {
+                effects.closes.push((*conn, reason));
+            }
+        }
+        let last = effects.appended.last();
+        if let Some(batch) = last {
+            let header = batch.header();
+            self.writer.waiting = Some(LogEnd { epoch: header.epoch, seq: batch.last_seq(), hash: header.hash_last });
+        }
+    }
+}
+
+fn new_link(dialed: Option<u16>) -> Link {
+    Link { deframer: Deframer::new(HELLO_BODY_MAX), out: BytesMut::new(), closing: None, dialed }
+}
+
+fn body_max(class: ConnClass) -> usize {
+    match class {
+        ConnClass::New => HELLO_BODY_MAX,
+        ConnClass::Client => CLIENT_BODY_MAX,
+        ConnClass::Peer => PEER_BODY_MAX,
+    }
+}
+
+fn carry_out(outbox: &mut Outbox, links: &mut BTreeMap<ConnId, Link>, effects: &mut Effects) {
+    carry_out_for(ConnId(u64::MAX), outbox, links, effects);
+}
+
+/// Carries out what the machine wants. The new class of `current`, whose deframer is lent out, is given back.
+fn carry_out_for(
+    current: ConnId,
+    outbox: &mut Outbox,
+    links: &mut BTreeMap<ConnId, Link>,
+    effects: &mut Effects,
+) -> Option<ConnClass> {
+    let mut class_of_current = None;
+    let mut outputs = outbox.take_outputs();
+    for output in outputs.drain(..) {
+        match output {
+            Output::Frame { conn, range } => {
+                if let Some(link) = links.get_mut(&conn) {
+                    link.out.extend_from_slice(&outbox.bytes()[range]);
+                }
+            }
+            Output::Shared { conn, bytes } => {
+                if let Some(link) = links.get_mut(&conn) {
+                    link.out.extend_from_slice(&bytes);
+                }
+            }
+            Output::Class { conn, class } => {
+                let Some(link) = links.get_mut(&conn) else { continue };
+                effects.greeted.extend(link.dialed);
+                if conn == current {
+                    class_of_current = Some(class);
+                } else {
+                    link.deframer.set_body_max(body_max(class));
+                }
+            }
+            Output::Close { conn, reason } => {
+                if let Some(link) = links.get_mut(&conn) {
+                    link.closing.get_or_insert(reason);
+                }
+            }
+            Output::Append(batch) => effects.appended.push(batch),
+            Output::Left => effects.left = true,
+            Output::Fatal { why } => effects.fatal = Some(why),
+        }
+    }
+    outbox.recycle(outputs);
+    class_of_current
+}
+
+/// The kinds and bodies of whole frames in a row.
+pub fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+    std::iter::from_fn(move || {
+        let view = HeaderView::new(bytes)?;
+        let len = HEADER_LEN + view.body_len() as usize;
+        let frame = Frame { header: view.header(), body: bytes.get(HEADER_LEN..len)? };
+        bytes = &bytes[len..];
+        Some(frame)
+    })
+}
+
+/// What a turn writes to one connection, spoilt as a mistake wants it.
+fn tamper(bytes: Bytes, mistake: Option<Mistake>) -> Bytes {
+    let spoilt: Vec<(Frame<'_>, Bytes)> = match mistake {
+        Some(Mistake::ForgetFloor) => frames(&bytes).map(|frame| (frame, without_floor(&frame))).collect(),
+        Some(Mistake::Reorder) => {
+            let mut all: Vec<_> = frames(&bytes).map(|frame| (frame, Bytes::copy_from_slice(frame.body))).collect();
+            all.reverse();
+            all
+        }
+        _ => return bytes,
+    };
+    let mut out = BytesMut::with_capacity(bytes.len());
+    for (frame, body) in spoilt {
+        let header = frame.header;
+        frame::write_raw(&mut out, header.kind, header.request_id, header.aux, header.flags, &body);
+    }
+    out.freeze()
+}
+
+fn without_floor(frame: &Frame<'_>) -> Bytes {
+    let is_read = matches!(
+        frame.kind(),
+        Some(Kind::Lookup | Kind::Search | Kind::Topics | Kind::Books | Kind::Order | Kind::Orders)
+    );
+    let mut body = frame.body.to_vec();
+    if is_read && body.len() >= 8 {
+        body[..8].fill(0);
+    }
+    body.into()
+}

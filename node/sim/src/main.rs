@@ -1,0 +1,7 @@
+//! `pygmy-sim`: runs seeds of the simulated cluster.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

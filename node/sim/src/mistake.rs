@@ -1,0 +1,59 @@
+//! Known mistakes, to prove that the checkers find them: those of the ring, and some at the seam around a node.
+
+use pygmy_ring::Mistake as RingMistake;
+
+/// What is done wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mistake {
+    /// The ring does something wrong.
+    Ring(RingMistake),
+    /// The log writer reports a group as soon as it has it, before it is on the platter.
+    NoticeBeforeSync,
+    /// Fronts pass reads on without a floor.
+    ForgetFloor,
+    /// A write whose outcome is unknown is sent again under a new counter.
+    RetryUnderNewId,
+    /// A replica that has lost its memory comes back under the identity of its lost log.
+    VoteAfterAmnesia,
+    /// The frames of one turn to one peer go out in another order.
+    Reorder,
+    /// No timer ever fires.
+    SkipTimers,
+}
+
+const AT_THE_SEAM: [Mistake; 6] = [
+    Mistake::NoticeBeforeSync,
+    Mistake::ForgetFloor,
+    Mistake::RetryUnderNewId,
+    Mistake::VoteAfterAmnesia,
+    Mistake::Reorder,
+    Mistake::SkipTimers,
+];
+
+impl Mistake {
+    /// Every mistake.
+    pub fn all() -> impl Iterator<Item = Self> {
+        RingMistake::ALL.into_iter().map(Self::Ring).chain(AT_THE_SEAM)
+    }
+
+    /// Its name on the command line: that of the variant, in small letters with dashes.
+    pub fn name(self) -> String {
+        let variant = match self {
+            Self::Ring(mistake) => format!("{mistake:?}"),
+            other => format!("{other:?}"),
+        };
+        let mut name = String::new();
+        for (index, letter) in variant.chars().enumerate() {
+            if letter.is_uppercase() && index > 0 {
+                name.push('-');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        name
+    }
+
+    /// The mistake with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|mistake| mistake.name() == name)
+    }
+}

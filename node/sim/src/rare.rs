@@ -1,0 +1,106 @@
+//! Counts of the rare states that a run reached: a simulation that never gets there proves nothing about them.
+
+use pygmy_proto::frame::Frame;
+use pygmy_proto::{ErrorBody, ErrorCode, Kind};
+use pygmy_ring::replica::Counters;
+
+macro_rules! rare {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// The counts.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Rare { $($(#[$doc])* pub $name: u64,)* }
+        impl Rare {
+            /// Each state in words, and its count.
+            pub fn rows(&self) -> Vec<(&'static str, u64)> {
+                vec![$(($text, self.$name),)*]
+            }
+            /// Adds the counts of another run.
+            pub fn add(&mut self, other: &Rare) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+rare! {
+    /// Connections broken.
+    resets = "links reset";
+    /// Nodes stopped.
+    pauses = "nodes paused";
+    /// Wall clocks moved.
+    clock_jumps = "wall clocks jumped";
+    /// Fronts killed.
+    front_crashes = "fronts killed";
+    /// Order servers killed.
+    order_crashes = "order servers killed";
+    /// Catalogs killed.
+    catalog_crashes = "catalogs killed";
+    /// Nodes that left.
+    leaves = "orderly leaves";
+    /// Of these, holders of the token.
+    holder_leaves = "orderly leaves of the token's holder";
+    /// Replicas without memory that caught up.
+    learners_caught_up = "learners caught up";
+    /// Learners that held the token.
+    learners_held_token = "learners held the token";
+    /// Tokens sent again.
+    tokens_resent = "tokens sent again after a reset";
+    /// Tokens refused as old.
+    tokens_refused = "tokens refused as received before";
+    /// Batches early.
+    batches_early = "batches early";
+    /// Fetches.
+    fetches_sent = "gaps fetched";
+    /// Writes handed back.
+    handed_back = "writes handed back un-numbered";
+    /// Duplicates.
+    duplicates_answered = "duplicates answered from the table";
+    /// Groups of more than one batch.
+    shared_turns = "turns with several inputs";
+    /// Sessions.
+    sessions = "sessions opened";
+    /// Client changes of front.
+    client_failovers = "fail-overs by clients";
+    /// Attempts given up.
+    client_timeouts = "time-outs of clients";
+    /// Resends of what was answered.
+    resent_after_answer = "writes resent after their answer";
+    /// Ids used twice.
+    ids_reused = "ids used for another write";
+    /// Expired.
+    expired = "writes refused as expired";
+    /// Refused for lack of stock.
+    sold_out = "carts refused for lack of stock";
+    /// Busy or unavailable.
+    busy = "requests handed back to clients";
+    /// Outcome unknown.
+    outcome_unknown = "outcomes unknown";
+    /// Shutting down.
+    shutting_down = "requests refused by a leaving node";
+    /// Late reads.
+    late_reads = "reads not answered in time";
+}
+
+impl Rare {
+    /// Adds what a replica has counted.
+    pub fn add_ring(&mut self, counters: Counters) {
+        self.tokens_resent += counters.tokens_resent;
+        self.tokens_refused += counters.tokens_refused;
+        self.batches_early += counters.batches_early;
+        self.fetches_sent += counters.fetches_sent;
+        self.handed_back += counters.handed_back;
+        self.duplicates_answered += counters.duplicates_answered;
+    }
+
+    /// Counts a final answer.
+    pub fn count_answer(&mut self, frame: &Frame<'_>) {
+        if frame.kind() != Some(Kind::Error) {
+            return;
+        }
+        match frame.decode::<ErrorBody>().ok().and_then(|error| error.known_code()) {
+            Some(ErrorCode::NotEnoughStock) => self.sold_out += 1,
+            Some(ErrorCode::SessionExpired) => self.expired += 1,
+            _ => {}
+        }
+    }
+}
