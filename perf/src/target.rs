@@ -10,7 +10,7 @@ use crate::error::Error;
 /// How a command is told where the cluster is.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TargetArgs {
-    /// The cluster's file, as written by `pygmy-node up`
+    /// The cluster's `cluster.toml`, as written by `pygmy-node up`, or the directory that holds it
     #[arg(long, value_name = "FILE", env = "PYGMY_CLUSTER")]
     pub cluster: Option<PathBuf>,
     /// A front end, instead of all those of the cluster's file; may be repeated
@@ -65,7 +65,9 @@ impl Target {
             };
             return Ok(Self { servers: args.front.iter().map(front).collect() });
         }
-        let path = args.cluster.clone().map_or_else(default_path, Ok)?;
+        let named = args.cluster.clone().filter(|path| !path.as_os_str().is_empty());
+        let path = named.map_or_else(default_path, Ok)?;
+        let path = if path.is_dir() { path.join("cluster.toml") } else { path };
         let text = std::fs::read_to_string(&path).map_err(|error| {
             Error::Usage(format!("{}: {error}: start a cluster, or name its file with --cluster", path.display()))
         })?;
