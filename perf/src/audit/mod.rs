@@ -127,9 +127,10 @@ pub fn run(args: &AuditArgs) -> Result<Verdict, Error> {
         return Err(Error::Usage("an audit needs clients, and each a write in flight".into()));
     }
     let target = Target::find(&args.target)?;
-    let mut replicas = Replicas::connect(&target.replicas())?;
-    let (initial, after) = read_initial(&target, &mut replicas, args.converge_within)?;
+    let (initial, after) = read_initial(&target, &mut Replicas::connect(&target.replicas())?, args.converge_within)?;
     let bought = buy(args, &target, initial.keys().copied().collect())?;
+    // Connected anew: a replica may have been killed and started again meanwhile.
+    let mut replicas = Replicas::connect(&target.replicas())?;
     let numbers: Vec<u64> = bought.history.iter().filter_map(acknowledged_number).collect();
     let last = bought.history.iter().filter_map(Operation::seq).max().unwrap_or(after);
     // Whether they have is judged by what they say themselves, below.
