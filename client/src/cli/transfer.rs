@@ -1,12 +1,13 @@
 //! Book lists into the store and out of it.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use pygmy_client::{Command, Completion, Error, Pipelined, Reply, Request};
 use pygmy_proto::inventory::{self, Format, Writer};
 use pygmy_proto::limits::PUT_BOOKS_MAX;
@@ -73,9 +74,13 @@ fn progress(books: usize, is_json: bool) -> ProgressBar {
     if books < PROGRESS_BOOKS_MIN || is_json || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} books, {per_sec}, {eta} left");
+    let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} books, {rate}, {eta} left");
     let bar = ProgressBar::new(books as u64);
-    if let Ok(style) = style { bar.with_style(style) } else { bar }
+    let Ok(style) = style else { return bar };
+    bar.with_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+        // The bar is an ornament: what cannot be drawn is left out.
+        let _ = write!(out, "{:.0} a second", state.per_sec());
+    }))
 }
 
 /// Writes all books, many batches at a time. Books are put as they should be, so that repeating it is harmless.

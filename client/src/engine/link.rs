@@ -196,6 +196,9 @@ impl Engine {
                 self.ready.insert(token);
             }
         }
+        for call in self.calls.values_mut() {
+            call.not_now = None;
+        }
         self.out.clear();
         self.deframer = Deframer::new(CLIENT_BODY_MAX);
         let backoff = BACKOFF_NS_MIN << self.failures.min(10);

@@ -116,7 +116,7 @@ struct Call {
     id: Option<WriteId>,
     /// Whether an earlier sending may still take effect: it was not answered, or the answer was "unknown".
     in_doubt: bool,
-    /// The latest "not now" to this call, and how many came in a row.
+    /// The latest "not now" of the present front end to this call, and how many came in a row.
     not_now: Option<ErrorBody>,
     not_now_count: u32,
 }
@@ -427,23 +427,36 @@ impl Engine {
         let waited_ms = now_ns.saturating_sub(call.since_ns) / ms(1);
         let is_sent = matches!(call.stand, Stand::InFlight(_));
         let mut causes = self.causes();
-        if is_sent && let Some((_, cause)) = causes.0.get_mut(self.front) {
-            *cause = Cause::Silent { waited_ms };
+        if let (Some(present), Some((_, cause))) = (self.present_cause(now_ns, call), causes.0.get_mut(self.front)) {
+            *cause = present;
         }
         let error = match (call.id, &call.not_now) {
             (Some(id), _) if call.in_doubt || is_sent => {
                 Error::OutcomeUnknown { session: id.session, counter: id.counter, causes }
             }
             (_, Some(refusal)) if !is_sent && !means_unreachable(refusal) => Error::Refused(refusal.clone()),
-            (_, Some(refusal)) if !is_sent => {
-                if let Some((_, cause)) = causes.0.get_mut(self.front) {
-                    *cause = Cause::Refused(refusal.clone());
-                }
-                Error::Unreachable { waited_ms, causes }
-            }
             _ => Error::Unreachable { waited_ms, causes },
         };
         self.finish(now_ns, token, Err(error), Vec::new(), 0);
+    }
+
+    /// What keeps a call waiting at the present front end. Its own word says more than how long it has been silent.
+    fn present_cause(&self, now_ns: u64, call: &Call) -> Option<Cause> {
+        let waited = |since: u64| now_ns.saturating_sub(since) / ms(1);
+        // What went wrong here before explains more than that another connection is being made.
+        let is_new = self.causes.get(self.front) == Some(&Cause::NotTried);
+        match (&self.link, &call.not_now) {
+            (Link::Connecting { .. } | Link::Greeting { .. }, _) if !is_new => None,
+            (Link::Connecting { since }, _) => {
+                Some(Cause::NotReached(format!("none was made within {} ms", waited(*since))))
+            }
+            (Link::Greeting { since }, _) => Some(Cause::Silent { waited_ms: waited(*since) }),
+            (_, Some(refusal)) => Some(Cause::Refused(refusal.clone())),
+            (Link::Up { .. }, None) if matches!(call.stand, Stand::InFlight(_)) => {
+                Some(Cause::Silent { waited_ms: waited(call.since_ns) })
+            }
+            _ => None,
+        }
     }
 
     fn causes(&self) -> Causes {

@@ -320,6 +320,33 @@ fn a_write_that_was_sent_is_of_unknown_outcome_at_its_deadline_and_a_read_is_not
 }
 
 #[test]
+fn at_the_deadline_the_servers_own_word_is_told() {
+    let mut bench = Bench::in_session(1);
+    let write = bench.write(300);
+    let sent = bench.sent();
+    bench.pass(250);
+    bench.answer(sent[0].header.request_id, &ErrorBody::new(ErrorCode::OutcomeUnknown).detail("at the catalog"));
+    bench.pass(50);
+    let Err(Error::OutcomeUnknown { causes, .. }) = bench.end(write).result else { panic!("unknown") };
+    assert!(causes.to_string().contains("at the catalog"), "{causes}");
+}
+
+#[test]
+fn a_deadline_within_a_connection_attempt_says_how_far_it_was() {
+    let mut bench = Bench::new(1);
+    let read = bench.read(300);
+    bench.until_connect();
+    bench.pass(300);
+    let Err(Error::Unreachable { causes, .. }) = bench.end(read).result else { panic!("unreachable") };
+    assert!(matches!(&causes.0[0].1, Cause::NotReached(why) if why.contains("300 ms")), "{causes}");
+    let read = bench.read(200);
+    bench.engine.on_connected(bench.now);
+    bench.pass(200);
+    let Err(Error::Unreachable { causes, .. }) = bench.end(read).result else { panic!("unreachable") };
+    assert_eq!(causes.0[0].1, Cause::Silent { waited_ms: 200 });
+}
+
+#[test]
 fn a_write_that_was_never_sent_is_no_unknown_outcome() {
     let mut bench = Bench::new(1);
     bench.engine.resume_session(Session::new(50, 1, []));
