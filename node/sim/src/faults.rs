@@ -140,6 +140,11 @@ impl World {
             return false;
         }
         let Some(replica) = process.node.replica() else { return true };
+        // A token on its way to a catalog that is gone is lost: it must not be wanted there, nor come unwanted.
+        let wants = self.plan.rotate || replica.ring().hello().want > 0;
+        if self.hosts[host].role == Role::Catalog && wants {
+            return false;
+        }
         let voters = self.running().filter(|(_, p)| p.original && p.node.replica().is_some()).count();
         if process.original && voters <= self.plan.majority() {
             return false;

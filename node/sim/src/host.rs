@@ -94,6 +94,8 @@ pub struct Effects {
     pub appended: Vec<Batch>,
     /// Nodes to which the handshake is done: back-off starts anew.
     pub greeted: Vec<u16>,
+    /// Nodes to which a connection that this one had opened is gone.
+    pub lost: Vec<u16>,
     /// The process may end.
     pub left: bool,
     /// It must end.
@@ -212,7 +214,8 @@ impl Process {
             }
             Item::Bytes(conn, bytes) => self.take_bytes(now, conn, &bytes, effects),
             Item::Gone(conn, reason) => {
-                if self.links.remove(&conn).is_some() {
+                if let Some(link) = self.links.remove(&conn) {
+                    effects.lost.extend(link.dialed);
                     self.step(effects, |node, out| node.handle(now, Input::Closed { conn, reason }, out));
                 }
             }
