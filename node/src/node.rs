@@ -247,6 +247,7 @@ impl Node {
             self.close(out, old, CloseReason::Replaced);
         }
         log::info!("link with {} is up", self.name_of(node));
+        self.pass_on(now, out);
         self.conns.insert(conn, Conn::Peer { node });
         out.push(Output::Class { conn, class: ConnClass::Peer });
         self.links.insert(node, conn, hello.is_some());
@@ -258,6 +259,15 @@ impl Node {
         }
         if let (Some(replica), Some(hello)) = (self.duty.replica_mut(), hello) {
             replica.handle(now, pygmy_ring::Input::PeerUp { node, hello });
+        }
+        self.pass_on(now, out);
+    }
+
+    /// Passes on what the ring wants done over the links as they are now.
+    fn pass_on(&mut self, now: Now, out: &mut Outbox) {
+        let (mut ctx, duty) = self.parts(now, out);
+        if let Some(replica) = duty.replica_mut() {
+            replica.pass_on(&mut ctx);
         }
     }
 
@@ -278,6 +288,7 @@ impl Node {
 
     fn link_down(&mut self, now: Now, conn: ConnId, node: u16, out: &mut Outbox) {
         log::warn!("link with {} is down", self.name_of(node));
+        self.pass_on(now, out);
         self.links.remove(node);
         self.known.insert(node, false);
         let (mut ctx, duty) = self.parts(now, out);
@@ -295,6 +306,7 @@ impl Node {
                 replica.handle(now, pygmy_ring::Input::PeerDown { node });
             }
         }
+        self.pass_on(now, out);
     }
 
     fn on_bad_frame(&mut self, now: Now, conn: ConnId, error: FrameError, out: &mut Outbox) {

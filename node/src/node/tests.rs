@@ -80,6 +80,12 @@ impl Bench {
     }
 
     fn send_bytes(&mut self, conn: ConnId, bytes: &[u8]) -> Vec<Seen> {
+        self.take_in(conn, bytes);
+        self.turn()
+    }
+
+    /// Hands over bytes without ending the turn.
+    fn take_in(&mut self, conn: ConnId, bytes: &[u8]) {
         let (node, now, out) = (&mut self.node, self.now, &mut self.out);
         let mut deframer = Deframer::new(PEER_BODY_MAX);
         let fed = deframer.feed(bytes, |_, frame| {
@@ -89,7 +95,6 @@ impl Bench {
         if let Err(error) = fed {
             self.input(Input::BadFrame { conn, error });
         }
-        self.turn()
     }
 
     /// Ends the turn; the frames it sent.
@@ -414,6 +419,31 @@ fn a_catalog_that_goes_or_hands_back_has_its_writes_moved_under_the_same_identit
     let told = bench.send(catalogs[0], 0, 0, 0, &result(job, Kind::WriteOk, &done));
     assert_eq!((told[0].conn, told[0].header.request_id, told[0].decode::<WriteOk>()), (front, 7, write_ok(9)));
     assert!(bench.send(catalogs[0], 0, 0, 0, &result(job, Kind::WriteOk, &done)).is_empty());
+}
+
+#[test]
+fn a_token_meant_for_a_process_never_reaches_the_next_one_under_its_name() {
+    let mut bench = Bench::new(CATALOGS[0]);
+    let greet = |boot_nonce: u64| {
+        let mut hello = hello(Role::Catalog, "catalog-5", [7; 16]);
+        hello.replica = Some(ReplicaHello { boot_nonce, want: 1, ..replica_hello(CATALOGS[1]) });
+        frame::to_bytes(1, 0, 0, &hello)
+    };
+    let is_token = |seen: &&Seen| seen.header.kind == Kind::Token as u16;
+    let first = bench.conn();
+    bench.input(Input::Accepted { conn: first });
+    let sent = bench.send_bytes(first, &greet(1));
+    assert_eq!(sent.iter().filter(is_token).map(|seen| seen.conn).collect::<Vec<_>>(), [first]);
+    // The link breaks with the token on it, comes back, and breaks again before the turn ends; then another process
+    // answers to the name.
+    let (second, third) = (bench.conn(), bench.conn());
+    bench.input(Input::Closed { conn: first, reason: CloseReason::Broken });
+    bench.input(Input::Accepted { conn: second });
+    bench.take_in(second, &greet(1));
+    bench.input(Input::Closed { conn: second, reason: CloseReason::Broken });
+    bench.input(Input::Accepted { conn: third });
+    let sent = bench.send_bytes(third, &greet(2));
+    assert_eq!(sent.iter().filter(is_token).map(|seen| seen.conn).collect::<Vec<_>>(), [second]);
 }
 
 #[test]

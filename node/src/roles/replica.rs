@@ -122,6 +122,12 @@ impl StoreReplica {
     /// [`Self::take_settled`].
     pub fn end_turn(&mut self, ctx: &mut Ctx<'_>) {
         self.ring.end_turn(ring_now(ctx.now));
+        self.pass_on(ctx);
+    }
+
+    /// Passes on what the ring wants done so far. Must be called before and after a link comes or goes: what was meant
+    /// for the process at the old link's end is not for the one at the new link's.
+    pub fn pass_on(&mut self, ctx: &mut Ctx<'_>) {
         for output in self.ring.drain_outputs() {
             match output {
                 pygmy_ring::Output::Send { to, message } => send(ctx, to, &message),
