@@ -1,5 +1,8 @@
 //! The binary against a server that lives in the test: exit codes, JSON, pipes, and the session that is kept.
 
+// A helper that fails in a test is the test failing.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
 use std::net::{TcpListener, TcpStream};

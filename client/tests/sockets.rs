@@ -1,5 +1,8 @@
 //! Both clients over real sockets, against servers that live in the test.
 
+// A helper that fails in a test is the test failing.
+#![allow(clippy::unwrap_used)]
+
 use std::io::{Read, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
