@@ -16,9 +16,9 @@ Exit codes: 0 done; 1 refused; 2 wrong usage; 3 no server answered; 4 a write's 
 With --json, results are one JSON object a line on standard output, and an error is one JSON object on standard error
 with code, name, retry, limit and detail. Traces go to standard error.";
 
-/// The book store that is not down.
+/// The replicated book store: search it, buy from it, tend its shelves
 #[derive(Debug, Parser)]
-#[command(name = "pygmy", version, about, after_help = AFTER)]
+#[command(name = "pygmy", version, after_help = AFTER)]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) global: Global,
