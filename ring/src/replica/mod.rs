@@ -547,7 +547,9 @@ impl<S: StateMachine> Replica<S> {
 
     /// Whether a replica that was asked to leave may go: nothing of its own is in flight, the token is elsewhere.
     pub fn has_left(&self) -> bool {
-        self.leaving && self.pending.is_empty() && self.tickets.is_empty() && (self.token.is_none() || !self.has_heir())
+        // A want that stands brings the token here even later: it would be sent to a process that is gone, and lost.
+        let away = self.token.is_none() && !self.wanting;
+        self.leaving && self.pending.is_empty() && self.tickets.is_empty() && (away || !self.has_heir())
     }
 
     /// The state machine.
