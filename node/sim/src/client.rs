@@ -429,8 +429,26 @@ impl Client {
         self.fail_over(self.preferred, lent.rare);
         if settle {
             self.unknown(lent, attempt.op);
+        } else if self.abandons(lent, attempt.op) {
+            return;
         }
         self.send_again(attempt.op, after);
+    }
+
+    /// Gives up a write that was sent once and handed back: nothing was done, and nothing may be done later.
+    fn abandons(&mut self, lent: &mut Lent<'_>, id: u64) -> bool {
+        let Some(Op { what: What::Write { counter, intent, .. }, probe: Probe::None, tries: 1, sent: true, .. }) =
+            self.ops.get(&id)
+        else {
+            return false;
+        };
+        if *intent == INITIAL_INTENT || !lent.chance.permille(300) {
+            return false;
+        }
+        lent.checker.on_abandoned((self.session.unwrap_or(0), *counter));
+        lent.rare.abandoned += 1;
+        self.ops.remove(&id);
+        true
     }
 
     fn on_answer(

@@ -51,6 +51,12 @@ impl World {
 
     /// All faults end: nobody is stopped, the dead come back, or some of them do.
     pub(crate) fn end_faults(&mut self) {
+        // The last thing said on many links is lost, and nothing new will come to make up for it.
+        if self.plan.faults.reset_every.is_some() && self.chance.permille(400) {
+            for _ in 0..self.chance.between(4, 16) {
+                self.reset_some_link();
+            }
+        }
         self.calm = true;
         self.net.calm = true;
         self.trace.note(self.at, 600, &[], || "all faults end".to_owned());
@@ -73,9 +79,9 @@ impl World {
         }
     }
 
-    /// A dead node comes back after a while.
-    pub(crate) fn plan_return(&mut self, host: usize) {
-        let at = self.at + self.chance.between(MS, 300 * MS);
+    /// A node that is down comes back after a while, `soonest` at the soonest.
+    pub(crate) fn plan_return(&mut self, host: usize, soonest: u64) {
+        let at = self.at + soonest + self.chance.below(300 * MS);
         self.agenda.plan(at, Event::Start { host });
     }
 
@@ -185,7 +191,7 @@ impl World {
             self.net.close_end(conn, end);
             self.net.break_conn(self.at, conn, 20 * MS, &mut self.chance, &mut self.agenda);
         }
-        self.plan_return(host);
+        self.plan_return(host, MS);
     }
 
     fn ask_somebody_to_leave(&mut self) {

@@ -45,8 +45,6 @@ rare! {
     learners_held_token = "learners held the token";
     /// Tokens sent again.
     tokens_resent = "tokens sent again after a reset";
-    /// Tokens refused as old.
-    tokens_refused = "tokens refused as received before";
     /// Batches early.
     batches_early = "batches early";
     /// Fetches.
@@ -65,6 +63,8 @@ rare! {
     client_timeouts = "time-outs of clients";
     /// Resends of what was answered.
     resent_after_answer = "writes resent after their answer";
+    /// Writes given up.
+    abandoned = "writes given up when handed back";
     /// Ids used twice.
     ids_reused = "ids used for another write";
     /// Expired.
@@ -85,7 +85,6 @@ impl Rare {
     /// Adds what a replica has counted.
     pub fn add_ring(&mut self, counters: Counters) {
         self.tokens_resent += counters.tokens_resent;
-        self.tokens_refused += counters.tokens_refused;
         self.batches_early += counters.batches_early;
         self.fetches_sent += counters.fetches_sent;
         self.handed_back += counters.handed_back;

@@ -492,7 +492,9 @@ impl World {
         for (conn, end) in self.ends_of(owner) {
             self.close(conn, end);
         }
-        self.plan_return(host);
+        // What it sent last is still on its way, the token perhaps: a new link would cut the old one off. A peer that is
+        // stopped reads it only when it goes on.
+        self.plan_return(host, 500 * MS);
     }
 
     /// Open ends of an owner.

@@ -75,6 +75,8 @@ pub struct Checker {
     /// Highest position answered before a write was first asked for, and what the client meant by it.
     asked: BTreeMap<Id, (u64, u64)>,
     sessions: BTreeMap<u64, usize>,
+    /// Writes that were handed back as not taken and never asked again.
+    abandoned: Vec<Id>,
 }
 
 impl Checker {
@@ -96,6 +98,7 @@ impl Checker {
             answers: BTreeMap::new(),
             asked: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            abandoned: Vec::new(),
         }
     }
 
@@ -160,6 +163,8 @@ impl Checker {
         let ring = replica.ring();
         let committed = ring.committed();
         let compared = self.compared.get(&boot).copied().unwrap_or(0);
+        let end = ring.log().last_seq();
+        ensure(committed <= end, "I8", || format!("{name} commits up to {committed}, its log ends at {end}"))?;
         if committed > compared {
             let has = self.majority_has();
             ensure(committed <= has, "I8", || format!("{name} commits up to {committed}, a majority has {has} on disk"))?;
@@ -199,6 +204,11 @@ impl Checker {
         self.upto_hash = header.hash_last;
         self.last_time_us = header.time_us;
         Ok(())
+    }
+
+    /// A write was handed back as not taken, and its client asks no more: it must never take effect.
+    pub fn on_abandoned(&mut self, id: Id) {
+        self.abandoned.push(id);
     }
 
     /// A write is asked for the first time; `intent` is what the client means by it, under whatever identity.
@@ -383,6 +393,9 @@ impl Checker {
 
     /// I3: what a client meant to do once took effect once, whatever the identities under which it asked.
     pub fn intents_once(&self) -> Check {
+        if let Some(id) = self.abandoned.iter().find(|id| self.model.executed(**id).is_some()) {
+            return broken("I3", format!("write {id:?} was handed back as not taken, and took effect"));
+        }
         let mut done: BTreeMap<u64, Id> = BTreeMap::new();
         for (id, executed) in self.model.all_executed().filter(|(_, executed)| executed.result.is_ok()) {
             let Some((_, intent)) = self.asked.get(id) else {

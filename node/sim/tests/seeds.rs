@@ -1,0 +1,41 @@
+//! Seeds in plain `cargo test`. `PYGMY_SIM_SEED=N` runs that one alone and prints its last events.
+
+use pygmy_sim::{Options, Outcome, run};
+
+const SEEDS: u64 = 50;
+
+fn must_hold(outcome: &Outcome) {
+    if let Some(failure) = &outcome.failure {
+        let tail = failure.tail.join("\n");
+        let (seed, violation) = (outcome.seed, &failure.violation);
+        panic!("{tail}\nPYGMY_SIM_SEED={seed}: {}: {}", violation.invariant, violation.detail);
+    }
+}
+
+#[test]
+fn nothing_breaks_in_fifty_seeds() {
+    if let Some(seed) = std::env::var("PYGMY_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        return must_hold(&run(seed, &Options::default()));
+    }
+    for seed in 0..SEEDS {
+        must_hold(&run(seed, &Options::default()));
+    }
+}
+
+#[test]
+fn one_seed_is_one_history() {
+    for seed in [3, 11, 56] {
+        let (first, second) = (run(seed, &Options::default()), run(seed, &Options::default()));
+        assert_eq!(first.trace_hash, second.trace_hash, "seed {seed}");
+        assert_eq!((first.events, first.at, first.rare), (second.events, second.at, second.rare), "seed {seed}");
+    }
+    assert_ne!(run(3, &Options::default()).trace_hash, run(4, &Options::default()).trace_hash);
+}
+
+/// A catalog left while its want stood; the token was passed to the process that was gone.
+#[test]
+fn a_leaving_catalog_waits_for_the_token_it_asked_for() {
+    for seed in [277, 5_333] {
+        must_hold(&run(seed, &Options::default()));
+    }
+}
