@@ -281,8 +281,7 @@ impl Client {
             self.add_op(What::Read(read), lent.at);
         } else {
             let initial = self.index == 0 && self.counter == 0;
-            let command =
-                if initial { lent.workload.initial(lent.chance) } else { lent.workload.write(lent.chance) };
+            let command = if initial { lent.workload.initial(lent.chance) } else { lent.workload.write(lent.chance) };
             self.counter += 1;
             let intent = if initial { INITIAL_INTENT } else { lent.chance.word() };
             self.add_op(What::Write { counter: self.counter, payload: codec::encode(&command), intent }, lent.at);
@@ -339,7 +338,8 @@ impl Client {
         let deadline_ms = deadline(lent, op.tries);
         op.tries += 1;
         op.sent = true;
-        let patience = if !lent.calm && lent.chance.permille(60) { lent.chance.between(1, 30) } else { deadline_ms + 60 };
+        let patience =
+            if !lent.calm && lent.chance.permille(60) { lent.chance.between(1, 30) } else { deadline_ms + 60 };
         op.due = lent.at + patience * MS;
         let mut floor = lent.checker.acknowledged();
         let (kind, body) = match &op.what {

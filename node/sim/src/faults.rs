@@ -196,8 +196,10 @@ impl World {
 
     fn ask_somebody_to_leave(&mut self) {
         let Some(holder) = self.holder() else { return };
-        let able: Vec<usize> = (0..self.hosts.len()).filter(|host| self.can_lose(*host) && self.is_linked(*host)).collect();
-        let host = if able.contains(&holder) && self.chance.permille(500) { Some(holder) } else { self.chance.pick(&able) };
+        let able: Vec<usize> =
+            (0..self.hosts.len()).filter(|host| self.can_lose(*host) && self.is_linked(*host)).collect();
+        let host =
+            if able.contains(&holder) && self.chance.permille(500) { Some(holder) } else { self.chance.pick(&able) };
         let Some(host) = host else { return };
         self.rare.leaves += 1;
         self.rare.holder_leaves += u64::from(host == holder);
@@ -219,9 +221,10 @@ impl World {
             let links = process.map(|process| process.node.status(process.clock(self.at)).links);
             links.is_some_and(|links| links.iter().any(|link| link.node == to && link.up))
         };
-        let whole = self.running().filter(|(index, p)| *index != host && p.node.replica().is_some()).all(|(index, _)| {
-            is_up(host, self.hosts[index].number) && is_up(index, number)
-        });
+        let whole = self
+            .running()
+            .filter(|(index, p)| *index != host && p.node.replica().is_some())
+            .all(|(index, _)| is_up(host, self.hosts[index].number) && is_up(index, number));
         let owner = self.hosts[host].process.as_ref().map(|process| Owner::Host { index: host, boot: process.boot });
         let broken = |owner| self.ends_of(owner).into_iter().any(|(conn, _)| self.net.conn(conn).broken);
         whole && owner.is_some_and(|owner| !broken(owner)) && self.at < self.plan.chaos.saturating_sub(SEC / 2)

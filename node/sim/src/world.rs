@@ -411,7 +411,8 @@ impl World {
             self.checker.on_synced(host, end.seq);
         }
         let name = &self.hosts[host].name;
-        self.trace.note(self.at, 100 + host as u64, &end.seq.to_le_bytes(), || format!("{name} has synced {}", end.seq));
+        self.trace
+            .note(self.at, 100 + host as u64, &end.seq.to_le_bytes(), || format!("{name} has synced {}", end.seq));
         if self.mistake != Some(Mistake::NoticeBeforeSync) {
             self.give(host, boot, Item::Durable(end));
         }
@@ -424,8 +425,8 @@ impl World {
         let Some(replica) = process.node.replica() else { return Ok(()) };
         self.checker.on_replica(&host.name, process.boot, replica)?;
         let token = replica.ring().token().map(|token| token.hop);
-        let caught_up = !process.original && !host.caught_up && replica.applied() > 0
-            && replica.applied() == self.checker.upto();
+        let caught_up =
+            !process.original && !host.caught_up && replica.applied() > 0 && replica.applied() == self.checker.upto();
         self.rare.learners_caught_up += u64::from(caught_up);
         self.rare.learners_held_token += u64::from(token.is_some() && !process.original);
         if let Some(hop) = token {
@@ -478,7 +479,7 @@ impl World {
         let Some(process) = self.process(host, boot) else { return };
         let attempts = process.attempts.entry(node).or_insert(0);
         *attempts += 1;
-        let back_off = (10 * MS << (*attempts).min(7)).min(SEC);
+        let back_off = ((10 * MS) << (*attempts).min(7)).min(SEC);
         self.agenda.plan(at + back_off, Event::Dial { host, boot, node });
     }
 
@@ -576,11 +577,7 @@ impl World {
 
     // --- clients
 
-    fn with_client(
-        &mut self,
-        index: usize,
-        act: impl FnOnce(&mut Client, &mut Lent<'_>) -> Check,
-    ) -> Check {
+    fn with_client(&mut self, index: usize, act: impl FnOnce(&mut Client, &mut Lent<'_>) -> Check) -> Check {
         let mut lent = Lent {
             at: self.at,
             plan: &self.plan,

@@ -9,7 +9,8 @@ fn found(name: &str, seeds: u64) -> String {
     assert!(mistake.is_some(), "{name} is no mistake");
     let mut outcomes = (0..seeds).map(|seed| run(seed, &Options { mistake, print: false }));
     let failure = outcomes.find_map(|outcome| outcome.failure);
-    failure.map_or_else(|| panic!("{name} was not found in {seeds} seeds"), |failure| failure.violation.invariant.into())
+    failure
+        .map_or_else(|| panic!("{name} was not found in {seeds} seeds"), |failure| failure.violation.invariant.into())
 }
 
 #[test]

@@ -124,7 +124,12 @@ impl Checker {
     pub fn on_append(&mut self, name: &str, before: (u64, u128), batch: &Batch) -> Check {
         let header = batch.header();
         ensure(header.first_seq == before.0 + 1 && header.hash_before == before.1, "I9", || {
-            format!("{name} appends {}..{} behind {}: not the next of its history", header.first_seq, batch.last_seq(), before.0)
+            format!(
+                "{name} appends {}..{} behind {}: not the next of its history",
+                header.first_seq,
+                batch.last_seq(),
+                before.0
+            )
         })?;
         let first = self.appended.entry(batch.last_seq()).or_insert(header.hash_last);
         ensure(*first == header.hash_last, "I5", || {
@@ -167,7 +172,9 @@ impl Checker {
         ensure(committed <= end, "I8", || format!("{name} commits up to {committed}, its log ends at {end}"))?;
         if committed > compared {
             let has = self.majority_has();
-            ensure(committed <= has, "I8", || format!("{name} commits up to {committed}, a majority has {has} on disk"))?;
+            ensure(committed <= has, "I8", || {
+                format!("{name} commits up to {committed}, a majority has {has} on disk")
+            })?;
             let mut done = compared;
             for batch in ring.log().batches_from(compared + 1) {
                 if batch.last_seq() > committed {
@@ -260,7 +267,9 @@ impl Checker {
         let before = self.asked.get(&id).map_or(0, |(before, _)| *before);
         ensure(seq > before, "I11", || format!("write {id:?} has seq {seq}, asked for after {before} was answered"))?;
         let (first_kind, first) = self.answers.entry(id).or_insert_with(|| (kind, Bytes::copy_from_slice(body)));
-        ensure(*first_kind == kind && **first == *body, "I3", || format!("write {id:?} was answered otherwise before"))?;
+        ensure(*first_kind == kind && **first == *body, "I3", || {
+            format!("write {id:?} was answered otherwise before")
+        })?;
         self.acknowledged = self.acknowledged.max(seq);
         if kind == Kind::WriteOk as u16 {
             let by_front = self.by_front.entry(front).or_insert(0);
@@ -372,7 +381,10 @@ impl Checker {
             let stock = stock.map_or(0, |book| u64::from(book.stock));
             let sold = sold.get(id).copied().unwrap_or(0);
             ensure(flow.entered == flow.withdrawn + sold + stock, "I4", || {
-                format!("{name}: {id} came in {}, went out {}, sold {sold}, there are {stock}", flow.entered, flow.withdrawn)
+                format!(
+                    "{name}: {id} came in {}, went out {}, sold {sold}, there are {stock}",
+                    flow.entered, flow.withdrawn
+                )
             })?;
         }
         Ok(())

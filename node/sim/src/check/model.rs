@@ -63,8 +63,7 @@ impl Model {
             }
             EntryKind::Command => {
                 if let Some((head, payload)) = body.split_first_chunk::<24>() {
-                    let word =
-                        |at: usize| head[at..at + 8].iter().rev().fold(0_u64, |all, b| all << 8 | u64::from(*b));
+                    let word = |at: usize| head[at..at + 8].iter().rev().fold(0_u64, |all, b| all << 8 | u64::from(*b));
                     self.command(seq, time_us, (word(0), word(8)), word(16), payload);
                 }
             }
