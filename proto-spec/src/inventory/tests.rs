@@ -265,3 +265,10 @@ fn the_original_format_is_not_written() {
     let error = Writer::new(Vec::new(), Format::Original).map(|_| ()).expect_err("it has no cents");
     assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
 }
+
+#[test]
+fn a_json_field_is_found_behind_nested_and_escaped_lookalikes() {
+    let line = r#"{"more":{"stock":1},"id":"a","title":"\"stock\":","topic":"t","cost_cents":1,"stock":-1}"#;
+    let column = line.len() - 2;
+    assert!(matches!(fails(line.as_bytes(), Format::JsonLines, 1, column), Problem::Negative { .. }));
+}
