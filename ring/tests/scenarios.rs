@@ -298,21 +298,25 @@ fn a_gap_is_fetched_after_2_ms_and_not_before() {
     bench.cut(1, 5);
     bench.write(1, 8);
     bench.settle();
+    bench.write(1, 8);
+    bench.settle();
+    // The link that comes back brings the end of the log; what is before it is the gap.
     bench.connect(1, 5);
     bench.settle();
-    assert_eq!(bench.frames.fetch, 0);
+    assert_eq!((bench.frames.fetch, bench.replica(5).log().last_seq()), (0, 1));
     bench.pass(2 * MS - 1);
     assert_eq!(bench.frames.fetch, 0);
     bench.pass(1);
     assert_eq!(bench.frames.fetch, 1);
     bench.settle();
-    assert_eq!(bench.replica(5).log().last_seq(), 2);
+    assert_eq!(bench.replica(5).log().last_seq(), 3);
     assert_eq!(bench.frames.fetch, 1);
 }
 
-/// A simulated run found it: the re-sent token told of a batch that no frame had said anyone has, so nobody was asked.
+/// A simulated run found it: what is ordered after a handshake was sent and before its answer came goes to links that
+/// are up, the handshake knows nothing of it, and nothing that follows shows it.
 #[test]
-fn a_batch_that_only_the_token_tells_of_is_fetched() {
+fn what_is_ordered_while_hands_are_shaken_is_not_missed() {
     let mut bench = five();
     let old_hello = bench.hello(1);
     bench.write(1, 8);
@@ -320,13 +324,10 @@ fn a_batch_that_only_the_token_tells_of_is_fetched() {
     bench.deliver(2, 1);
     bench.cut(1, 2);
     bench.connect_with(1, old_hello, 2);
+    assert_eq!(bench.replica(2).log().last_seq(), 1);
     bench.deliver(1, 2);
-    assert_eq!((bench.holder(), bench.replica(2).log().last_seq()), (Some(2), 1));
-    bench.pass(2 * MS);
-    bench.deliver(2, 1);
-    bench.deliver(1, 2);
-    assert_eq!(bench.frames.fetch, 1);
-    assert_eq!(bench.replica(2).log().last_seq(), 2, "the batch that was missing");
+    assert_eq!((bench.holder(), bench.replica(2).log().last_seq()), (Some(2), 2));
+    assert_eq!(bench.frames.fetch, 0);
 }
 
 #[test]

@@ -204,6 +204,15 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
+    /// Sends the end of this log, unasked: a peer that lacks what is before it then fetches that.
+    pub(super) fn send_last_batch(&mut self, node: u16) {
+        let last = self.log.batch_at(self.log.last_seq()).and_then(|batch| Blob::new(batch.bytes().clone()));
+        if let Some(batch) = last {
+            let data = Data { epoch: self.epoch, hop: 0, committed: self.committed, batch };
+            self.send(Target::Node(node), PeerMessage::Data(data));
+        }
+    }
+
     pub(super) fn on_fetch_refused(&mut self, now: Now, node: u16, refused: FetchRefused) {
         let wanted = self.log.last_seq() + 1;
         let asked = self.fetching_from == Some(node);

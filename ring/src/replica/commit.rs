@@ -282,7 +282,7 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         let untold = self.peers.values().any(|peer| peer.up && peer.told < self.committed);
-        if untold && self.ordered_latest() {
+        if untold && self.tells_commits() {
             if self.leaving {
                 self.send_commit_notices();
             } else {
@@ -293,9 +293,12 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    /// Whether the latest committed entry was ordered here: its origin tells the others.
-    fn ordered_latest(&self) -> bool {
-        self.log.batch_at(self.committed).is_some_and(|batch| batch.header().origin == self.config.me)
+    /// Whether it is this replica's affair that others learn of the latest commit: that of its origin, and everybody's
+    /// when the origin cannot be reached, since it may have gone with what it knew.
+    fn tells_commits(&self) -> bool {
+        let Some(batch) = self.log.batch_at(self.committed) else { return false };
+        let origin = batch.header().origin;
+        origin == self.config.me || !self.is_up(origin)
     }
 
     pub(super) fn send_commit_notices(&mut self) {

@@ -478,11 +478,16 @@ impl<S: StateMachine> Replica<S> {
             self.note_hop(hello.token_hop, node);
         }
         self.learn_commit(now, node, hello.committed);
-        self.greet(node);
+        self.greet(node, hello);
     }
 
-    /// Tells a peer whose link has just come (back) what it may have missed: how far this log is durable.
-    fn greet(&mut self, node: u16) {
+    /// Tells a peer whose link has just come (back) what it may have missed: how far this log is durable, and where it
+    /// ends. The handshake said so too, but what was ordered since went only to links that were up, and if nothing
+    /// follows, nothing would ever show the gap.
+    fn greet(&mut self, node: u16, hello: &ReplicaHello) {
+        if self.log.last_seq() > hello.last_seq {
+            self.send_last_batch(node);
+        }
         if !self.config.makes(Mistake::NoAckOnReturn) {
             self.send_ack(node);
         }
