@@ -373,6 +373,7 @@ fn print_table(dir: &ClusterDir, cluster: &Cluster, detached: bool) {
     say(&format!(
         "{voters} voters (orders and catalogs): with a majority of them the store goes on, so it stands {failures}."
     ));
+    say("Killing the catalog that holds the token, which `pygmy status` names, stops writes until the cluster is new.");
     say("A node that was killed and started again follows without a vote: its log was in memory.");
     let (program, suffix) = (client_command(), cluster_option(dir));
     say("\nTry:");
