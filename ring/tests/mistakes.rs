@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pygmy_ring::Mistake;
 use world::{Plan, run};
 
-const SEEDS_MAX: u64 = 400;
+const SEEDS_MAX: u64 = 2_000;
 
 /// The first seed that finds `mistake`, and what it says. An assertion of the replica itself counts too.
 fn find(mistake: Mistake) -> Option<(u64, String)> {

@@ -8,10 +8,12 @@ use bytes::Bytes;
 use pygmy_node::node::Node;
 use pygmy_node::roles::replica::StoreReplica;
 use pygmy_proto::batch::Batch;
+use pygmy_proto::limits::{BATCH_BYTES_MAX, CLIENT_BODY_MAX};
 use pygmy_proto::message::{
     Books, BooksOk, LookupOk, OrderOk, Orders, OrdersOk, SearchOk, SessionOpened, TopicsOk, WriteOk,
 };
 use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
+use pygmy_ring::{Limits, Queues};
 
 use self::model::{Id, Model};
 use crate::reads::Read;
@@ -34,6 +36,23 @@ fn broken<T>(invariant: &'static str, detail: impl Into<String>) -> Result<T, Vi
 
 fn ensure(holds: bool, invariant: &'static str, detail: impl FnOnce() -> String) -> Check {
     if holds { Ok(()) } else { broken(invariant, detail()) }
+}
+
+/// I13: no queue of a replica is above its bound, and the last batch over a bound of bytes is over by no more than itself.
+fn queues_are_bounded(name: &str, queues: &Queues) -> Check {
+    let limits = Limits::default();
+    let batch_max = BATCH_BYTES_MAX + CLIENT_BODY_MAX;
+    let bounds = [
+        ("writes wait to be numbered", queues.pending, limits.pending_max),
+        ("bytes wait to be numbered", queues.pending_bytes, limits.pending_bytes_max),
+        ("batches are uncommitted", queues.uncommitted_batches, limits.uncommitted_batches_max),
+        ("bytes are uncommitted", queues.uncommitted_bytes, limits.uncommitted_bytes_max + batch_max),
+        ("bytes came early", queues.early_bytes, limits.early_bytes_max),
+    ];
+    match bounds.iter().find(|(_, held, max)| held > max) {
+        None => Ok(()),
+        Some((what, held, max)) => broken("I13", format!("{name}: {held} {what}, the bound is {max}")),
+    }
 }
 
 /// What was asked for a write.
@@ -163,9 +182,10 @@ impl Checker {
         all.get(self.majority - 1).copied().unwrap_or(0)
     }
 
-    /// I1, I8, I14 of one replica after its turn; replays what it is the first to know as committed.
+    /// I1, I8, I13, I14 of one replica after its turn; replays what it is the first to know as committed.
     pub fn on_replica(&mut self, name: &str, boot: u64, replica: &StoreReplica) -> Check {
         let ring = replica.ring();
+        queues_are_bounded(name, &ring.queues())?;
         let committed = ring.committed();
         let compared = self.compared.get(&boot).copied().unwrap_or(0);
         let end = ring.log().last_seq();
