@@ -23,6 +23,10 @@ pub enum EntryKind {
     Register = 1,
     /// A command of a session: session, counter, first incomplete (`u64` each), then what the state machine reads.
     Command = 2,
+    /// Begins an epoch; body [`crate::message::EpochStart`]. Alone in its batch.
+    NewEpoch = 3,
+    /// A configuration; body [`crate::message::Membership`]. Alone in its batch.
+    Config = 4,
 }
 
 impl EntryKind {
@@ -31,6 +35,8 @@ impl EntryKind {
         match value {
             1 => Some(Self::Register),
             2 => Some(Self::Command),
+            3 => Some(Self::NewEpoch),
+            4 => Some(Self::Config),
             _ => None,
         }
     }

@@ -106,6 +106,18 @@ kinds! {
     Fetch = 0x0115,
     /// Ring: that part is not held here.
     FetchRefused = 0x0116,
+    /// Ring: "would you promise me an epoch?"
+    PreVote = 0x0120,
+    /// Ring: the answer to that.
+    PreVoteAnswer = 0x0121,
+    /// Ring: "promise me this epoch".
+    Prepare = 0x0122,
+    /// Ring: the promise.
+    Promise = 0x0123,
+    /// Ring: "this epoch has begun".
+    Install = 0x0124,
+    /// Ring: "I have promised a higher epoch".
+    Reject = 0x0125,
 }
 
 impl Kind {

@@ -94,3 +94,9 @@ const _: () = assert!(SUBMIT_BYTES_SOFT + CLIENT_BODY_MAX + SUBMIT_JOBS_MAX * 32
 const _: () = assert!(BATCH_BYTES_MAX + CLIENT_BODY_MAX + 4096 <= PEER_BODY_MAX);
 // The dearest possible cart has a total that fits.
 const _: () = assert!((CART_LINES_MAX as u128) * (COPIES_MAX as u128) * (COST_CENTS_MAX as u128) <= u64::MAX as u128);
+/// Longest address of a node in a configuration, in bytes.
+pub const ADDRESS_LEN_MAX: usize = 255;
+/// Logs that were removed and are remembered by name.
+pub const REMOVED_MAX: usize = 1_024;
+/// Boundaries of epochs that a log names.
+pub const BOUNDARIES_MAX: usize = 256;

@@ -1,20 +1,10 @@
 //! Who the replicas are, and how much they keep.
 
 use pygmy_proto::limits::{BATCH_BYTES_MAX, REPLICAS_MAX};
+use pygmy_proto::message::Membership;
 
 /// Identity of a replica's log.
 pub type LogUuid = [u8; 16];
-
-/// One voter of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member {
-    /// Its node number.
-    pub node: u16,
-    /// The identity under which it counts.
-    pub log_uuid: LogUuid,
-    /// Whether it may hold the token.
-    pub holds_token: bool,
-}
 
 /// Bounds of one replica's queues; see RING §2, "push back".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +59,7 @@ pub enum Mistake {
     ForgetPassedToken,
     /// A gap is never fetched.
     NeverFetch,
-    /// The first catalog makes a token whenever it starts, though it has lost its log and the first token lives on.
+    /// A catalog that takes the token for lost makes another one in the same epoch.
     RemakeToken,
     /// A token that was not received is sent again to whatever process now has the link.
     ResendToOtherBoot,
@@ -93,11 +83,37 @@ pub enum Mistake {
     NoAckOnReturn,
     /// Commits are told only by frames that go anyway.
     NeverNotify,
+    /// A promise is answered before it is durable.
+    PromiseNotDurable,
+    /// A sync of what was submitted in an older epoch is acknowledged in the newer one, and promises tell only what is
+    /// durable of the log.
+    AckOldSync,
+    /// What an older epoch left is committed as soon as a majority has it, before the epoch's own first entry, and
+    /// acknowledged before that entry is in the log.
+    CommitOldEpoch,
+    /// The log is chosen by its length, whatever the epoch of its last entry.
+    ChooseByLength,
+    /// Promises are counted by the configuration that the coordinator's own log names.
+    CountPromisesByOwnConfig,
+    /// A swap of voters is one change.
+    DirectSwap,
+    /// A configuration is changed while the change before it, or the epoch's first entry, is not committed.
+    ChangeTooEarly,
+    /// Others' word for what is committed is taken before the epoch is installed.
+    CommitBeforeInstall,
+    /// Nothing is removed when an epoch is installed whose log differs: what follows goes behind it by its seq.
+    KeepOldSuffix,
+    /// A holder that was paused goes on ordering, and is believed by those who have promised another epoch.
+    BelieveOldHolder,
+    /// An empty disk votes for the log whose name it bears.
+    EmptyDiskVotes,
+    /// A coordinator that was started again goes on with its epoch.
+    ResumeEpoch,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 31] = [
         Self::TakeOldToken,
         Self::AppendWithGaps,
         Self::NoDeduplication,
@@ -117,6 +133,18 @@ impl Mistake {
         Self::ForgetResult,
         Self::NoAckOnReturn,
         Self::NeverNotify,
+        Self::PromiseNotDurable,
+        Self::AckOldSync,
+        Self::CommitOldEpoch,
+        Self::ChooseByLength,
+        Self::CountPromisesByOwnConfig,
+        Self::DirectSwap,
+        Self::ChangeTooEarly,
+        Self::CommitBeforeInstall,
+        Self::KeepOldSuffix,
+        Self::BelieveOldHolder,
+        Self::EmptyDiskVotes,
+        Self::ResumeEpoch,
     ];
 }
 
@@ -125,14 +153,16 @@ impl Mistake {
 pub struct Config {
     /// This replica's node number.
     pub me: u16,
-    /// Identity of this replica's log. It votes only if `members` names it.
+    /// Identity of this replica's log. It votes only if the configuration in its log names it.
     pub log_uuid: LogUuid,
     /// Drawn at process start.
     pub boot_nonce: u64,
-    /// Id of the configuration.
-    pub config_id: u64,
-    /// The voters, in ring order.
-    pub members: Vec<Member>,
+    /// The log replicas that may hold the token, voters or not, in ring order.
+    pub catalogs: Vec<u16>,
+    /// The other log replicas' node numbers.
+    pub peers: Vec<u16>,
+    /// The configuration that the cluster was created with.
+    pub membership: Membership,
     /// Whether the token circles without being wanted.
     pub rotate: bool,
     /// Bounds.
@@ -153,9 +183,9 @@ pub enum ConfigError {
     /// Majorities would be miscounted.
     #[error("node {0} or its log identity stands twice among the log replicas")]
     Twice(u16),
-    /// A log replica must be configured as one.
-    #[error("node {0} is not a log replica of this cluster")]
-    NotAReplica(u16),
+    /// Nothing could ever be committed.
+    #[error("the configuration has no voters")]
+    NoVoters,
 }
 
 impl Config {
@@ -164,37 +194,31 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if self.members.len() > REPLICAS_MAX {
-            return Err(ConfigError::TooMany(self.members.len()));
+        let replicas = self.peers.len() + 1;
+        if replicas > REPLICAS_MAX || self.membership.voters.len() > REPLICAS_MAX {
+            return Err(ConfigError::TooMany(replicas));
         }
-        if !self.members.iter().any(|m| m.holds_token) {
+        if self.catalogs.is_empty() {
             return Err(ConfigError::NoHolder);
         }
-        if !self.members.iter().any(|m| m.node == self.me) {
-            return Err(ConfigError::NotAReplica(self.me));
+        if self.membership.voters.is_empty() {
+            return Err(ConfigError::NoVoters);
         }
-        for (index, member) in self.members.iter().enumerate() {
-            let before = &self.members[..index];
-            if before.iter().any(|m| m.node == member.node || m.log_uuid == member.log_uuid) {
-                return Err(ConfigError::Twice(member.node));
+        if let Some(twice) = (1..self.peers.len()).find(|at| self.peers[..*at].contains(&self.peers[*at])) {
+            return Err(ConfigError::Twice(self.peers[twice]));
+        }
+        for (index, voter) in self.membership.voters.iter().enumerate() {
+            let before = &self.membership.voters[..index];
+            if before.iter().any(|m| m.node == voter.node || m.log_uuid == voter.log_uuid) {
+                return Err(ConfigError::Twice(voter.node));
             }
         }
         Ok(())
     }
 
-    /// Voters that must have an entry before it is committed.
-    pub fn majority(&self) -> usize {
-        self.members.len() / 2 + 1
-    }
-
-    /// Whether this replica's log counts.
-    pub fn is_voter(&self) -> bool {
-        self.voter(self.log_uuid).is_some()
-    }
-
-    /// The member whose log has this identity.
-    pub fn voter(&self, log_uuid: LogUuid) -> Option<&Member> {
-        self.members.iter().find(|m| m.log_uuid == log_uuid)
+    /// Whether this replica may hold the token.
+    pub fn is_catalog(&self) -> bool {
+        self.catalogs.contains(&self.me)
     }
 
     pub(crate) fn makes(&self, mistake: Mistake) -> bool {

@@ -14,8 +14,12 @@ pub mod replica;
 pub mod sessions;
 mod timer;
 
-pub use config::{Config, ConfigError, Limits, Member, Mistake};
-pub use replica::{Completion, Input, NotTaken, Now, Output, PeerMessage, Proposal, Queues, Replica, Status, Target};
+pub use config::{Config, ConfigError, Limits, LogUuid, Mistake};
+pub use log::Base;
+pub use replica::{
+    Change, Checkpoint, Completion, Input, NotTaken, Now, Output, PeerMessage, Proposal, Queues, Recovered, Replica, Status, Target,
+    Vote,
+};
 pub use sessions::{SessionError, Sessions};
 
 use bytes::BytesMut;

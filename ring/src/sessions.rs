@@ -101,7 +101,7 @@ impl Default for SessionLimits {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Outcome {
     counter: u64,
     payload_hash: u64,
@@ -124,7 +124,7 @@ impl Outcome {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Session {
     first_incomplete: u64,
     used_seq: u64,
@@ -144,7 +144,7 @@ impl Session {
 }
 
 /// The table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sessions {
     limits: SessionLimits,
     table: HashMap<u64, Session>,

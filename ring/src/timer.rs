@@ -13,17 +13,28 @@ pub(crate) enum Timer {
     Rotate,
     /// Entries are committed and not applied yet.
     Apply,
+    /// The next heartbeat; suspicions are looked at with it.
+    Beat,
+    /// The next step of an epoch change.
+    Campaign,
 }
 
-const COUNT: usize = 5;
+const COUNT: usize = 7;
 
 /// Deadlines in nanoseconds of the monotonic clock, indexed by [`Timer`].
 #[derive(Debug, Default)]
 pub(crate) struct TimerTable([Option<u64>; COUNT]);
 
 impl TimerTable {
-    pub(crate) const ALL: [Timer; COUNT] =
-        [Timer::Gap, Timer::CommitNotice, Timer::Unserved, Timer::Rotate, Timer::Apply];
+    pub(crate) const ALL: [Timer; COUNT] = [
+        Timer::Gap,
+        Timer::CommitNotice,
+        Timer::Unserved,
+        Timer::Rotate,
+        Timer::Apply,
+        Timer::Beat,
+        Timer::Campaign,
+    ];
 
     /// Sets a timer, replacing an earlier setting.
     pub(crate) fn set(&mut self, timer: Timer, at_ns: u64) {
@@ -36,6 +47,10 @@ impl TimerTable {
     /// Whether a timer is running.
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
         self.0[timer as usize].is_some()
+    }
+    /// When a timer fires.
+    pub(crate) fn at(&self, timer: Timer) -> Option<u64> {
+        self.0[timer as usize]
     }
     /// Stops a timer.
     pub(crate) fn stop(&mut self, timer: Timer) {

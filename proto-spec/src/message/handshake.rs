@@ -6,6 +6,8 @@ use serde::Serialize;
 use crate::limits::CREDENTIALS_LEN_MAX;
 use crate::types::{Blob, Name};
 
+use super::epoch::LogEnd;
+
 /// What a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -71,16 +73,28 @@ pub struct ReplicaHello {
     pub boot_nonce: u64,
     /// Id of the configuration it works under.
     pub config_id: u64,
-    /// Its epoch.
-    pub epoch: Epoch,
-    /// End of its log.
-    pub last_seq: u64,
+    /// What it has promised.
+    pub promised: Epoch,
+    /// End of its log; its epoch is the one that it has installed.
+    pub last: LogEnd,
     /// What it knows to be committed.
     pub committed: u64,
-    /// Hop of the last token that this process received; 0 for none.
+    /// Hop of the last token of `promised` that this process received; 0 for none.
     pub token_hop: u64,
     /// Number of its latest want; 0 for none.
     pub want: u64,
+    /// The highest end that this process ever saw acknowledged by the log at the other end of the connection, and
+    /// which log that was: should it have lost that, it must know.
+    pub acked: Acked,
+}
+
+/// What a process remembers of another one's acknowledgements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Acked {
+    /// The log that acknowledged.
+    pub log_uuid: [u8; 16],
+    /// The highest end that it acknowledged, by the epoch in which it did.
+    pub end: LogEnd,
 }
 
 /// The answer to a `Hello` that was accepted.

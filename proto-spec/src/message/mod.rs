@@ -9,10 +9,12 @@ use crate::limits::TRACE_SPANS_MAX;
 use crate::types::Bounded;
 
 mod client;
+mod epoch;
 mod handshake;
 mod peer;
 
 pub use client::*;
+pub use epoch::*;
 pub use handshake::*;
 pub use peer::*;
 
@@ -31,6 +33,7 @@ messages! {
     OpenSession, Lookup, Search, Topics, Books, Order, Orders, Write, Status,
     SessionOpened, LookupOk, SearchOk, TopicsOk, BooksOk, OrderOk, OrdersOk, WriteOk, StatusOk,
     Submit, Results, Data, Token, Want, Ack, Commit, Fetch, FetchRefused,
+    PreVote, PreVoteAnswer, Prepare, Promise, Install, Reject,
 }
 impl Message for ErrorBody {
     const KIND: Kind = Kind::Error;

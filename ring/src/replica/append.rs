@@ -1,23 +1,31 @@
 //! The log: appending in order, batches that come early, gaps that are fetched (RING §2, 3).
 
-use pygmy_proto::batch::Batch;
+use bytes::Bytes;
+use pygmy_proto::batch::{Batch, EntryKind};
 use pygmy_proto::limits::BATCH_BYTES_MAX;
-use pygmy_proto::message::{Data, Fetch, FetchRefused};
+use pygmy_proto::message::{Data, Epoch, Fetch, FetchRefused};
 use pygmy_proto::types::Blob;
 
 use super::{FETCH_AGAIN_NS, GAP_NS, Now, Output, Peer, PeerMessage, Replica, Target, Timer};
 use crate::StateMachine;
 use crate::config::Mistake;
 
+/// Whether a batch can be a part of the log of `epoch`: it was ordered in it or before, and what begins an epoch or
+/// changes the voters stands alone.
+fn is_of_this(batch: &Batch, epoch: Epoch) -> bool {
+    let special = batch.entries().any(|entry| matches!(entry.kind, EntryKind::NewEpoch | EntryKind::Config));
+    batch.header().epoch <= epoch && (!special || batch.header().count == 1)
+}
+
 impl<S: StateMachine> Replica<S> {
     pub(super) fn on_data(&mut self, now: Now, node: u16, data: Data) {
         let (end, bytes) = (self.log.last_seq(), data.batch.len());
         match Batch::parse(data.batch.into_bytes()) {
-            Ok(batch) if batch.header().epoch == self.epoch => {
+            Ok(batch) if is_of_this(&batch, data.epoch) => {
                 self.note_peer_end(node, batch.last_seq());
-                self.take_batch(now, batch);
+                self.take_batch(now, node, batch);
             }
-            Ok(batch) => log::warn!("node {node} sent a batch of epoch {:?}: dropped", batch.header().epoch),
+            Ok(batch) => log::warn!("node {node} sent a batch that cannot be: {:?}", batch.header()),
             Err(error) => log::warn!("node {node} sent a batch that is none: {error}"),
         }
         if data.hop > 0 {
@@ -30,8 +38,13 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    fn take_batch(&mut self, now: Now, batch: Batch) {
+    fn take_batch(&mut self, now: Now, node: u16, batch: Batch) {
         let first = batch.header().first_seq;
+        if !self.may_append_from(node) {
+            // The epoch has begun, and is not installed here: this will belong to it.
+            self.keep_early(batch);
+            return;
+        }
         self.note_end(now, batch.last_seq());
         if self.log.continues(&batch) || self.config.makes(Mistake::AppendWithGaps) {
             self.append(now, batch);
@@ -68,7 +81,7 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    fn append_early(&mut self, now: Now) {
+    pub(super) fn append_early(&mut self, now: Now) {
         while let Some(entry) = self.early.first_entry() {
             if *entry.key() > self.log.last_seq() + 1 {
                 return;
@@ -86,9 +99,16 @@ impl<S: StateMachine> Replica<S> {
     /// Appends a batch that continues the log.
     pub(super) fn append(&mut self, now: Now, batch: Batch) {
         self.note_end(now, batch.last_seq());
+        if self.log.last_seq() == self.committed {
+            self.watch.commit_ns = now.mono_ns;
+        }
         self.origins.push_back((batch.last_seq(), batch.header().origin));
-        self.log.push(batch.clone());
-        self.outputs.push(Output::Append(batch));
+        let was_installed = self.installed();
+        self.take_into_log(batch.clone());
+        self.outputs.push(Output::Append { epoch: self.promised, batch });
+        if self.installed() && !was_installed {
+            self.on_installed(now);
+        }
         self.verify_acks(now);
         self.commit_known(now);
         self.watch_gap(now);
@@ -97,7 +117,7 @@ impl<S: StateMachine> Replica<S> {
     /// After every batch that was appended: the gap is closed, or what follows has its own time to come by itself.
     fn watch_gap(&mut self, now: Now) {
         let last = self.log.last_seq();
-        let answered = |node: &u16| self.peers.get(node).is_none_or(|peer| peer.last_seq <= last);
+        let answered = |node: &u16| self.peers.get(node).is_none_or(|peer| peer.last.seq <= last);
         if last >= self.known_end || self.fetching_from.as_ref().is_some_and(answered) {
             self.fetching_from = None;
         }
@@ -120,7 +140,7 @@ impl<S: StateMachine> Replica<S> {
     /// Learns that `node` has the log up to `seq`.
     pub(super) fn note_peer_end(&mut self, node: u16, seq: u64) {
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.last_seq = peer.last_seq.max(seq);
+            peer.last.seq = peer.last.seq.max(seq);
         }
     }
 
@@ -137,7 +157,7 @@ impl<S: StateMachine> Replica<S> {
     fn fetch(&mut self, now: Now) {
         let from_seq = self.log.last_seq() + 1;
         let before = self.fetching_from.take();
-        let mut candidates = self.fetch_candidates(|peer| peer.last_seq >= from_seq);
+        let mut candidates = self.fetch_candidates(|peer| peer.last.seq >= from_seq);
         if candidates.is_empty() {
             candidates = self.fetch_candidates(|_| true);
         }
@@ -151,16 +171,19 @@ impl<S: StateMachine> Replica<S> {
     /// Peers with a link that have not said that they no longer hold what follows the end of this log.
     fn fetch_candidates(&self, wanted: impl Fn(&Peer) -> bool) -> Vec<u16> {
         let from_seq = self.log.last_seq() + 1;
-        let able = |peer: &Peer| peer.up && peer.refused_fetch != Some(from_seq) && wanted(peer);
+        // Only whoever is in this epoch holds its history.
+        let able = |peer: &Peer| {
+            peer.up && peer.last.epoch == self.promised && peer.refused_fetch != Some(from_seq) && wanted(peer)
+        };
         self.peers.iter().filter(|(_, peer)| able(peer)).map(|(node, _)| *node).collect()
     }
 
-    fn fetch_from(&mut self, now: Now, node: u16) {
+    pub(super) fn fetch_from(&mut self, now: Now, node: u16) {
         self.timers.set(Timer::Gap, now.mono_ns + FETCH_AGAIN_NS);
         self.fetching_from = Some(node);
         self.fetched_bytes = 0;
         self.counters.fetches_sent += 1;
-        let fetch = Fetch { epoch: self.epoch, from_seq: self.log.last_seq() + 1, hash_before: self.log.last_hash() };
+        let fetch = Fetch { epoch: self.promised, from_seq: self.log.last_seq() + 1, hash_before: self.log.last_hash() };
         self.send(Target::Node(node), PeerMessage::Fetch(fetch));
     }
 
@@ -171,20 +194,25 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         self.fetched_bytes += bytes;
+        self.fetched_total += bytes as u64;
+        self.fetched_chosen(now, node);
         if self.fetched_bytes >= BATCH_BYTES_MAX {
             self.fetch_from(now, node);
         }
     }
 
     pub(super) fn on_fetch(&mut self, node: u16, fetch: Fetch) {
+        // Before an epoch has begun here its coordinator alone may look at this log.
+        let may = self.installed() || fetch.epoch.node == node;
         let before = fetch.from_seq.wrapping_sub(1);
-        let held = fetch.from_seq >= self.log.first_seq()
-            && fetch.from_seq <= self.log.last_seq()
-            && self.log.hash_at(before) == Some(fetch.hash_before);
-        if !held {
-            let (first_seq, last_seq) = (self.log.first_seq(), self.log.last_seq());
-            let refused = FetchRefused { epoch: self.epoch, first_seq, last_seq };
-            self.send(Target::Node(node), PeerMessage::FetchRefused(refused));
+        let within = may && fetch.from_seq > 0 && fetch.from_seq <= self.log.last_seq();
+        if within && fetch.from_seq < self.log.first_seq() {
+            let upto = self.log.first_seq() - 1;
+            self.outputs.push(Output::ReadLog { node, from_seq: fetch.from_seq, upto });
+            return;
+        }
+        if !within || self.log.hash_at(before) != Some(fetch.hash_before) {
+            self.refuse_fetch(node);
             return;
         }
         let mut room = BATCH_BYTES_MAX;
@@ -197,10 +225,31 @@ impl<S: StateMachine> Replica<S> {
             }
         }
         for bytes in batches {
-            if let Some(batch) = Blob::new(bytes) {
-                let data = Data { epoch: self.epoch, hop: 0, committed: self.committed, batch };
-                self.send(Target::Node(node), PeerMessage::Data(data));
-            }
+            self.send_part(node, bytes);
+        }
+    }
+
+    fn send_part(&mut self, node: u16, bytes: Bytes) {
+        if let Some(batch) = Blob::new(bytes) {
+            let data = Data { epoch: self.promised, hop: 0, committed: self.committed, batch };
+            self.send(Target::Node(node), PeerMessage::Data(data));
+        }
+    }
+
+    fn refuse_fetch(&mut self, node: u16) {
+        let (first_seq, last_seq) = (self.log.first_seq(), self.log.last_seq());
+        let refused = FetchRefused { epoch: self.promised, first_seq, last_seq };
+        self.send(Target::Node(node), PeerMessage::FetchRefused(refused));
+    }
+
+    /// A part of the log that is no longer in memory was read for `node`. All of it is final, so it does not matter what
+    /// has happened meanwhile.
+    pub(super) fn on_log_read(&mut self, node: u16, batches: Vec<Batch>) {
+        if batches.is_empty() {
+            self.refuse_fetch(node);
+        }
+        for batch in batches {
+            self.send_part(node, batch.bytes().clone());
         }
     }
 
@@ -208,7 +257,7 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn send_last_batch(&mut self, node: u16) {
         let last = self.log.batch_at(self.log.last_seq()).and_then(|batch| Blob::new(batch.bytes().clone()));
         if let Some(batch) = last {
-            let data = Data { epoch: self.epoch, hop: 0, committed: self.committed, batch };
+            let data = Data { epoch: self.promised, hop: 0, committed: self.committed, batch };
             self.send(Target::Node(node), PeerMessage::Data(data));
         }
     }
@@ -218,7 +267,7 @@ impl<S: StateMachine> Replica<S> {
         let asked = self.fetching_from == Some(node);
         if let Some(peer) = self.peers.get_mut(&node) {
             // It says how far it goes; should it go on, it says so again.
-            peer.last_seq = refused.last_seq;
+            peer.last.seq = refused.last_seq;
             if asked && refused.last_seq >= wanted {
                 peer.refused_fetch = Some(wanted);
             }
@@ -229,7 +278,10 @@ impl<S: StateMachine> Replica<S> {
                 refused.first_seq,
                 refused.last_seq
             );
-            let others = !self.fetch_candidates(|peer| peer.last_seq >= wanted).is_empty();
+            let others = !self.fetch_candidates(|peer| peer.last.seq >= wanted).is_empty();
+            if !others && refused.first_seq > wanted {
+                self.outputs.push(Output::NeedSnapshot { node });
+            }
             let patience = if others { GAP_NS } else { FETCH_AGAIN_NS };
             self.timers.set(Timer::Gap, now.mono_ns + patience);
         }

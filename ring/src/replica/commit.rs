@@ -4,31 +4,43 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use pygmy_proto::batch::{Batch, Entry, EntryKind};
-use pygmy_proto::message::{Ack, Commit, Epoch, TokenDurable};
+use pygmy_proto::message::{Ack, Commit, Epoch, LogEnd, TokenDurable, Voter};
 
 use super::{
     CHECK_EVERY, CHECKS_KEPT, COMMIT_NOTICE_NS, Completion, Now, Output, PeerMessage, Replica, Target, Timer,
     WriteResult,
 };
 use crate::StateMachine;
-use crate::config::{Member, Mistake};
+use crate::config::Mistake;
 use crate::sessions::{Admission, RequestId, SessionError};
 
 impl<S: StateMachine> Replica<S> {
     pub(super) fn on_durable(&mut self, now: Now, epoch: Epoch, seq: u64, hash: u128) {
-        if epoch != self.epoch || seq <= self.durable {
+        // What was removed meanwhile is on the disk too, and of no use.
+        if seq > self.log.last_seq() || self.log.hash_at(seq).is_some_and(|own| own != hash) {
+            if epoch == self.promised {
+                self.fatal(format!("the log writer reports seq {seq} durable, which is not what it was given"));
+            }
             return;
         }
-        if seq > self.log.last_seq() || self.log.hash_at(seq).is_some_and(|own| own != hash) {
-            self.fatal(format!("the log writer reports seq {seq} durable, which is not what it was given"));
+        self.on_disk = self.on_disk.max(seq);
+        // A sync of what was appended in an older epoch says nothing about this one: the log may have been another.
+        let old = epoch != self.promised && !self.config.makes(Mistake::AckOldSync);
+        if old || !self.may_acknowledge() || seq <= self.durable {
             return;
         }
         self.durable = seq;
         for batch in self.own.iter_mut().filter(|batch| batch.last_seq <= seq && batch.durable_ns.is_none()) {
             batch.durable_ns = Some(now.mono_ns);
         }
+        self.restore_vote();
         self.acknowledge();
         self.count_votes(now);
+    }
+
+    /// Nothing is acknowledged in an epoch before its first entry is in the log.
+    fn may_acknowledge(&self) -> bool {
+        self.installed() || self.config.makes(Mistake::CommitOldEpoch) || self.config.makes(Mistake::AckOldSync)
     }
 
     /// One acknowledgement per sync, to the origins of what is not committed and to the token's holder.
@@ -36,7 +48,8 @@ impl<S: StateMachine> Replica<S> {
         let mut to: BTreeSet<u16> = self.origins.iter().map(|(_, origin)| *origin).collect();
         to.insert(self.holder.1);
         to.remove(&self.config.me);
-        if to.iter().any(|node| !self.is_up(*node)) {
+        // Until this epoch has committed something, those whose entries it has taken over do not count for others.
+        if self.committed < self.epoch_seq() || to.iter().any(|node| !self.is_up(*node)) {
             // Whoever counts in its place is not known here.
             self.acknowledge_to_all();
             return;
@@ -55,26 +68,43 @@ impl<S: StateMachine> Replica<S> {
     }
 
     pub(super) fn send_ack(&mut self, node: u16) {
+        if self.withheld.is_some() || !self.may_acknowledge() {
+            return;
+        }
         let durable = if self.config.makes(Mistake::AckBeforeSync) { self.log.last_seq() } else { self.durable };
         let Some(hash) = self.log.hash_at(durable) else { return };
         let (checked_seq, checked_hash) = self.checks.back().copied().unwrap_or_default();
-        let ack = Ack { epoch: self.epoch, durable, hash, committed: self.committed, checked_seq, checked_hash };
+        let ack = Ack { epoch: self.promised, durable, hash, committed: self.committed, checked_seq, checked_hash };
         self.send(Target::Node(node), PeerMessage::Ack(ack));
     }
 
     pub(super) fn on_ack(&mut self, now: Now, node: u16, ack: Ack) {
         self.compare_state(node, ack.checked_seq, ack.checked_hash);
-        self.note_peer_end(node, ack.durable);
-        self.note_end(now, ack.durable);
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.unverified = Some((ack.durable, ack.hash));
+            peer.last.epoch = self.promised;
+        }
+        self.hear_durable(now, node, ack.durable, ack.hash);
+        self.learn_commit(now, node, ack.committed);
+    }
+
+    /// `node` says that it has the log of this epoch durably up to here.
+    pub(super) fn hear_durable(&mut self, now: Now, node: u16, seq: u64, hash: u128) {
+        self.note_peer_end(node, seq);
+        self.note_end(now, seq);
+        if let Some(peer) = self.peers.get_mut(&node) {
+            let end = LogEnd { epoch: self.promised, seq };
+            let highest = self.acked.entry(peer.log_uuid).or_default();
+            *highest = (*highest).max(end);
+            peer.unverified = Some((seq, hash));
         }
         self.verify_acks(now);
-        self.learn_commit(now, node, ack.committed);
     }
 
     /// Counts what was acknowledged as far as it can be compared with this replica's own log.
     pub(super) fn verify_acks(&mut self, now: Now) {
+        if !self.installed() {
+            return;
+        }
         for (node, peer) in &mut self.peers {
             let Some((seq, hash)) = peer.unverified else { continue };
             if seq > self.log.last_seq() {
@@ -94,28 +124,32 @@ impl<S: StateMachine> Replica<S> {
 
     /// Commits up to the majority-th highest durable position of the configured voters, within this log.
     pub(super) fn count_votes(&mut self, now: Now) {
-        let mut durable: Vec<u64> = self.config.members.iter().map(|member| self.durable_of(member)).collect();
+        let mut durable: Vec<u64> = self.membership().voters.iter().map(|voter| self.durable_of(voter)).collect();
         durable.sort_unstable_by(|a, b| b.cmp(a));
-        let mut majority = self.config.majority();
+        let mut majority = self.majority();
         if self.config.makes(Mistake::MajorityOfLiving) {
             let living = self.peers.values().filter(|peer| peer.up).count() + 1;
-            majority = living / 2 + 1;
+            majority = (living / 2 + 1).min(durable.len());
         }
         let mut reached = durable[majority - 1];
         if self.config.makes(Mistake::ApplyUncommitted) {
             reached = self.durable;
         }
-        self.commit_to(now, reached.min(self.log.last_seq()));
+        // What older epochs left is committed by this one's first entry, never by itself (Raft §5.4.2).
+        let covered = self.installed() && reached >= self.epoch_seq();
+        if covered || self.config.makes(Mistake::CommitOldEpoch) {
+            self.commit_to(now, reached.min(self.log.last_seq()));
+        }
     }
 
-    fn durable_of(&self, member: &Member) -> u64 {
-        if member.log_uuid == self.config.log_uuid {
-            return self.durable;
+    fn durable_of(&self, voter: &Voter) -> u64 {
+        if voter.log_uuid == self.config.log_uuid {
+            return if self.withheld.is_some() { 0 } else { self.durable };
         }
         if self.config.makes(Mistake::CountByNode) {
-            return self.peers.get(&member.node).map_or(self.durable, |peer| peer.durable);
+            return self.peers.get(&voter.node).map_or(self.durable, |peer| peer.durable);
         }
-        let theirs = self.peers.values().filter(|peer| peer.log_uuid == member.log_uuid);
+        let theirs = self.peers.values().filter(|peer| peer.log_uuid == voter.log_uuid);
         theirs.map(|peer| peer.durable).max().unwrap_or(0)
     }
 
@@ -139,6 +173,10 @@ impl<S: StateMachine> Replica<S> {
 
     /// What is known to be committed commits here as soon as this log reaches it.
     pub(super) fn commit_known(&mut self, now: Now) {
+        // Before the epoch is installed this log may be another than the one that was spoken of.
+        if !self.installed() && !self.config.makes(Mistake::CommitBeforeInstall) {
+            return;
+        }
         let end = if self.config.makes(Mistake::CommitBeyondLog) { u64::MAX } else { self.log.last_seq() };
         self.commit_to(now, self.known_committed.min(end));
     }
@@ -148,6 +186,8 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         self.committed = seq;
+        self.watch.commit_ns = now.mono_ns;
+        self.settle_memberships();
         while self.origins.front().is_some_and(|(last, _)| *last <= seq) {
             self.origins.pop_front();
         }
@@ -168,7 +208,7 @@ impl<S: StateMachine> Replica<S> {
         } else {
             self.timers.stop(Timer::Apply);
         }
-        let keep_after = self.applied.min(self.durable);
+        let keep_after = self.applied.min(self.on_disk);
         self.log.trim(keep_after, self.config.limits.retained_bytes_max);
     }
 
@@ -194,6 +234,8 @@ impl<S: StateMachine> Replica<S> {
                 self.sessions.register(entry.seq);
                 Ok(Bytes::new())
             }
+            // The ring's own: they have had their effect when they were appended.
+            EntryKind::NewEpoch | EntryKind::Config => Ok(Bytes::new()),
             EntryKind::Command => {
                 let Some((mut id, payload)) = RequestId::split(entry.body) else {
                     return Err(SessionError::NoIdentity);
@@ -282,7 +324,7 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         let untold = self.peers.values().any(|peer| peer.up && peer.told < self.committed);
-        if untold && self.tells_commits() {
+        if untold && self.installed() && self.tells_commits() {
             if self.leaving {
                 self.send_commit_notices();
             } else {
@@ -304,7 +346,7 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn send_commit_notices(&mut self) {
         let untold: Vec<u16> =
             self.peers.iter().filter(|(_, p)| p.up && p.told < self.committed).map(|(node, _)| *node).collect();
-        let commit = Commit { epoch: self.epoch, committed: self.committed };
+        let commit = Commit { epoch: self.promised, committed: self.committed };
         for node in untold {
             self.send(Target::Node(node), PeerMessage::Commit(commit));
         }

@@ -1,21 +1,32 @@
 //! One log replica: the state, its inputs and outputs, and the turn.
 //!
 //! Seams: [`order`] has the token and the numbering, [`append`] the log and its gaps, [`commit`] the acknowledgements,
-//! the commit and the application.
+//! the commit and the application; [`watch`] has heartbeats and suspicion, [`campaign`] the asker's side of an epoch
+//! change, [`install`] everybody else's; [`members`] has who counts.
 
 mod append;
+mod campaign;
 mod commit;
+mod install;
+mod members;
 mod order;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use pygmy_proto::batch::{Batch, EntryKind};
-use pygmy_proto::message::{Ack, Commit, Data, Epoch, Fetch, FetchRefused, ReplicaHello, Token, Want};
+use pygmy_proto::message::{
+    Ack, Acked, Boundary, Commit, Data, Epoch, Fetch, FetchRefused, Install, LogEnd, Membership, PreVote, PreVoteAnswer,
+    Prepare, Promise, Reject, ReplicaBeat, ReplicaHello, Token, Want,
+};
 
+use self::campaign::Campaign;
+use self::install::Adoption;
+use self::watch::Watch;
 use crate::StateMachine;
 use crate::config::{Config, ConfigError, LogUuid, Mistake};
-use crate::log::Log;
+use crate::log::{Base, Log};
 use crate::sessions::{SessionError, SessionLimits, Sessions};
 use crate::timer::{Timer, TimerTable};
 
@@ -58,6 +69,110 @@ pub enum PeerMessage {
     Fetch(Fetch),
     /// "I do not hold that."
     FetchRefused(FetchRefused),
+    /// "Would you promise me an epoch?"
+    PreVote(PreVote),
+    /// The answer to that.
+    PreVoteAnswer(PreVoteAnswer),
+    /// "Promise me this epoch."
+    Prepare(Prepare),
+    /// The promise.
+    Promise(Promise),
+    /// "This epoch has begun."
+    Install(Install),
+    /// "I have promised a higher epoch."
+    Reject(Reject),
+}
+
+impl PeerMessage {
+    /// The epoch that the frame bears.
+    pub fn epoch(&self) -> Epoch {
+        match self {
+            PeerMessage::Data(m) => m.epoch,
+            PeerMessage::Token(m) => m.epoch,
+            PeerMessage::Want(m) => m.epoch,
+            PeerMessage::Ack(m) => m.epoch,
+            PeerMessage::Commit(m) => m.epoch,
+            PeerMessage::Fetch(m) => m.epoch,
+            PeerMessage::FetchRefused(m) => m.epoch,
+            PeerMessage::PreVote(m) => m.epoch,
+            PeerMessage::PreVoteAnswer(m) => m.epoch,
+            PeerMessage::Prepare(m) => m.epoch,
+            PeerMessage::Promise(m) => m.epoch,
+            PeerMessage::Install(m) => m.epoch,
+            PeerMessage::Reject(m) => m.epoch,
+        }
+    }
+}
+
+/// What the vote file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vote {
+    /// The highest epoch that this log has answered for.
+    pub promised: Epoch,
+    /// The latest epoch at whose installation a part of the log was removed: what was acknowledged before it may be gone
+    /// without anything having been lost.
+    pub cut: Epoch,
+}
+
+/// A change of the voters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// One log takes another one's place.
+    Replace {
+        /// The log that goes.
+        old: LogUuid,
+        /// The voter that comes.
+        new: pygmy_proto::message::Voter,
+    },
+}
+
+/// What a replica begins with: an empty log, or what its files hold.
+#[derive(Debug)]
+pub struct Recovered<S> {
+    /// The vote file.
+    pub vote: Vote,
+    /// The state machine, as of `base`.
+    pub machine: S,
+    /// The sessions, as of `base`.
+    pub sessions: Sessions,
+    /// What the state above contains.
+    pub base: Base,
+    /// Where epochs begin up to `base`.
+    pub boundaries: Vec<Boundary>,
+    /// The configuration at `base`, if the log below it has one.
+    pub membership: Option<Membership>,
+    /// The log behind `base`.
+    pub batches: Vec<Batch>,
+    /// The log is damaged: up to here it may have been acknowledged, and is not all there. Its vote is withheld until it
+    /// has caught up with that.
+    pub damaged: Option<LogEnd>,
+}
+
+/// Where in the log a copy of the state belongs, and what must be known beside it to go on from there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The end of what it contains.
+    pub base: Base,
+    /// Where epochs begin up to there.
+    pub boundaries: Vec<Boundary>,
+    /// The configuration there.
+    pub membership: Membership,
+}
+
+impl<S> Recovered<S> {
+    /// A new log with a fresh machine.
+    pub fn empty(machine: S) -> Self {
+        Self {
+            vote: Vote::default(),
+            machine,
+            sessions: Sessions::new(SessionLimits::default()),
+            base: Base::default(),
+            boundaries: Vec::new(),
+            membership: None,
+            batches: Vec::new(),
+            damaged: None,
+        }
+    }
 }
 
 /// What happens to a replica.
@@ -84,9 +199,34 @@ pub enum Input {
     },
     /// A write to be ordered here. Answered by exactly one of [`Output::Done`] and [`Output::Refused`].
     Propose(Proposal),
+    /// A heartbeat of another replica came.
+    Beat {
+        /// From which node.
+        node: u16,
+        /// What it says.
+        beat: ReplicaBeat,
+    },
+    /// A change of the voters, to be proposed here. Answered like a write.
+    Change {
+        /// The proposer's number for it.
+        ticket: u64,
+        /// The change.
+        change: Change,
+    },
+    /// The vote file holds this.
+    VoteDurable(Vote),
+    /// A part of the log that was asked for by [`Output::ReadLog`]; empty when it is not held.
+    LogRead {
+        /// For which node it was read.
+        node: u16,
+        /// The batches, contiguous.
+        batches: Vec<Batch>,
+    },
+    /// The log's disk is full (or has room again): nothing new is ordered here meanwhile.
+    DiskFull(bool),
     /// The log is durable up to here.
     Durable {
-        /// Epoch of the log that was synced.
+        /// The epoch that was given with what was synced.
         epoch: Epoch,
         /// Its last position.
         seq: u64,
@@ -122,6 +262,10 @@ pub enum NotTaken {
     Leaving,
     /// It is longer than an entry may be.
     TooLong,
+    /// The log's disk is full.
+    OutOfSpace,
+    /// The change of the voters would not be safe, or makes no sense.
+    ChangeRefused(&'static str),
 }
 
 /// Outcome of a write: the state machine's answer, or why it was not executed.
@@ -158,8 +302,32 @@ pub enum Output {
         /// The frame.
         message: PeerMessage,
     },
-    /// Make a batch durable, behind all given before. Answered by [`Input::Durable`].
-    Append(Batch),
+    /// Make a batch durable, behind all given before; whatever was given at or above its position is gone. Answered by
+    /// [`Input::Durable`] with the same epoch.
+    Append {
+        /// The epoch in which it is appended, which may be above the one in which it was ordered.
+        epoch: Epoch,
+        /// The batch.
+        batch: Batch,
+    },
+    /// Make the vote durable, behind all given before. Answered by [`Input::VoteDurable`].
+    Vote(Vote),
+    /// Tell all replicas how this one is; a datagram each.
+    Beat(ReplicaBeat),
+    /// Read a part of the log that is no longer in memory. Answered by [`Input::LogRead`].
+    ReadLog {
+        /// For which node.
+        node: u16,
+        /// First position wanted.
+        from_seq: u64,
+        /// Last position wanted; all up to it is final.
+        upto: u64,
+    },
+    /// This log is so far behind that no peer holds what follows it: a snapshot is needed.
+    NeedSnapshot {
+        /// A peer that has one.
+        node: u16,
+    },
     /// A write was applied.
     Done(Completion),
     /// A write was handed back.
@@ -168,6 +336,12 @@ pub enum Output {
         ticket: u64,
         /// Why.
         why: NotTaken,
+    },
+    /// A write was numbered, and what became of it cannot be known here: it may take effect or not. Sending it again
+    /// with the same session and counter settles it.
+    Unknown {
+        /// The proposer's number.
+        ticket: u64,
     },
     /// Going on would break a promise: the process must end.
     Fatal(String),
@@ -179,9 +353,11 @@ struct Peer {
     up: bool,
     log_uuid: LogUuid,
     boot_nonce: u64,
-    /// End of its log or durable position, whichever was heard of last; where to fetch from.
-    last_seq: u64,
-    /// Durable there, compared with this replica's own log.
+    /// End of its log as last heard; where to fetch from.
+    last: LogEnd,
+    /// What it has promised, as last heard.
+    promised: Epoch,
+    /// Durable there in the epoch promised here, compared with this replica's own log.
     durable: u64,
     /// Acknowledged, but beyond what can be compared yet.
     unverified: Option<(u64, u128)>,
@@ -190,6 +366,30 @@ struct Peer {
     told: u64,
     /// First position that it could not give, when it was asked last.
     refused_fetch: Option<u64>,
+    /// Its own word that its vote does not count.
+    withheld: bool,
+    /// When a frame or a heartbeat of it came last.
+    heard_ns: u64,
+    /// Whether it hears this replica, by its own word.
+    hears_me: bool,
+    /// Whether it hears a majority of the voters.
+    hears_majority: bool,
+    /// Since when it has been well, if it is, and how long it must be before it gets the token again.
+    well_since_ns: Option<u64>,
+    penalty_ns: u64,
+    /// Bytes that it has fetched, by its own word.
+    fetched: u64,
+    /// When the epoch was explained to it last.
+    explained_ns: u64,
+}
+
+/// A vote that does not count for the time being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Withheld {
+    /// Until this log reaches what it once acknowledged,
+    until: LogEnd,
+    /// or has installed an epoch above this one, which then began without its promise.
+    promised: Epoch,
 }
 
 /// The copy that the passer of the token keeps until it sees it taken.
@@ -232,8 +432,16 @@ pub struct Status {
     pub voter: bool,
     /// Voters configured.
     pub voters: u32,
-    /// Its epoch.
+    /// Whether its vote is withheld until it has caught up.
+    pub withheld: bool,
+    /// The epoch it has promised.
     pub epoch: Epoch,
+    /// Whether that epoch has begun here.
+    pub installed: bool,
+    /// The configuration in force.
+    pub config_id: u64,
+    /// Voters that are heard at the moment, this one included if it votes.
+    pub voters_heard: u32,
     /// Who holds the token, as far as it knows; 0: unknown.
     pub holder: u16,
     /// Passings of the token, as far as it knows.
@@ -290,6 +498,20 @@ pub struct Counters {
     pub handed_back: u64,
     /// Resent writes answered from their stored result.
     pub duplicates_answered: u64,
+    /// Epochs started here.
+    pub epochs_started: u64,
+    /// Epochs installed here.
+    pub epochs_installed: u64,
+    /// Questions whether an epoch should be changed.
+    pub prevotes_asked: u64,
+    /// Promises given.
+    pub promises: u64,
+    /// Times at which a part of the log was removed.
+    pub truncations: u64,
+    /// Numbered writes whose outcome was given up.
+    pub unknown: u64,
+    /// Configurations that took effect here.
+    pub configurations: u64,
 }
 
 /// One log replica over a state machine.
@@ -297,9 +519,21 @@ pub struct Replica<S> {
     config: Config,
     machine: S,
     sessions: Sessions,
-    epoch: Epoch,
+    /// The time of the last input.
+    now_ns: u64,
+    /// The highest epoch answered for. What bears an older one is refused.
+    promised: Epoch,
+    /// What the vote file is known to hold, and what it was told to hold last.
+    vote: Vote,
+    vote_asked: Vote,
     log: Log,
+    /// Configurations in the log by position, latest last. The first is in force at `committed`.
+    memberships: VecDeque<(u64, Membership)>,
+    withheld: Option<Withheld>,
+    /// What of this log is on the disk, whatever epoch it was appended in.
+    on_disk: u64,
     // Invariant: applied ≤ committed ≤ log.last_seq(), durable ≤ log.last_seq().
+    /// What of this log is durable and may be acknowledged: appended in the installed epoch.
     durable: u64,
     committed: u64,
     applied: u64,
@@ -308,12 +542,13 @@ pub struct Replica<S> {
     /// The token, while this replica holds it.
     token: Option<Token>,
     passed: Option<Passed>,
-    /// Hop of the last token this process received.
+    /// Hop of the last token of this epoch that this process received.
     token_hop_received: u64,
-    /// Highest hop seen claimed, and by whom.
+    /// Highest hop of this epoch seen claimed, and by whom; node 0: none.
     holder: (u64, u16),
     pending: VecDeque<Pending>,
     pending_bytes: usize,
+    changes: VecDeque<(u64, Change)>,
     /// Number of this boot's latest want, and whether it is still to be served.
     want: u64,
     wanting: bool,
@@ -323,6 +558,8 @@ pub struct Replica<S> {
     /// Last position and origin of appended batches that are not committed.
     origins: VecDeque<(u64, u16)>,
     peers: BTreeMap<u16, Peer>,
+    /// The highest end that each log was ever heard to acknowledge.
+    acked: BTreeMap<LogUuid, LogEnd>,
     /// Batches that came before those in front of them, by first seq.
     early: BTreeMap<u64, Batch>,
     early_bytes: usize,
@@ -331,8 +568,16 @@ pub struct Replica<S> {
     fetching_from: Option<u16>,
     /// Bytes by which the answer to the fetch under way has extended the log.
     fetched_bytes: usize,
+    /// Bytes fetched since the start.
+    fetched_total: u64,
     /// State hashes at multiples of [`CHECK_EVERY`], latest last.
     checks: VecDeque<(u64, u64)>,
+    watch: Watch,
+    campaign: Campaign,
+    adoption: Option<Adoption>,
+    /// Whom a promise is owed once it is durable, and its boot nonce.
+    owed: Option<(u16, u64)>,
+    disk_full: bool,
     leaving: bool,
     /// A rotating token has rested here for its pause and may go on.
     rotation_rested: bool,
@@ -358,29 +603,38 @@ const UNSERVED_NS: u64 = 200_000_000;
 const ROTATE_NS: u64 = 1_000_000;
 
 impl<S: StateMachine> Replica<S> {
-    /// A replica with an empty log. The token is born with the first catalog of the configuration, if that is a voter:
-    /// a process that has lost its log is not, so it cannot make a second token.
+    /// A replica over what its files hold, or over a new log. No token is born here: an epoch brings one.
     ///
     /// # Errors
     /// When the configuration cannot work.
-    pub fn new(config: Config, machine: S) -> Result<Self, ConfigError> {
+    pub fn open(config: Config, now: Now, recovered: Recovered<S>) -> Result<Self, ConfigError> {
         config.validate()?;
-        let peers = config.members.iter().filter(|m| m.node != config.me).map(|m| (m.node, Peer::default())).collect();
+        let Recovered { vote, machine, sessions, base, boundaries, membership, batches, damaged } = recovered;
+        let others = config.peers.iter().filter(|node| **node != config.me);
+        let peers = others.map(|node| (*node, Peer::default())).collect();
+        let birth = membership.unwrap_or_else(|| config.membership.clone());
         let mut replica = Self {
             machine,
-            sessions: Sessions::new(SessionLimits::default()),
-            epoch: Epoch { counter: 1, node: 0 },
-            log: Log::new(),
+            sessions,
+            now_ns: now.mono_ns,
+            promised: vote.promised,
+            vote,
+            vote_asked: vote,
+            log: Log::behind(base, &boundaries),
+            memberships: VecDeque::from([(base.end.seq, birth)]),
+            withheld: None,
+            on_disk: 0,
             durable: 0,
-            committed: 0,
-            applied: 0,
-            known_committed: 0,
+            committed: base.end.seq,
+            applied: base.end.seq,
+            known_committed: base.end.seq,
             token: None,
             passed: None,
             token_hop_received: 0,
             holder: (0, 0),
             pending: VecDeque::new(),
             pending_bytes: 0,
+            changes: VecDeque::new(),
             want: 0,
             wanting: false,
             tickets: VecDeque::new(),
@@ -388,12 +642,19 @@ impl<S: StateMachine> Replica<S> {
             own_bytes: 0,
             origins: VecDeque::new(),
             peers,
+            acked: BTreeMap::new(),
             early: BTreeMap::new(),
             early_bytes: 0,
             known_end: 0,
             fetching_from: None,
             fetched_bytes: 0,
+            fetched_total: 0,
             checks: VecDeque::new(),
+            watch: Watch::new(now.mono_ns),
+            campaign: Campaign::new(config.boot_nonce),
+            adoption: None,
+            owed: None,
+            disk_full: false,
             leaving: false,
             rotation_rested: false,
             timers: TimerTable::default(),
@@ -402,50 +663,124 @@ impl<S: StateMachine> Replica<S> {
             outputs: Vec::new(),
             config,
         };
-        replica.birth_of_the_token();
+        for batch in batches {
+            replica.take_into_log(batch);
+        }
+        replica.begin(now, damaged);
         Ok(replica)
     }
 
-    /// What this replica says of itself in a handshake.
-    pub fn hello(&self) -> ReplicaHello {
+    /// What follows from the log that was found.
+    fn begin(&mut self, now: Now, damaged: Option<LogEnd>) {
+        let last = self.log.end();
+        self.on_disk = last.seq;
+        self.known_end = last.seq;
+        // Both are durable, and an epoch that is in the log was answered for, whatever the vote file says.
+        self.promised = self.promised.max(last.epoch);
+        if self.installed() {
+            self.durable = last.seq;
+        }
+        if self.config.makes(Mistake::ResumeEpoch) && self.promised.node == self.config.me && self.installed() {
+            self.remake_token();
+        }
+        self.withheld = damaged.map(|until| Withheld { until, promised: self.promised });
+        self.watch.highest_epoch = self.promised;
+        self.timers.set(Timer::Beat, now.mono_ns);
+    }
+
+    /// What a copy of the present state would be the state of: the position up to which it was applied. `None` while that
+    /// is in the middle of a batch.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        let batch = self.log.batch_at(self.applied).filter(|batch| batch.last_seq() == self.applied)?;
+        let header = batch.header();
+        let end = LogEnd { epoch: header.epoch, seq: self.applied };
+        let known = self.log.boundaries();
+        let membership = self.memberships.iter().rev().find(|(seq, _)| *seq <= self.applied);
+        Some(Checkpoint {
+            base: Base { end, hash: header.hash_last, time_us: header.time_us },
+            boundaries: known.iter().filter(|boundary| boundary.first_seq <= self.applied).copied().collect(),
+            membership: membership.map_or_else(|| self.config.membership.clone(), |(_, m)| m.clone()),
+        })
+    }
+
+    /// Takes another replica's state in place of the own one; the log goes on behind it. What it held before has been
+    /// replaced on the disk. False, and nothing is done, when the own log already goes further: a voter's
+    /// acknowledgements are in it.
+    pub fn install_snapshot(&mut self, now: Now, machine: S, sessions: Sessions, at: Checkpoint) -> bool {
+        self.tick(now);
+        let seq = at.base.end.seq;
+        // One of an epoch that was not promised here yet is explained first.
+        if seq <= self.log.last_seq() || at.base.end.epoch > self.promised {
+            return false;
+        }
+        self.machine = machine;
+        self.sessions = sessions;
+        self.log = Log::behind(at.base, &at.boundaries);
+        self.memberships = VecDeque::from([(seq, at.membership)]);
+        (self.on_disk, self.committed, self.applied) = (seq, seq, seq);
+        self.durable = 0;
+        self.known_committed = self.known_committed.max(seq);
+        self.known_end = self.known_end.max(seq);
+        self.origins.clear();
+        self.own.clear();
+        self.own_bytes = 0;
+        self.checks.clear();
+        self.give_up_tickets(0);
+        self.adoption_after_snapshot(seq);
+        self.append_early(now);
+        self.note_end(now, self.known_end);
+        true
+    }
+
+    /// What this replica says of itself in a handshake with `node`.
+    pub fn hello(&self, node: u16) -> ReplicaHello {
+        let other = self.peers.get(&node).map(|peer| peer.log_uuid).unwrap_or_default();
         ReplicaHello {
             log_uuid: self.config.log_uuid,
             boot_nonce: self.config.boot_nonce,
-            config_id: self.config.config_id,
-            epoch: self.epoch,
-            last_seq: self.log.last_seq(),
+            config_id: self.membership().id,
+            promised: self.promised,
+            last: self.log.end(),
             committed: self.committed,
             token_hop: self.token_hop_received,
             want: if self.wanting && !self.config.makes(Mistake::ForgetWant) { self.want } else { 0 },
+            acked: Acked { log_uuid: other, end: self.acked.get(&other).copied().unwrap_or_default() },
         }
     }
 
     /// Takes one input.
     pub fn handle(&mut self, now: Now, input: Input) {
+        self.tick(now);
         match input {
             Input::PeerUp { node, hello } => self.on_peer_up(now, node, &hello),
             Input::PeerDown { node } => self.on_peer_down(now, node),
             Input::Message { node, message } => self.on_message(now, node, message),
+            Input::Beat { node, beat } => self.on_beat(now, node, &beat),
             Input::Propose(proposal) => self.on_propose(now, proposal),
+            Input::Change { ticket, change } => self.on_change(ticket, change),
+            Input::VoteDurable(vote) => self.on_vote_durable(now, vote),
+            Input::LogRead { node, batches } => self.on_log_read(node, batches),
+            Input::DiskFull(full) => self.disk_full = full,
             Input::Durable { epoch, seq, hash } => self.on_durable(now, epoch, seq, hash),
             Input::Leave => self.leaving = true,
         }
     }
 
     fn on_message(&mut self, now: Now, node: u16, message: PeerMessage) {
-        let epoch = match &message {
-            PeerMessage::Data(m) => m.epoch,
-            PeerMessage::Token(m) => m.epoch,
-            PeerMessage::Want(m) => m.epoch,
-            PeerMessage::Ack(m) => m.epoch,
-            PeerMessage::Commit(m) => m.epoch,
-            PeerMessage::Fetch(m) => m.epoch,
-            PeerMessage::FetchRefused(m) => m.epoch,
-        };
-        if epoch != self.epoch || !self.peers.get(&node).is_some_and(|peer| peer.up) {
-            return;
-        }
+        let epoch = message.epoch();
+        let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.up) else { return };
+        peer.heard_ns = now.mono_ns;
+        self.watch.highest_epoch = self.watch.highest_epoch.max(epoch);
         match message {
+            PeerMessage::PreVote(ask) => self.on_pre_vote(now, node, ask),
+            PeerMessage::PreVoteAnswer(answer) => self.on_pre_vote_answer(now, node, answer),
+            PeerMessage::Prepare(prepare) => self.on_prepare(now, node, &prepare),
+            PeerMessage::Promise(promise) => self.on_promise(now, node, promise),
+            PeerMessage::Install(install) => self.on_install(now, node, &install),
+            PeerMessage::Reject(reject) => self.on_reject(now, node, reject),
+            _ if epoch < self.promised && !self.believes_old(&message) => self.reject(node, &message),
+            // Whoever is in a newer epoch explains it to those that are not.
+            _ if epoch > self.promised => {}
             PeerMessage::Data(data) => self.on_data(now, node, data),
             PeerMessage::Token(token) => self.on_token(now, node, token),
             PeerMessage::Want(want) => self.on_want(node, want),
@@ -453,6 +788,17 @@ impl<S: StateMachine> Replica<S> {
             PeerMessage::Commit(commit) => self.learn_commit(now, node, commit.committed),
             PeerMessage::Fetch(fetch) => self.on_fetch(node, fetch),
             PeerMessage::FetchRefused(refused) => self.on_fetch_refused(now, node, refused),
+        }
+    }
+
+    fn believes_old(&self, message: &PeerMessage) -> bool {
+        self.config.makes(Mistake::BelieveOldHolder) && matches!(message, PeerMessage::Data(_))
+    }
+
+    /// Tells the sender of what bears an old epoch that there is a newer one; only where it would go on for nothing.
+    fn reject(&mut self, node: u16, message: &PeerMessage) {
+        if matches!(message, PeerMessage::Data(_) | PeerMessage::Token(_) | PeerMessage::Fetch(_)) {
+            self.send(Target::Node(node), PeerMessage::Reject(Reject { epoch: self.promised }));
         }
     }
 
@@ -465,15 +811,30 @@ impl<S: StateMachine> Replica<S> {
         peer.up = true;
         peer.log_uuid = hello.log_uuid;
         peer.boot_nonce = hello.boot_nonce;
-        peer.last_seq = hello.last_seq;
+        peer.last = hello.last;
+        peer.promised = hello.promised;
         peer.want = peer.want.max(hello.want);
         peer.told = hello.committed;
         peer.refused_fetch = None;
-        if hello.epoch != self.epoch {
-            return;
+        peer.heard_ns = now.mono_ns;
+        peer.hears_me = true;
+        peer.hears_majority = true;
+        peer.well_since_ns = Some(now.mono_ns);
+        self.watch.highest_epoch = self.watch.highest_epoch.max(hello.promised);
+        self.remember_own_acknowledgement(&hello.acked);
+        self.explain_epoch(now, node);
+        self.renew_campaign(node);
+        if hello.promised == self.promised {
+            self.meet_in_epoch(now, node, hello);
+        } else if hello.promised > self.promised {
+            self.note_refusal(node);
         }
+    }
+
+    /// Both ends of a new link are in the same epoch.
+    fn meet_in_epoch(&mut self, now: Now, node: u16, hello: &ReplicaHello) {
         self.resend_token(node, hello);
-        self.note_end(now, hello.last_seq);
+        self.note_end(now, hello.last.seq);
         if hello.token_hop > 0 {
             self.note_hop(hello.token_hop, node);
         }
@@ -485,7 +846,7 @@ impl<S: StateMachine> Replica<S> {
     /// ends. The handshake said so too, but what was ordered since went only to links that were up, and if nothing
     /// follows, nothing would ever show the gap.
     fn greet(&mut self, node: u16, hello: &ReplicaHello) {
-        if self.log.last_seq() > hello.last_seq {
+        if self.installed() && self.log.last_seq() > hello.last.seq {
             self.send_last_batch(node);
         }
         if !self.config.makes(Mistake::NoAckOnReturn) {
@@ -493,7 +854,7 @@ impl<S: StateMachine> Replica<S> {
         }
         // The handshake's want may be older than this one, which went only to links that were up.
         if self.wanting && !self.config.makes(Mistake::ForgetWant) {
-            let want = Want { epoch: self.epoch, boot_nonce: self.config.boot_nonce, number: self.want };
+            let want = Want { epoch: self.promised, boot_nonce: self.config.boot_nonce, number: self.want };
             self.send(Target::Node(node), PeerMessage::Want(want));
         }
     }
@@ -506,6 +867,7 @@ impl<S: StateMachine> Replica<S> {
             self.fetching_from = None;
             self.timers.set(Timer::Gap, now.mono_ns);
         }
+        self.lose_promise_of(now, node);
         // Should that process be gone, nobody else has counted what was acknowledged to it alone, nor will it tell
         // anyone of the commits it knew or send the batches it had begun to send.
         self.acknowledge_to_all();
@@ -513,7 +875,9 @@ impl<S: StateMachine> Replica<S> {
 
     /// Ends a turn: what was proposed is ordered, the token goes on, commits are applied.
     pub fn end_turn(&mut self, now: Now) {
+        self.tick(now);
         self.apply_committed(now);
+        self.drive_campaign(now);
         self.drive_token(now);
         // A lone replica commits what it has just ordered.
         self.apply_committed(now);
@@ -528,6 +892,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Fires what is due. To be followed by [`Self::end_turn`].
     pub fn on_timeout(&mut self, now: Now) {
+        self.tick(now);
         for timer in TimerTable::ALL {
             if !self.timers.take_due(timer, now.mono_ns) {
                 continue;
@@ -536,8 +901,9 @@ impl<S: StateMachine> Replica<S> {
                 Timer::Gap => self.on_gap_timer(now),
                 Timer::CommitNotice => self.send_commit_notices(),
                 Timer::Unserved => self.hand_back_all(NotTaken::Unserved),
-                // Both are done by the end of the turn that follows.
-                Timer::Rotate | Timer::Apply => {}
+                Timer::Beat => self.on_beat_timer(now),
+                // All done by the end of the turn that follows.
+                Timer::Rotate | Timer::Apply | Timer::Campaign => {}
             }
         }
     }
@@ -554,7 +920,8 @@ impl<S: StateMachine> Replica<S> {
     pub fn has_left(&self) -> bool {
         // A want that stands brings the token here even later: it would be sent to a process that is gone, and lost.
         let away = self.token.is_none() && !self.wanting;
-        self.leaving && self.pending.is_empty() && self.tickets.is_empty() && (away || !self.has_heir())
+        let done = self.pending.is_empty() && self.changes.is_empty() && self.tickets.is_empty();
+        self.leaving && done && (away || !self.has_heir())
     }
 
     /// The state machine.
@@ -607,14 +974,19 @@ impl<S: StateMachine> Replica<S> {
 
     /// How this replica is.
     pub fn status(&self) -> Status {
+        let membership = self.membership();
         Status {
-            voter: self.config.is_voter(),
-            voters: self.config.members.len() as u32,
-            epoch: self.epoch,
+            voter: self.votes(self.config.log_uuid),
+            voters: membership.voters.len() as u32,
+            withheld: self.withheld.is_some(),
+            epoch: self.promised,
+            installed: self.installed(),
+            config_id: membership.id,
+            voters_heard: self.voters_heard(watch::DEAF_NS) as u32,
             holder: self.holder.1,
             hop: self.holder.0,
             last_seq: self.log.last_seq(),
-            durable: self.durable,
+            durable: self.on_disk,
             committed: self.committed,
             applied: self.applied,
             state_hash: self.state_hash(),
@@ -623,13 +995,23 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
+    /// The highest epoch answered for.
+    pub fn promised(&self) -> Epoch {
+        self.promised
+    }
+
+    /// Whether the epoch promised has begun in this log.
+    pub fn installed(&self) -> bool {
+        self.promised.counter > 0 && self.log.end().epoch == self.promised
+    }
+
     fn send(&mut self, to: Target, message: PeerMessage) {
         let committed = match &message {
             PeerMessage::Data(m) => m.committed,
             PeerMessage::Token(m) => m.committed,
             PeerMessage::Ack(m) => m.committed,
             PeerMessage::Commit(m) => m.committed,
-            PeerMessage::Want(_) | PeerMessage::Fetch(_) | PeerMessage::FetchRefused(_) => 0,
+            _ => 0,
         };
         match to {
             Target::Node(node) => {
@@ -660,6 +1042,8 @@ impl<S: StateMachine> Replica<S> {
             self.committed
         );
         assert!(self.durable <= last, "durable {} > end of log {last}", self.durable);
+        assert!(self.on_disk <= last, "on disk {} > end of log {last}", self.on_disk);
+        assert!(self.log.end().epoch <= self.promised, "the log is ahead of the promise {:?}", self.promised);
         assert!(self.pending.len() <= self.config.limits.pending_max, "{} writes pending", self.pending.len());
         assert!(
             self.token.is_none() || self.passed.is_none(),

@@ -1,8 +1,8 @@
 //! The token: wanting it, ordering under it, passing it on (RING §2, 1, 2, 7 and 8).
 
-use pygmy_proto::batch::BatchBuilder;
+use pygmy_proto::batch::{Batch, BatchBuilder, EntryKind};
 use pygmy_proto::limits::CLIENT_BODY_MAX;
-use pygmy_proto::message::{Data, ReplicaHello, Token, TokenDurable, TokenMember, Want};
+use pygmy_proto::message::{Data, Epoch, ReplicaHello, Token, TokenDurable, TokenMember, Want};
 use pygmy_proto::types::{Blob, Bounded};
 
 use super::{
@@ -12,39 +12,23 @@ use super::{
 use crate::StateMachine;
 use crate::config::Mistake;
 
-/// Hop of the token that nobody has passed yet; 0 means "none".
-const FIRST_HOP: u64 = 1;
+/// How long un-numbered writes wait when there is no link to the holder: it may be gone, and another one on its way.
+const UNLINKED_NS: u64 = 50_000_000;
 
 impl<S: StateMachine> Replica<S> {
-    /// The first catalog of the configuration begins with the token, once: as a voter, at the start of the log.
-    pub(super) fn birth_of_the_token(&mut self) {
-        let first = self.config.members.iter().find(|m| m.holds_token).map(|m| m.node);
-        self.holder = (FIRST_HOP, first.unwrap_or_default());
-        let born_here = self.config.is_voter() || self.config.makes(Mistake::RemakeToken);
-        if first != Some(self.config.me) || !born_here {
-            return;
-        }
-        self.token_hop_received = FIRST_HOP;
-        let members = self.config.members.iter().filter(|m| m.holds_token);
-        let members = members.map(|m| TokenMember { node: m.node, boot_nonce: 0, want: 0, served: 0 }).collect();
-        let durable = self.config.members.iter().map(|m| TokenDurable { log_uuid: m.log_uuid, durable: 0 }).collect();
-        self.token = Some(Token {
-            epoch: self.epoch,
-            config_id: self.config.config_id,
-            hop: FIRST_HOP,
-            next_seq: 1,
-            hash_before: 0,
-            committed: 0,
-            members: Bounded::truncated(members),
-            durable: Bounded::truncated(durable),
-        });
+    /// The catalogs' parts of a new token.
+    pub(super) fn fresh_members(&self) -> Vec<TokenMember> {
+        let member = |node: &u16| TokenMember { node: *node, boot_nonce: 0, want: 0, served: 0 };
+        self.config.catalogs.iter().map(member).collect()
     }
 
     pub(super) fn on_propose(&mut self, now: Now, proposal: Proposal) {
-        let refusal = if !self.config.members.iter().any(|m| m.node == self.config.me && m.holds_token) {
+        let refusal = if !self.config.is_catalog() {
             Some(NotTaken::NotACatalog)
         } else if self.leaving {
             Some(NotTaken::Leaving)
+        } else if self.disk_full {
+            Some(NotTaken::OutOfSpace)
         } else if proposal.body.len() > CLIENT_BODY_MAX {
             Some(NotTaken::TooLong)
         } else if self.pending.len() >= self.config.limits.pending_max
@@ -63,7 +47,7 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    fn refuse(&mut self, ticket: u64, why: NotTaken) {
+    pub(super) fn refuse(&mut self, ticket: u64, why: NotTaken) {
         self.counters.handed_back += 1;
         self.outputs.push(Output::Refused { ticket, why });
     }
@@ -79,22 +63,49 @@ impl<S: StateMachine> Replica<S> {
             }
         }
         self.pending_bytes = 0;
+        self.hand_back_changes(why);
     }
 
     /// Orders what may be ordered and passes the token on, or asks for it.
     pub(super) fn drive_token(&mut self, now: Now) {
         let mut ordered = false;
+        self.watch_gap_before_token();
         if self.token.is_some() {
+            self.confirm(now);
+            self.drive_changes(now);
             ordered = self.use_token(now);
         } else {
-            self.ask_for_token();
+            self.ask_for_token(now);
         }
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.changes.is_empty() {
             self.timers.stop(Timer::Unserved);
         } else if ordered {
             self.timers.set(Timer::Unserved, now.mono_ns + UNSERVED_NS);
         } else {
-            self.timers.start(Timer::Unserved, now.mono_ns + UNSERVED_NS);
+            let unlinked = self.holder.1 != 0 && self.holder.1 != self.config.me && !self.is_up(self.holder.1);
+            self.timers.start(Timer::Unserved, now.mono_ns + if unlinked { UNLINKED_NS } else { UNSERVED_NS });
+        }
+    }
+
+    fn watch_gap_before_token(&mut self) {
+        let waits = self.token.is_some() && !self.continues_token();
+        if !waits {
+            self.watch.gap_since_ns = None;
+        } else if self.watch.gap_since_ns.is_none() {
+            self.watch.gap_since_ns = Some(self.now_ns);
+        }
+    }
+
+    /// A holder that no longer hears a majority cannot commit anything: what it has numbered may take effect in
+    /// another epoch or not, what it has not is handed back.
+    fn confirm(&mut self, now: Now) {
+        if self.is_confirmed() {
+            self.watch.confirm_from_ns = None;
+        } else if self.voters_heard(super::watch::DEAF_NS) < self.majority()
+            && now.mono_ns.saturating_sub(self.watch.since_ns) > super::watch::DEAF_NS
+        {
+            self.hand_back_all(NotTaken::Unserved);
+            self.give_up_tickets(self.committed);
         }
     }
 
@@ -119,20 +130,16 @@ impl<S: StateMachine> Replica<S> {
         ordered
     }
 
-    fn ask_for_token(&mut self) {
-        if self.pending.is_empty() {
+    fn ask_for_token(&mut self, now: Now) {
+        let idle = self.pending.is_empty() && self.changes.is_empty();
+        if idle || self.wanting || !self.may_ask() || self.promised == Epoch::default() {
             return;
         }
-        if !self.wanting && self.may_ask() {
-            self.wanting = true;
-            self.want += 1;
-            let want = Want { epoch: self.epoch, boot_nonce: self.config.boot_nonce, number: self.want };
-            self.send(Target::All, PeerMessage::Want(want));
-        }
-        if !self.is_up(self.holder.1) && self.holder.1 != self.config.me {
-            // Another catalog may be nearer to the token. The want stands, should only this link be slow.
-            self.hand_back_all(NotTaken::Unserved);
-        }
+        self.wanting = true;
+        self.want += 1;
+        self.watch.want_ns = now.mono_ns;
+        let want = Want { epoch: self.promised, boot_nonce: self.config.boot_nonce, number: self.want };
+        self.send(Target::All, PeerMessage::Want(want));
     }
 
     pub(super) fn on_want(&mut self, node: u16, want: Want) {
@@ -161,12 +168,18 @@ impl<S: StateMachine> Replica<S> {
     /// circle in vain among those like it.
     fn may_ask(&self) -> bool {
         let unsynced = self.own.iter().filter(|batch| batch.last_seq > self.durable).count();
-        unsynced < self.config.limits.unsynced_batches_max && self.has_room()
+        unsynced < self.config.limits.unsynced_batches_max && self.has_room() && !self.disk_full
+    }
+
+    /// Whether an entry may be numbered now.
+    pub(super) fn may_number(&self) -> bool {
+        let believed = self.is_confirmed() || self.config.makes(Mistake::BelieveOldHolder);
+        self.installed() && self.continues_token() && self.has_room() && believed && !self.disk_full
     }
 
     /// Whether a batch may be numbered now.
     fn may_order(&self) -> bool {
-        !self.pending.is_empty() && self.continues_token() && self.has_room()
+        !self.pending.is_empty() && self.may_number()
     }
 
     /// Numbers one batch of what is pending, logs it and sends it to all; whether there was one.
@@ -174,9 +187,7 @@ impl<S: StateMachine> Replica<S> {
         if !self.may_order() {
             return false;
         }
-        let time_us = now.wall_us.max(self.log.last_time_us().saturating_add(1));
-        let mut builder =
-            BatchBuilder::new(self.epoch, self.config.me, self.log.last_seq() + 1, time_us, self.log.last_hash());
+        let mut builder = self.builder(now);
         while let Some(pending) = self.pending.front() {
             if !builder.has_room(pending.proposal.body.len()) {
                 break;
@@ -194,6 +205,29 @@ impl<S: StateMachine> Replica<S> {
             self.tickets.push_back(Ticket { seq, ticket, waited_ns });
         }
         let Some(batch) = builder.finish() else { return false };
+        self.publish(now, batch);
+        true
+    }
+
+    fn builder(&self, now: Now) -> BatchBuilder {
+        let time_us = now.wall_us.max(self.log.last_time_us().saturating_add(1));
+        BatchBuilder::new(self.promised, self.config.me, self.log.last_seq() + 1, time_us, self.log.last_hash())
+    }
+
+    /// Numbers one entry in a batch of its own.
+    pub(super) fn order_alone(&mut self, now: Now, kind: EntryKind, body: &[u8], ticket: Option<u64>) {
+        let mut builder = self.builder(now);
+        let seq = builder.push(kind, body);
+        if let Some(ticket) = ticket {
+            self.tickets.push_back(Ticket { seq, ticket, waited_ns: 0 });
+        }
+        if let Some(batch) = builder.finish() {
+            self.publish(now, batch);
+        }
+    }
+
+    /// Logs a batch that was numbered here and sends it to all.
+    fn publish(&mut self, now: Now, batch: Batch) {
         self.counters.batches_ordered += 1;
         self.own_bytes += batch.bytes().len();
         self.own.push_back(OwnBatch {
@@ -209,11 +243,10 @@ impl<S: StateMachine> Replica<S> {
         }
         let hop = self.token.as_ref().map_or(0, |token| token.hop);
         if let Some(blob) = Blob::new(batch.bytes().clone()) {
-            let data = Data { epoch: self.epoch, hop, committed: self.committed, batch: blob };
+            let data = Data { epoch: self.promised, hop, committed: self.committed, batch: blob };
             self.send(Target::All, PeerMessage::Data(data));
         }
         self.append(now, batch);
-        true
     }
 
     /// Notes in the token that this member was served, and that it wants more if it does.
@@ -232,6 +265,9 @@ impl<S: StateMachine> Replica<S> {
     fn edit_member(&mut self, node: u16, edit: impl FnOnce(&mut TokenMember)) {
         let Some(token) = &mut self.token else { return };
         let mut members = std::mem::take(&mut token.members).into_vec();
+        if !members.iter().any(|member| member.node == node) {
+            members.push(TokenMember { node, boot_nonce: 0, want: 0, served: 0 });
+        }
         if let Some(member) = members.iter_mut().find(|member| member.node == node) {
             edit(member);
         }
@@ -240,7 +276,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// The catalogs after this one in ring order, each once, this one left out.
     fn ring_order(&self) -> impl Iterator<Item = u16> {
-        let catalogs: Vec<u16> = self.config.members.iter().filter(|m| m.holds_token).map(|m| m.node).collect();
+        let catalogs = &self.config.catalogs;
         let at = catalogs.iter().position(|node| *node == self.config.me).unwrap_or(0);
         let (before, after) = catalogs.split_at(at);
         let order: Vec<u16> = after.iter().skip(1).chain(before).copied().collect();
@@ -255,7 +291,7 @@ impl<S: StateMachine> Replica<S> {
     fn next_wanting(&self) -> Option<u16> {
         let token = self.token.as_ref()?;
         self.ring_order().find(|node| {
-            let Some(peer) = self.peers.get(node).filter(|peer| peer.up) else { return false };
+            let Some(peer) = self.peers.get(node).filter(|_| self.may_hold(*node)) else { return false };
             let Some(member) = token.members.iter().find(|member| member.node == *node) else { return false };
             if member.boot_nonce == peer.boot_nonce {
                 member.want.max(peer.want) > member.served
@@ -267,12 +303,12 @@ impl<S: StateMachine> Replica<S> {
 
     /// Whether there is a catalog that the token could be given to.
     pub(super) fn has_heir(&self) -> bool {
-        self.ring_order().any(|node| self.is_up(node))
+        self.ring_order().any(|node| self.is_heard(node))
     }
 
     fn pass_token(&mut self, now: Now) {
         let to = if self.leaving && self.pending.is_empty() && self.tickets.is_empty() {
-            self.ring_order().find(|node| self.is_up(*node))
+            self.ring_order().find(|node| self.is_heard(*node))
         } else if self.config.rotate {
             self.rotation_target(now)
         } else {
@@ -292,7 +328,7 @@ impl<S: StateMachine> Replica<S> {
             return None;
         }
         if std::mem::take(&mut self.rotation_rested) {
-            return self.ring_order().find(|node| self.is_up(*node));
+            return self.ring_order().find(|node| self.may_hold(*node));
         }
         self.rotation_rested = true;
         self.timers.set(Timer::Rotate, now.mono_ns + ROTATE_NS);
@@ -304,9 +340,11 @@ impl<S: StateMachine> Replica<S> {
         self.rotation_rested = false;
         self.timers.stop(Timer::Rotate);
         token.hop += 1;
+        token.config_id = self.membership().id;
         token.committed = self.committed;
         token.durable = Bounded::truncated(self.durable_table());
         self.holder = (token.hop, to);
+        self.watch.claimed_ns = self.now_ns;
         let boot_nonce = self.peers.get(&to).map_or(0, |peer| peer.boot_nonce);
         if !self.config.makes(Mistake::ForgetPassedToken) {
             self.passed = Some(Passed { to, boot_nonce, token: token.clone() });
@@ -319,14 +357,14 @@ impl<S: StateMachine> Replica<S> {
         let peers = self.peers.values().map(|peer| (peer.log_uuid, peer.durable));
         let known: Vec<_> = peers.chain([own]).collect();
         let durable = |uuid| known.iter().filter(|(u, _)| *u == uuid).map(|(_, d)| *d).max().unwrap_or(0);
-        let members = self.config.members.iter();
+        let members = self.membership().voters.iter();
         members.map(|m| TokenDurable { log_uuid: m.log_uuid, durable: durable(m.log_uuid) }).collect()
     }
 
     pub(super) fn on_token(&mut self, now: Now, node: u16, mut token: Token) {
         // Hops deduplicate: a token that was re-sent after all had arrived is the same one.
         let old = token.hop <= self.token_hop_received || token.hop < self.holder.0;
-        let nonsense = token.config_id != self.config.config_id || token.next_seq == 0 || token.hop == u64::MAX;
+        let nonsense = !self.config.is_catalog() || token.next_seq == 0 || token.hop == u64::MAX;
         if nonsense || (old && !self.config.makes(Mistake::TakeOldToken)) {
             self.counters.tokens_refused += 1;
             log::debug!("token with hop {} from node {node} refused: {} was seen", token.hop, self.holder.0);
@@ -367,8 +405,19 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn note_hop(&mut self, hop: u64, node: u16) {
         if hop >= self.holder.0 {
             self.holder = (hop, node);
+            self.watch.claimed_ns = self.now_ns;
         }
         if self.passed.as_ref().is_some_and(|passed| hop >= passed.token.hop) && node != self.config.me {
+            self.passed = None;
+        }
+    }
+
+    /// Learns whom another replica takes for the holder. That proves nothing of the hop itself, but of those before.
+    pub(super) fn note_view(&mut self, hop: u64, holder: u16) {
+        if hop > self.holder.0 {
+            self.holder = (hop, holder);
+        }
+        if self.passed.as_ref().is_some_and(|passed| hop > passed.token.hop) {
             self.passed = None;
         }
     }

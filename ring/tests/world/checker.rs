@@ -1,12 +1,14 @@
 //! What must hold after every step, seen from outside all replicas.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use pygmy_proto::batch::Batch;
+use pygmy_proto::message::{Epoch, Membership};
 use pygmy_ring::config::LogUuid;
 use pygmy_ring::{Config, Replica};
 
+use super::disk::Disk;
 use super::machine::{Journal, Op};
 
 /// A violation, in words.
@@ -21,37 +23,31 @@ macro_rules! ensure {
 }
 pub(crate) use ensure;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Known {
-    last_seq: u64,
-    hash_before: u128,
-    hash_last: u128,
-    bytes: Bytes,
-}
-
-/// End of one log, as the checker follows it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LogEnd {
-    pub seq: u64,
-    pub hash: u128,
+/// What one replica was seen to have done, since its process began.
+#[derive(Debug, Default, Clone)]
+pub struct Seen {
+    pub committed: u64,
+    pub effects: usize,
 }
 
 /// The one history that there may be, and what was said about it.
 #[derive(Debug, Default)]
 pub struct Checker {
-    voters: Vec<LogUuid>,
-    history: BTreeMap<u64, Known>,
-    end: LogEnd,
-    last_time_us: u64,
-    /// Highest hop under which a batch was ordered.
-    hop_ordered: u64,
-    /// Who held the token at each hop: node and boot.
-    holders: HashMap<u64, (u16, u64)>,
-    hop_max: u64,
-    platter: HashMap<LogUuid, u64>,
-    /// Highest position that a majority of the voters ever had on their platters.
-    on_majority: u64,
+    /// Committed batches by first position.
+    history: BTreeMap<u64, Batch>,
+    pub end: u64,
+    /// What was ordered, by epoch and first position.
+    ordered: HashMap<(Epoch, u64), u128>,
+    /// Who held the token of an epoch at each hop: node and boot.
+    holders: HashMap<(Epoch, u64), (u16, u64)>,
+    hops: HashMap<Epoch, u64>,
+    /// Logs that ever had the batch with this last hash on their platters.
+    platters: HashMap<u128, HashSet<LogUuid>>,
+    /// The highest epoch that each log has answered for.
+    promises: HashMap<LogUuid, Epoch>,
     state_hashes: HashMap<u64, u64>,
+    /// Every configuration that was ever in force anywhere, by its id.
+    memberships: HashMap<u64, Vec<Membership>>,
     effects: HashMap<Op, u64>,
     /// Attempts of each operation that were not handed back.
     open: HashMap<Op, usize>,
@@ -61,85 +57,74 @@ pub struct Checker {
 }
 
 impl Checker {
-    pub fn new(config: &Config) -> Self {
-        Self { voters: config.members.iter().map(|m| m.log_uuid).collect(), ..Self::default() }
-    }
-
-    /// End of the history.
-    pub fn end(&self) -> LogEnd {
-        self.end
-    }
-
-    /// I5, I9: a log grows by one batch at a time, chained, and every log by the same batches.
-    pub fn on_append(&mut self, node: u16, log: &mut LogEnd, batch: &Batch) -> Check {
+    /// I5, I9: one batch for each (epoch, position).
+    pub fn on_append(&mut self, node: u16, batch: &Batch) -> Check {
         let header = batch.header();
-        let (first, last) = (header.first_seq, batch.last_seq());
-        ensure!(first == log.seq + 1, "I9: node {node} appends {first}..{last} behind {}", log.seq);
-        ensure!(header.hash_before == log.hash, "I9: node {node} appends {first}..{last} behind another hash");
-        *log = LogEnd { seq: last, hash: header.hash_last };
-        let batch_known = Known {
-            last_seq: last,
-            hash_before: header.hash_before,
-            hash_last: header.hash_last,
-            bytes: batch.bytes().clone(),
-        };
-        if let Some(known) = self.history.get(&first) {
-            ensure!(*known == batch_known, "I5: node {node} appends another batch at {first}");
-            return Ok(());
+        let at = (header.epoch, header.first_seq);
+        if !self.ordered.contains_key(&at) {
+            ensure!(header.origin == node, "I5: node {node} appends {at:?}, which its origin has not");
         }
-        ensure!(header.origin == node, "I5: node {node} appends {first}..{last}, which its origin has not");
-        ensure!(first == self.end.seq + 1, "I5: node {node} orders at {first}, the history ends at {}", self.end.seq);
-        ensure!(header.hash_before == self.end.hash, "I9: node {node} orders behind another hash");
-        ensure!(header.time_us > self.last_time_us, "node {node} orders at a time that is not later");
-        self.last_time_us = header.time_us;
-        self.end = *log;
-        self.history.insert(first, batch_known);
+        let known = *self.ordered.entry(at).or_insert(header.hash_last);
+        ensure!(known == header.hash_last, "I5: node {node} appends another batch at {at:?}");
         Ok(())
     }
 
-    /// I5: batches are ordered under hops that do not go back.
-    pub fn on_ordered(&mut self, node: u16, hop: u64) -> Check {
-        ensure!(hop >= self.hop_ordered, "I5: node {node} orders under hop {hop} after {}", self.hop_ordered);
-        self.hop_ordered = hop;
+    /// I5: one process for each hop of an epoch, and only the highest one counts.
+    pub fn on_holder(&mut self, epoch: Epoch, node: u16, boot: u64, hop: u64) -> Check {
+        let holder = *self.holders.entry((epoch, hop)).or_insert((node, boot));
+        ensure!(holder == (node, boot), "I5: hop {hop} of {epoch:?} is held by node {node} and was by {holder:?}");
+        let highest = self.hops.entry(epoch).or_default();
+        ensure!(hop >= *highest, "I5: node {node} holds hop {hop} of {epoch:?} after hop {highest}");
+        *highest = hop;
         Ok(())
     }
 
-    /// I5: one process for each hop, and only the highest one counts.
-    pub fn on_holder(&mut self, node: u16, boot: u64, hop: u64) -> Check {
-        let holder = *self.holders.entry(hop).or_insert((node, boot));
-        ensure!(holder == (node, boot), "I5: hop {hop} is held by node {node} and was by {holder:?}");
-        ensure!(hop >= self.hop_max, "I5: node {node} holds hop {hop} after hop {}", self.hop_max);
-        self.hop_max = hop;
-        Ok(())
+    pub fn on_platter(&mut self, uuid: LogUuid, batches: &[Batch]) {
+        for batch in batches.iter().rev() {
+            if !self.platters.entry(batch.header().hash_last).or_default().insert(uuid) {
+                return;
+            }
+        }
     }
 
-    pub fn on_synced(&mut self, log_uuid: LogUuid, seq: u64) {
-        self.platter.insert(log_uuid, seq);
-        let mut durable: Vec<u64> =
-            self.voters.iter().map(|uuid| self.platter.get(uuid).copied().unwrap_or(0)).collect();
-        durable.sort_unstable_by(|a, b| b.cmp(a));
-        self.on_majority = self.on_majority.max(durable[self.voters.len() / 2]);
+    /// I6: what a log answers for never goes back.
+    pub fn on_promise(&mut self, uuid: LogUuid, epoch: Epoch) -> Check {
+        let promised = self.promises.entry(uuid).or_default();
+        ensure!(epoch >= *promised, "I6: a log that answered for {promised:?} answers for {epoch:?}");
+        *promised = epoch;
+        Ok(())
     }
 
     /// I1, I3, I8, I13, I14 of one replica after its turn.
     pub fn on_turn(
         &mut self,
         node: u16,
-        effects_seen: &mut usize,
+        seen: &mut Seen,
         replica: &Replica<Journal>,
+        disk: &Disk,
         config: &Config,
     ) -> Check {
+        let known = self.memberships.entry(replica.membership().id).or_default();
+        if !known.contains(replica.membership()) {
+            known.push(replica.membership().clone());
+        }
         let committed = replica.committed();
         ensure!(committed <= replica.log().last_seq(), "I8: node {node} commits {committed} beyond its log");
-        ensure!(
-            committed <= self.on_majority,
-            "I8: node {node} commits {committed}, a majority has {}",
-            self.on_majority
-        );
+        ensure!(committed >= seen.committed, "node {node} has committed {} and now {committed}", seen.committed);
+        while seen.committed < committed {
+            let Some(batch) = disk.batch_at(seen.committed + 1) else {
+                // A snapshot has brought it.
+                seen.committed = committed;
+                break;
+            };
+            self.on_commit(node, batch, replica)?;
+            seen.committed = batch.last_seq().min(committed);
+        }
         let hash = replica.state_hash();
         let known = *self.state_hashes.entry(replica.applied()).or_insert(hash);
         ensure!(known == hash, "I14: node {node} is in another state at {}", replica.applied());
-        for (seq, op) in &replica.machine().effects[*effects_seen..] {
+        let effects = &replica.machine().effects;
+        for (seq, op) in &effects[seen.effects.min(effects.len())..] {
             ensure!(
                 self.open.get(op).is_some_and(|open| *open > 0),
                 "node {node} executes {op:?}, which was handed back"
@@ -147,12 +132,38 @@ impl Checker {
             let first = *self.effects.entry(*op).or_insert(*seq);
             ensure!(first == *seq, "I3: {op:?} took effect at {first} and at {seq}");
         }
-        *effects_seen = replica.machine().effects.len();
+        seen.effects = effects.len();
         let (queues, limits) = (replica.queues(), &config.limits);
         ensure!(queues.pending <= limits.pending_max, "I13: {queues:?}");
         ensure!(queues.pending_bytes <= limits.pending_bytes_max, "I13: {queues:?}");
-        ensure!(queues.uncommitted_batches <= limits.uncommitted_batches_max, "I13: {queues:?}");
+        ensure!(queues.uncommitted_batches <= limits.uncommitted_batches_max + 2, "I13: {queues:?}");
         ensure!(queues.early_bytes <= limits.early_bytes_max, "I13: {queues:?}");
+        Ok(())
+    }
+
+    /// I1, I8: whatever is committed anywhere is the same everywhere, and was on a majority's platters.
+    fn on_commit(&mut self, node: u16, batch: &Batch, replica: &Replica<Journal>) -> Check {
+        let (first, last) = (batch.header().first_seq, batch.last_seq());
+        if let Some(known) = self.history.get(&first) {
+            let same = known.bytes() == batch.bytes();
+            ensure!(same, "I1: node {node} commits another batch at {first}..{last} than was committed before");
+            return Ok(());
+        }
+        ensure!(first == self.end + 1, "I1: node {node} commits {first}..{last}, the history ends at {}", self.end);
+        // A change of the voters may have been ordered in the turn in which this was committed.
+        let latest = replica.membership().id;
+        let before = self.memberships.get(&(latest - 1)).into_iter().flatten();
+        let counted: Vec<&Membership> = before.chain([replica.membership()]).collect();
+        let none = HashSet::new();
+        let platters = self.platters.get(&batch.header().hash_last).unwrap_or(&none);
+        let durable = |m: &Membership| m.voters.iter().filter(|voter| platters.contains(&voter.log_uuid)).count();
+        ensure!(
+            counted.iter().any(|m| durable(m) > m.voters.len() / 2),
+            "I8: node {node} commits {first}..{last}, which only {platters:?} have of {:?}",
+            replica.membership().voters
+        );
+        self.end = last;
+        self.history.insert(first, batch.clone());
         Ok(())
     }
 
@@ -174,9 +185,10 @@ impl Checker {
         Ok(())
     }
 
-    /// I11: whatever was answered before this write was proposed stands before it.
+    /// I2, I11: what is answered is in the history, behind whatever was answered before this write was proposed.
     pub fn on_done(&mut self, seq: u64, answered_before: u64) -> Check {
         ensure!(seq > answered_before, "I11: proposed after the answer of {answered_before}, ordered at {seq}");
+        ensure!(seq <= self.end, "I2: {seq} is answered, the history ends at {}", self.end);
         self.answered_seq = self.answered_seq.max(seq);
         Ok(())
     }

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub type Op = (u64, u64);
 
 /// Writes down what it is fed.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Journal {
     hash: u64,
     /// What was executed, in order.

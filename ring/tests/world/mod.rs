@@ -1,35 +1,43 @@
-//! A cluster in memory: replicas, links, log writers and clients under one seed. The same seed gives the same run.
+//! A cluster in memory: replicas, links, disks and clients under one seed. The same seed gives the same run.
 //!
 //! Frames of one direction of a connection stay in order and take random times. A connection that breaks takes with
-//! it what has not arrived when its receiver notices; both ends notice at times of their own.
+//! it what has not arrived when its receiver notices; both ends notice at times of their own. Heartbeats are datagrams:
+//! lost, late, out of order. A process that dies leaves its disk, without what was not synced; one that is paused
+//! finds everything that came meanwhile when it goes on.
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of this.
 
 pub mod checker;
 pub mod client;
+pub mod disk;
+mod faults;
 pub mod machine;
+mod net;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use pygmy_proto::batch::EntryKind;
-use pygmy_proto::codec;
-use pygmy_proto::message::{Epoch, ReplicaHello};
+use pygmy_proto::message::{Membership, ReplicaBeat, ReplicaHello, Voter};
+use pygmy_proto::types::{Bounded, Text};
+use pygmy_ring::config::LogUuid;
+use pygmy_ring::replica::Counters;
 use pygmy_ring::{
-    Config, Input, Limits, Member, Mistake, NotTaken, Now, Output, PeerMessage, Proposal, Replica, Target,
+    Change, Config, Input, Limits, Mistake, NotTaken, Now, Output, PeerMessage, Proposal, Replica, Target,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use checker::{Check, Checker, LogEnd, ensure};
+use checker::{Check, Checker, Seen, ensure};
 use client::{Client, Wish};
+use disk::{Disk, Item, Notice, Snapshot};
 use machine::Journal;
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 /// Simulated time in which everything must be answered once the faults have ended.
-const LIVENESS_NS: u64 = 5_000 * MS;
-/// Simulated time after the last answer in which a demand ring must have fallen silent.
-const SILENCE_NS: u64 = 1_000 * MS;
+const LIVENESS_NS: u64 = 20_000 * MS;
+/// Simulated time after that in which all logs must have become equal.
+const CONVERGENCE_NS: u64 = 5_000 * MS;
 /// Steps that no run needs: one that takes more spins.
 const STEPS_MAX: u64 = 3_000_000;
 
@@ -49,10 +57,12 @@ pub struct Summary {
     pub entries: u64,
     pub deaths: u64,
     pub breaks: u64,
-    pub fetches: u64,
-    pub resent_tokens: u64,
-    pub handed_back: u64,
-    pub duplicates: u64,
+    pub pauses: u64,
+    pub wipes: u64,
+    pub partitions: u64,
+    pub snapshots: u64,
+    pub changes: u64,
+    pub counters: Counters,
 }
 
 /// Runs one seed to its end, or to the first violation.
@@ -64,19 +74,21 @@ pub fn run(plan: Plan) -> Result<Summary, String> {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Event {
     Message { from: u16, to: u16, conn: u64, message: PeerMessage },
+    Beat { from: u16, to: u16, beat: ReplicaBeat },
     Hello { from: u16, to: u16, conn: u64, hello: ReplicaHello },
     HelloOk { from: u16, to: u16, conn: u64, hello: ReplicaHello },
     Down { node: u16, peer: u16, conn: u64 },
     Connect { dialer: u16, acceptor: u16 },
     Turn { node: u16, boot: u64 },
     Timer { node: u16, boot: u64 },
-    Synced { node: u16, boot: u64, epoch: Epoch, seq: u64, hash: u128 },
-    Durable { node: u16, boot: u64, epoch: Epoch, seq: u64, hash: u128 },
+    Synced { node: u16, boot: u64, count: usize },
+    Notice { node: u16, boot: u64, notice: Notice },
     Client { client: usize },
     Restart { node: u16 },
+    Heal { partition: u64 },
     Fault,
 }
 
@@ -102,14 +114,15 @@ impl Ord for Scheduled {
 struct Node {
     config: Config,
     replica: Option<Replica<Journal>>,
+    disk: Disk,
     /// A turn is scheduled.
     dirty: bool,
     timer_at: Option<u64>,
-    log: LogEnd,
-    unsynced: VecDeque<(Epoch, LogEnd)>,
-    syncing: bool,
-    effects_seen: usize,
+    paused_until: u64,
+    seen: Seen,
     leaving: bool,
+    /// Stays dead for good.
+    gone: bool,
 }
 
 /// The link of a pair: index 0 is the end with the lower number, which accepts.
@@ -118,6 +131,10 @@ struct Link {
     /// The latest connection.
     conn: u64,
     broken: bool,
+    /// No connection can be made.
+    blocked: bool,
+    /// Datagrams to the lower and to the higher number are lost.
+    deaf: [bool; 2],
     /// The connection that each end believes to stand.
     seen: [Option<u64>; 2],
     last_arrival: [u64; 2],
@@ -127,7 +144,8 @@ struct Link {
 
 struct Ticket {
     node: u16,
-    client: usize,
+    /// `None`: a change of the voters.
+    client: Option<usize>,
     counter: Option<u64>,
     answered_before: u64,
     deadline_ns: u64,
@@ -143,8 +161,15 @@ struct Pace {
     big: bool,
     window: usize,
     deaths: bool,
+    pauses: bool,
+    partitions: bool,
+    changes: bool,
     /// Deadlines are short.
     hasty: bool,
+    /// Of a hundred heartbeats so many are lost.
+    loss: u64,
+    /// Snapshots are taken.
+    snapshots: bool,
 }
 
 struct World {
@@ -159,13 +184,14 @@ struct World {
     tickets: HashMap<u64, Ticket>,
     next_ticket: u64,
     next_boot: u64,
+    partition: u64,
     checker: Checker,
     pace: Pace,
     faults_end: u64,
     summary: Summary,
 }
 
-fn uuid(node: u16, boot: u64) -> [u8; 16] {
+fn uuid(node: u16, boot: u64) -> LogUuid {
     let mut uuid = [0; 16];
     uuid[..2].copy_from_slice(&node.to_le_bytes());
     uuid[8..].copy_from_slice(&boot.to_le_bytes());
@@ -176,27 +202,37 @@ fn pair(a: u16, b: u16) -> (u16, u16) {
     (a.min(b), a.max(b))
 }
 
+/// The voter that `node` is with the log `log_uuid`.
+pub fn voter(node: u16, log_uuid: LogUuid, catalogs: u16) -> Voter {
+    Voter { node, log_uuid, holds_token: node <= catalogs, address: Text::default() }
+}
+
 impl World {
     fn new(plan: Plan) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(plan.seed);
         let catalogs = rng.random_range(2..=3_u16);
         let voters = if rng.random_bool(0.5) { 3 } else { 5 };
-        let members: Vec<Member> =
-            (1..=voters).map(|node| Member { node, log_uuid: uuid(node, 0), holds_token: node <= catalogs }).collect();
-        let big = rng.random_bool(0.1);
+        // Beside the voters there may be one that only learns, until it takes another one's place.
+        let nodes = voters + u16::from(rng.random_bool(0.3));
+        let members = (1..=voters).map(|node| voter(node, uuid(node, 0), catalogs)).collect();
+        let membership = Membership { id: 1, voters: Bounded::truncated(members), ..Membership::default() };
         let mut limits = Limits::default();
         if rng.random_bool(0.5) {
             limits.applied_per_turn_max = rng.random_range(1..8);
             limits.pending_max = rng.random_range(2..16);
             limits.early_bytes_max = rng.random_range(200..2_000);
         }
-        let rotate = rng.random_bool(0.3);
+        if rng.random_bool(0.5) {
+            limits.retained_bytes_max = rng.random_range(500..5_000);
+        }
+        let rotate = rng.random_bool(0.2);
         let config = |node| Config {
             me: node,
             log_uuid: uuid(node, 0),
             boot_nonce: u64::from(node),
-            config_id: 1,
-            members: members.clone(),
+            catalogs: (1..=catalogs).collect(),
+            peers: (1..=nodes).filter(|other| *other != node).collect(),
+            membership: membership.clone(),
             rotate,
             limits,
             mistake: plan.mistake,
@@ -206,21 +242,26 @@ impl World {
             turn_ns: [1, 50 * US, 500 * US][rng.random_range(0..3)],
             sync_ns: [50 * US, MS, 20 * MS][rng.random_range(0..3)],
             client_ns: [200 * US, 2 * MS, 20 * MS][rng.random_range(0..3)],
-            fault_ns: [3 * MS, 10 * MS, 60 * MS][rng.random_range(0..3)],
-            big,
+            fault_ns: [3 * MS, 20 * MS, 200 * MS][rng.random_range(0..3)],
+            big: rng.random_bool(0.1),
             window: rng.random_range(1..=4),
             deaths: rng.random_bool(0.7),
+            pauses: rng.random_bool(0.4),
+            partitions: rng.random_bool(0.5),
+            changes: rng.random_bool(0.4),
             hasty: rng.random_bool(0.2),
+            loss: [0, 5, 30][rng.random_range(0..3)],
+            snapshots: rng.random_bool(0.5),
         };
-        // A client that never asks again of its own accord shows what the ring alone does not bring to an end.
-        let patience_ns = if rng.random_bool(0.5) { 300 * MS } else { 100_000 * MS };
+        // A client that asks again only rarely shows what the ring alone does not bring to an end.
+        let patience_ns = if rng.random_bool(0.5) { 300 * MS } else { 5_000 * MS };
         let clients = (0..rng.random_range(1..=5))
             .map(|number| Client::new(number, rng.random_range(5..60), patience_ns))
             .collect();
-        let faults_end = rng.random_range(50..600) * MS;
+        let faults_end = rng.random_range(50..3_000) * MS;
         let mut world = Self {
             plan,
-            now: 0,
+            now: MS,
             events: BinaryHeap::new(),
             scheduled: 0,
             nodes: BTreeMap::new(),
@@ -229,17 +270,18 @@ impl World {
             tickets: HashMap::new(),
             next_ticket: 0,
             next_boot: 100,
-            checker: Checker::new(&config(1)),
+            partition: 0,
+            checker: Checker::default(),
             pace,
             faults_end,
             summary: Summary::default(),
             rng,
         };
-        for node in 1..=voters {
-            world.start(config(node));
+        for node in 1..=nodes {
+            world.start(config(node), Disk::new(uuid(node, 0)));
         }
-        for acceptor in 1..=voters {
-            for dialer in acceptor + 1..=voters {
+        for acceptor in 1..=nodes {
+            for dialer in acceptor + 1..=nodes {
                 world.links.insert((acceptor, dialer), Link::default());
                 let after = world.upto(2 * MS);
                 world.schedule(after, Event::Connect { dialer, acceptor });
@@ -252,23 +294,27 @@ impl World {
         world
     }
 
-    fn start(&mut self, config: Config) {
+    fn start(&mut self, config: Config, disk: Disk) {
         let node = config.me;
-        let replica = Replica::new(config.clone(), Journal::default()).expect("the configuration works");
+        let now = self.clock();
+        let replica = Replica::open(config.clone(), now, disk.recovered()).expect("the configuration works");
+        let seen = Seen { committed: disk.base().end.seq, ..Seen::default() };
+        let leaving = false;
         self.nodes.insert(
             node,
             Node {
                 config,
                 replica: Some(replica),
+                disk,
                 dirty: false,
                 timer_at: None,
-                log: LogEnd::default(),
-                unsynced: VecDeque::new(),
-                syncing: false,
-                effects_seen: 0,
-                leaving: false,
+                paused_until: 0,
+                seen,
+                leaving,
+                gone: false,
             },
         );
+        self.arm(node);
     }
 
     fn upto(&mut self, max: u64) -> u64 {
@@ -293,27 +339,24 @@ impl World {
         let done = |world: &Self| world.tickets.is_empty() && world.clients.iter().all(Client::is_done);
         self.run_until(|world| done(world) || world.now >= end)?;
         ensure!(done(self), "not everything is answered: tickets {}, clients {:?}", self.tickets.len(), self.clients);
-        let silent = self.now + SILENCE_NS;
-        let rotates = self.nodes[&1].config.rotate;
-        self.run_until(|world| world.now >= silent)?;
-        ensure!(rotates || self.events.is_empty(), "an idle ring is not silent: {:?}", self.next_event());
+        let end = self.now + CONVERGENCE_NS;
+        self.run_until(|world| world.now >= end || (world.now % MS < 100 * US && world.converged().is_ok()))?;
         self.converged()
     }
 
-    fn next_event(&self) -> Option<&Event> {
-        self.events.peek().map(|Reverse(Scheduled(_, _, event))| event)
-    }
-
+    /// All logs are equal and there is one token.
     fn converged(&self) -> Check {
-        let end = self.checker.end();
+        let end = self.checker.end;
+        let mut epochs = Vec::new();
         for (node, replica) in self.alive() {
-            let (last, durable, applied) = (replica.log().last_seq(), replica.status().durable, replica.applied());
+            let (last, disk, applied) = (replica.log().last_seq(), replica.status().durable, replica.applied());
             ensure!(
-                (last, durable, applied) == (end.seq, end.seq, end.seq),
-                "node {node} is at {last}, durable {durable}, applied {applied}; the history ends at {}",
-                end.seq
+                (last, disk, applied) == (end, end, end),
+                "node {node} is at {last}, on disk {disk}, applied {applied}; the history ends at {end}: {replica:?}"
             );
+            epochs.push(replica.promised());
         }
+        ensure!(epochs.windows(2).all(|two| two[0] == two[1]), "not all are in one epoch: {epochs:?}");
         if !self.nodes[&1].config.rotate {
             let holders = self.alive().filter(|(_, replica)| replica.token().is_some()).count();
             ensure!(holders == 1, "{holders} replicas hold the token of an idle ring");
@@ -336,7 +379,28 @@ impl World {
         Ok(())
     }
 
+    /// Whose process an event needs.
+    fn actor(event: &Event) -> Option<u16> {
+        match event {
+            Event::Message { to, .. } | Event::Beat { to, .. } | Event::Hello { to, .. } | Event::HelloOk { to, .. } => {
+                Some(*to)
+            }
+            Event::Down { node, .. }
+            | Event::Turn { node, .. }
+            | Event::Timer { node, .. }
+            | Event::Notice { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
+
     fn step(&mut self, event: Event) -> Check {
+        if let Some(until) = Self::actor(&event).map(|node| self.nodes[&node].paused_until)
+            && until > self.now
+        {
+            // It stays in the socket's buffer, in order.
+            self.schedule(until - self.now, event);
+            return Ok(());
+        }
         match event {
             Event::Message { from, to, conn, message } => {
                 if self.sees(to, from, conn) {
@@ -344,6 +408,7 @@ impl World {
                     self.input(to, Input::Message { node: from, message });
                 }
             }
+            Event::Beat { from, to, beat } => self.input(to, Input::Beat { node: from, beat }),
             Event::Connect { dialer, acceptor } => self.connect(dialer, acceptor),
             Event::Hello { from, to, conn, hello } => return self.on_hello(from, to, conn, hello),
             Event::HelloOk { from, to, conn, hello } => return self.on_hello_ok(from, to, conn, hello),
@@ -355,17 +420,20 @@ impl World {
             Event::Turn { node, boot } | Event::Timer { node, boot } if self.boot(node) == Some(boot) => {
                 return self.turn(node);
             }
-            Event::Synced { node, boot, epoch, seq, hash } if self.boot(node) == Some(boot) => {
-                self.on_synced(node, boot, epoch, seq, hash);
+            Event::Synced { node, boot, count } if self.boot(node) == Some(boot) => self.on_synced(node, boot, count),
+            Event::Notice { node, boot, notice } if self.boot(node) == Some(boot) => {
+                self.trace(|| format!("{node} synced {notice:?}"));
+                let input = match notice {
+                    Notice::Durable { epoch, seq, hash } => Input::Durable { epoch, seq, hash },
+                    Notice::Vote(vote) => Input::VoteDurable(vote),
+                };
+                self.input(node, input);
             }
-            Event::Durable { node, boot, epoch, seq, hash } if self.boot(node) == Some(boot) => {
-                self.trace(|| format!("{node} durable {seq}"));
-                self.input(node, Input::Durable { epoch, seq, hash });
-            }
-            Event::Turn { .. } | Event::Timer { .. } | Event::Synced { .. } | Event::Durable { .. } => {}
+            Event::Turn { .. } | Event::Timer { .. } | Event::Synced { .. } | Event::Notice { .. } => {}
             Event::Client { client } => self.on_client(client),
             Event::Restart { node } if self.nodes[&node].replica.is_none() => self.restart(node),
             Event::Restart { .. } => {}
+            Event::Heal { partition } => self.end_partition(partition),
             Event::Fault => return self.on_fault(),
         }
         Ok(())
@@ -404,7 +472,6 @@ impl World {
             replica.on_timeout(now);
         }
         replica.end_turn(now);
-        self.check(node)?;
         self.drain(node)?;
         self.arm(node);
         Ok(())
@@ -428,6 +495,15 @@ impl World {
             Some(replica) => replica.drain_outputs().collect(),
             None => return Ok(()),
         };
+        // What is written down is known to the checker before what follows from it.
+        let (writes, rest): (Vec<_>, Vec<_>) =
+            outputs.into_iter().partition(|output| matches!(output, Output::Append { .. } | Output::Vote(_)));
+        self.act(node, writes)?;
+        self.check(node)?;
+        self.act(node, rest)
+    }
+
+    fn act(&mut self, node: u16, outputs: Vec<Output>) -> Check {
         for output in outputs {
             match output {
                 Output::Send { to: Target::Node(to), message } => self.send(node, to, message)?,
@@ -437,14 +513,24 @@ impl World {
                         self.send(node, to, message.clone())?;
                     }
                 }
-                Output::Append(batch) => {
-                    let Some(state) = self.nodes.get_mut(&node) else { continue };
-                    self.checker.on_append(node, &mut state.log, &batch)?;
-                    state.unsynced.push_back((batch.header().epoch, state.log));
-                    self.sync(node);
+                Output::Beat(beat) => self.send_beats(node, &beat),
+                Output::Append { epoch, batch } => {
+                    self.checker.on_append(node, &batch)?;
+                    self.write(node, Item::Append { epoch, batch });
                 }
+                Output::Vote(vote) => self.write(node, Item::Vote(vote)),
+                Output::ReadLog { node: to, from_seq, upto } => {
+                    let log = &self.nodes[&node].disk.log;
+                    let held = log.iter().filter(|b| b.header().first_seq >= from_seq && b.last_seq() <= upto);
+                    let batches: Vec<_> = held.take(20).cloned().collect();
+                    let whole = batches.first().is_some_and(|batch| batch.header().first_seq == from_seq);
+                    let batches = if whole { batches } else { Vec::new() };
+                    self.input(node, Input::LogRead { node: to, batches });
+                }
+                Output::NeedSnapshot { node: from } => self.copy_snapshot(from, node),
                 Output::Done(done) => self.on_done(done)?,
                 Output::Refused { ticket, why } => self.on_refused(ticket, why)?,
+                Output::Unknown { ticket } => self.on_unknown(ticket)?,
                 Output::Fatal(why) => return Err(format!("node {node} must stop: {why}")),
             }
         }
@@ -452,287 +538,78 @@ impl World {
     }
 
     fn check(&mut self, node: u16) -> Check {
-        let holders: Vec<(u16, u64)> =
-            self.alive().filter_map(|(number, replica)| Some((number, replica.token()?.hop))).collect();
-        ensure!(holders.len() <= 1, "I5: several replicas hold the token: {holders:?}");
-        if let [(holder, hop)] = holders[..] {
-            self.checker.on_holder(holder, self.nodes[&holder].config.boot_nonce, hop)?;
-        }
         let Some(state) = self.nodes.get_mut(&node) else { return Ok(()) };
         let Some(replica) = &state.replica else { return Ok(()) };
-        self.checker.on_turn(node, &mut state.effects_seen, replica, &state.config)
-    }
-
-    // The log writer: one group outstanding, its notice late by a random time.
-
-    fn sync(&mut self, node: u16) {
-        let (takes, group) = (self.upto(self.pace.sync_ns), self.upto(8) as usize + 1);
-        let Some(state) = self.nodes.get_mut(&node) else { return };
-        if state.syncing || state.unsynced.is_empty() {
-            return;
+        if let Some(token) = replica.token() {
+            self.checker.on_holder(token.epoch, node, state.config.boot_nonce, token.hop)?;
         }
-        state.syncing = true;
-        let group = group.min(state.unsynced.len());
-        let Some((epoch, end)) = state.unsynced.drain(..group).next_back() else { return };
-        let boot = state.config.boot_nonce;
-        self.schedule(takes, Event::Synced { node, boot, epoch, seq: end.seq, hash: end.hash });
+        self.checker.on_turn(node, &mut state.seen, replica, &state.disk, &state.config)?;
+        let mut holders: Vec<_> = self.alive().filter_map(|(_, replica)| replica.token().map(|t| t.epoch)).collect();
+        holders.sort_unstable();
+        ensure!(holders.windows(2).all(|two| two[0] != two[1]), "I5: two hold the token of one epoch: {holders:?}");
+        Ok(())
     }
 
-    fn on_synced(&mut self, node: u16, boot: u64, epoch: Epoch, seq: u64, hash: u128) {
-        let late = self.upto(self.pace.turn_ns);
-        self.checker.on_synced(self.nodes[&node].config.log_uuid, seq);
-        self.schedule(late, Event::Durable { node, boot, epoch, seq, hash });
+    // The disk: one group outstanding, its notice late by a random time.
+
+    fn write(&mut self, node: u16, item: Item) {
         if let Some(state) = self.nodes.get_mut(&node) {
-            state.syncing = false;
+            state.disk.queue.push_back(item);
         }
         self.sync(node);
     }
 
-    // Links.
-
-    fn link(&mut self, a: u16, b: u16) -> &mut Link {
-        self.links.entry(pair(a, b)).or_default()
-    }
-
-    fn sees(&mut self, node: u16, peer: u16, conn: u64) -> bool {
-        let side = usize::from(node > peer);
-        self.boot(node).is_some() && self.link(node, peer).seen[side] == Some(conn)
-    }
-
-    fn send(&mut self, from: u16, to: u16, message: PeerMessage) -> Check {
-        if let PeerMessage::Data(data) = &message
-            && data.hop > 0
-        {
-            self.checker.on_ordered(from, data.hop)?;
-        }
-        let side = usize::from(from > to);
-        let Some(conn) = self.link(from, to).seen[side] else { return Ok(()) };
-        self.summary.frames += 1;
-        if self.link(from, to).broken {
-            return Ok(());
-        }
-        let message = over_the_wire(message);
-        self.deliver(from, to, Event::Message { from, to, conn, message });
-        Ok(())
-    }
-
-    /// Schedules what goes over a connection, behind what went before in that direction.
-    fn deliver(&mut self, from: u16, to: u16, event: Event) {
-        let (now, takes) = (self.now, self.upto(self.pace.frame_ns));
-        let side = usize::from(to > from);
-        let link = self.link(from, to);
-        let at = (now + takes).max(link.last_arrival[side] + 1);
-        link.last_arrival[side] = at;
-        self.schedule(at - now, event);
-    }
-
-    fn connect(&mut self, dialer: u16, acceptor: u16) {
-        if self.boot(dialer).is_none() || self.boot(acceptor).is_none() {
+    fn sync(&mut self, node: u16) {
+        let (takes, group) = (self.upto(self.pace.sync_ns), self.upto(8) as usize + 1);
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        if state.disk.syncing || state.disk.queue.is_empty() {
             return;
         }
-        let link = self.link(dialer, acceptor);
-        if link.seen[1].is_some() {
-            if link.broken {
-                self.schedule(MS, Event::Connect { dialer, acceptor });
-            }
-            return;
-        }
-        link.conn += 1;
-        link.broken = false;
-        let conn = link.conn;
-        let old = self.link(dialer, acceptor).old_hello.take().filter(|old| Some(old.boot_nonce) == self.boot(dialer));
-        let stale = self.upto(2) == 0;
-        let Some(hello) = old.filter(|_| stale).or_else(|| self.hello(dialer)) else { return };
-        self.deliver(dialer, acceptor, Event::Hello { from: dialer, to: acceptor, conn, hello });
+        state.disk.syncing = true;
+        let count = group.min(state.disk.queue.len());
+        let boot = state.config.boot_nonce;
+        self.schedule(takes, Event::Synced { node, boot, count });
     }
 
-    fn hello(&self, node: u16) -> Option<ReplicaHello> {
-        self.nodes[&node].replica.as_ref().map(Replica::hello)
+    fn on_synced(&mut self, node: u16, boot: u64, count: usize) {
+        let late = self.upto(self.pace.turn_ns);
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        state.disk.syncing = false;
+        let notices = state.disk.sync(count);
+        self.checker.on_platter(state.disk.uuid, &state.disk.log);
+        for notice in notices {
+            // In order: equal times keep the order in which they were scheduled.
+            self.schedule(late, Event::Notice { node, boot, notice });
+        }
+        self.sync(node);
     }
 
-    fn on_hello(&mut self, from: u16, to: u16, conn: u64, hello: ReplicaHello) -> Check {
-        let link = self.link(from, to);
-        if link.conn != conn || link.broken || self.boot(from).is_none() || self.boot(to).is_none() {
-            return Ok(());
-        }
-        if self.link(from, to).seen[0].is_some() {
-            // The dialer noticed the break first: its new connection takes the place of the old one.
-            self.down(to, from)?;
-        }
-        let Some(own) = self.hello(to) else { return Ok(()) };
-        self.link(from, to).seen[0] = Some(conn);
-        self.deliver(to, from, Event::HelloOk { from: to, to: from, conn, hello: own });
-        self.up(to, from, hello)
-    }
-
-    fn on_hello_ok(&mut self, from: u16, to: u16, conn: u64, hello: ReplicaHello) -> Check {
-        let link = self.link(from, to);
-        if link.conn != conn || link.broken || self.boot(to).is_none() {
-            return Ok(());
-        }
-        self.link(from, to).seen[1] = Some(conn);
-        self.up(to, from, hello)
-    }
-
-    fn up(&mut self, node: u16, peer: u16, hello: ReplicaHello) -> Check {
-        self.trace(|| format!("{node} sees {peer} come: {hello:?}"));
-        self.drain(node)?;
-        self.input(node, Input::PeerUp { node: peer, hello });
-        self.drain(node)
-    }
-
-    fn down(&mut self, node: u16, peer: u16) -> Check {
-        self.trace(|| format!("{node} sees {peer} go"));
-        self.drain(node)?;
-        self.link(node, peer).seen[usize::from(node > peer)] = None;
-        self.input(node, Input::PeerDown { node: peer });
-        self.drain(node)
-    }
-
-    fn break_link(&mut self, a: u16, b: u16, again_ns: Option<u64>) {
-        let link = self.link(a, b);
-        if link.broken {
-            return;
-        }
-        link.broken = true;
-        let (conn, seen) = (link.conn, link.seen);
-        let old_hello = self.hello(a.max(b));
-        self.link(a, b).old_hello = old_hello;
-        self.summary.breaks += 1;
-        self.trace(|| format!("{a} - {b} breaks"));
-        let (acceptor, dialer) = pair(a, b);
-        for (side, node, peer) in [(0, acceptor, dialer), (1, dialer, acceptor)] {
-            if seen[side] == Some(conn) {
-                let after = self.upto(3 * MS);
-                self.schedule(after, Event::Down { node, peer, conn });
-            }
-        }
-        if let Some(after) = again_ns {
-            self.schedule(after, Event::Connect { dialer, acceptor });
+    /// `to` is too far behind for any log: it takes a copy of the state of `from`.
+    fn copy_snapshot(&mut self, from: u16, to: u16) {
+        let now = self.clock();
+        let Some(snapshot) = self.snapshot_of(from) else { return };
+        let Some(state) = self.nodes.get_mut(&to) else { return };
+        let Some(replica) = &mut state.replica else { return };
+        let Snapshot { machine, sessions, at } = snapshot.clone();
+        if replica.install_snapshot(now, machine, sessions, at) {
+            self.summary.snapshots += 1;
+            // Whatever is still on its way to the disk lies below.
+            state.disk.queue.retain(|item| matches!(item, Item::Vote(_)));
+            state.disk.log.clear();
+            state.disk.snapshot = Some(snapshot);
+            state.seen.committed = 0;
+            self.trace(|| format!("{to} takes a snapshot of {from}"));
+            self.input(to, Input::DiskFull(false));
         }
     }
 
-    // Faults.
-
-    fn on_fault(&mut self) -> Check {
-        if self.now >= self.faults_end {
-            self.heal();
-            return Ok(());
-        }
-        let after = self.upto(self.pace.fault_ns);
-        self.schedule(after, Event::Fault);
-        let count = self.nodes.len() as u64;
-        let (a, b) = (self.upto(count) as u16 + 1, self.upto(count) as u16 + 1);
-        match self.upto(10) {
-            0 | 1 if self.pace.deaths => return self.kill_if_endurable(a),
-            2 | 3 if self.nodes[&a].replica.is_none() => self.restart(a),
-            4 if self.pace.deaths && self.may_leave(a) => {
-                self.trace(|| format!("{a} is asked to leave"));
-                if let Some(state) = self.nodes.get_mut(&a) {
-                    state.leaving = true;
-                }
-                self.input(a, Input::Leave);
-            }
-            5 => return self.exit_those_that_left(),
-            _ if a != b => {
-                let again = self.upto(20 * MS);
-                self.break_link(a, b, Some(again));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn heal(&mut self) {
-        self.trace(|| "the faults end".into());
-        let broken: Vec<_> = self.links.iter().filter(|(_, link)| link.broken).map(|(pair, _)| *pair).collect();
-        for (acceptor, dialer) in broken {
-            self.schedule(0, Event::Connect { dialer, acceptor });
-        }
-    }
-
-    fn may_leave(&self, node: u16) -> bool {
-        self.boot(node).is_some() && self.nodes.values().all(|state| !state.leaving) && self.serves_without(node)
-    }
-
-    /// Whether a catalog other than `node` takes writes.
-    fn serves_without(&self, node: u16) -> bool {
-        let takes = |number: u16, state: &Node| state.replica.is_some() && !state.leaving && self.is_catalog(number);
-        self.nodes.iter().any(|(number, state)| *number != node && takes(*number, state))
-    }
-
-    fn is_catalog(&self, node: u16) -> bool {
-        self.nodes[&node].config.members.iter().any(|m| m.node == node && m.holds_token)
-    }
-
-    fn exit_those_that_left(&mut self) -> Check {
-        let left = |(node, state): (&u16, &Node)| {
-            (state.leaving && state.replica.as_ref().is_some_and(Replica::has_left)).then_some(*node)
-        };
-        let Some(node) = self.nodes.iter().find_map(left) else { return Ok(()) };
-        self.kill_if_endurable(node)
-    }
-
-    /// One epoch endures the death of whoever neither holds the token nor may be about to receive it, and does not
-    /// alone have what it orders behind; and of a minority of the voters.
-    fn kill_if_endurable(&mut self, node: u16) -> Check {
-        let holder = self.alive().find_map(|(number, replica)| Some((number, replica, replica.token()?)));
-        let Some((holder, replica, token)) = holder else { return Ok(()) };
-        let whole = token.next_seq == replica.log().last_seq() + 1;
-        let voters = self
-            .nodes
-            .iter()
-            .filter(|(number, state)| **number != node && state.replica.is_some() && state.config.is_voter());
-        if holder == node
-            || !whole
-            || !self.serves_without(node)
-            || voters.count() < self.nodes[&node].config.majority()
-            || self.boot(node).is_none()
-        {
-            return Ok(());
-        }
-        self.kill(node)
-    }
-
-    fn kill(&mut self, node: u16) -> Check {
-        self.trace(|| format!("{node} dies"));
-        self.summary.deaths += 1;
-        let others: Vec<u16> = self.nodes.keys().copied().filter(|other| *other != node).collect();
-        if let Some(state) = self.nodes.get_mut(&node) {
-            state.replica = None;
-        }
-        let mut lost: Vec<u64> = self.tickets.iter().filter(|(_, t)| t.node == node).map(|(n, _)| *n).collect();
-        lost.sort_unstable();
-        for ticket in lost.iter().filter_map(|number| self.tickets.remove(number)) {
-            self.clients[ticket.client].on_handed_back(ticket.counter, self.now);
-        }
-        if self.rng.random_bool(0.3) {
-            let after = self.upto(2 * MS);
-            self.schedule(after, Event::Restart { node });
-        }
-        for other in others {
-            self.break_link(node, other, None);
-            self.link(node, other).seen[usize::from(node > other)] = None;
-            // Whoever did not know yet might pass the token to the dead, which one epoch does not endure.
-            if self.is_catalog(node) && self.link(node, other).seen[usize::from(other > node)].is_some() {
-                self.down(other, node)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A process that died comes back with nothing: another identity, another boot.
-    fn restart(&mut self, node: u16) {
-        self.next_boot += 1;
-        let boot = self.next_boot;
-        self.trace(|| format!("{node} is started again"));
-        let config = Config { log_uuid: uuid(node, boot), boot_nonce: boot, ..self.nodes[&node].config.clone() };
-        self.start(config);
-        let others: Vec<u16> = self.nodes.keys().copied().filter(|other| *other != node).collect();
-        for other in others {
-            let after = self.upto(2 * MS);
-            self.schedule(after, Event::Connect { dialer: node.max(other), acceptor: node.min(other) });
-        }
+    fn snapshot_of(&self, node: u16) -> Option<Snapshot> {
+        let state = self.nodes.get(&node)?;
+        let replica = state.replica.as_ref()?;
+        let at = replica.checkpoint()?;
+        // Only what is on the disk: a snapshot must not know more than the log beside it.
+        let durable = state.disk.end().seq >= at.base.end.seq;
+        durable.then(|| Snapshot { machine: replica.machine().clone(), sessions: replica.sessions().clone(), at })
     }
 
     // Clients.
@@ -775,8 +652,18 @@ impl World {
         }
         self.trace(|| format!("client {client} proposes {counter:?} at {node}, ticket {ticket}"));
         let answered_before = self.checker.answered_seq;
-        self.tickets.insert(ticket, Ticket { node, client, counter, answered_before, deadline_ns });
+        self.tickets.insert(ticket, Ticket { node, client: Some(client), counter, answered_before, deadline_ns });
         self.input(node, Input::Propose(Proposal { ticket, kind, body, deadline_ns }));
+    }
+
+    fn propose_change(&mut self, node: u16, change: Change) {
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
+        self.trace(|| format!("a change of the voters at {node}, ticket {ticket}: {change:?}"));
+        let answered_before = self.checker.answered_seq;
+        let entry = Ticket { node, client: None, counter: None, answered_before, deadline_ns: u64::MAX };
+        self.tickets.insert(ticket, entry);
+        self.input(node, Input::Change { ticket, change });
     }
 
     fn on_done(&mut self, done: pygmy_ring::Completion) -> Check {
@@ -785,10 +672,16 @@ impl World {
         };
         self.trace(|| format!("ticket {} done at {}", done.ticket, done.seq));
         self.checker.on_done(done.seq, ticket.answered_before)?;
-        match ticket.counter {
-            Some(counter) => self.clients[ticket.client].on_answer(counter, done.result, &mut self.checker),
-            None => {
-                self.clients[ticket.client].on_registered(done.seq);
+        match (ticket.client, ticket.counter) {
+            (Some(client), Some(counter)) => {
+                self.clients[client].on_answer(counter, done.result, &mut self.checker)
+            }
+            (Some(client), None) => {
+                self.clients[client].on_registered(done.seq);
+                Ok(())
+            }
+            (None, _) => {
+                self.summary.changes += 1;
                 Ok(())
             }
         }
@@ -805,41 +698,49 @@ impl World {
             "node {} refuses with {why:?}",
             ticket.node
         );
+        let Some(client) = ticket.client else { return Ok(()) };
         if let Some(counter) = ticket.counter {
-            self.checker.on_handed_back((ticket.client as u64, counter));
+            self.checker.on_handed_back((client as u64, counter));
         }
         let again = self.now + self.upto(20 * MS);
-        self.clients[ticket.client].on_handed_back(ticket.counter, again);
+        self.clients[client].on_handed_back(ticket.counter, again);
         Ok(())
     }
 
+    /// It may take effect or not: the client asks again with the same id.
+    fn on_unknown(&mut self, number: u64) -> Check {
+        let Some(ticket) = self.tickets.remove(&number) else {
+            return Err(format!("ticket {number} is answered twice"));
+        };
+        self.trace(|| format!("ticket {number}: outcome unknown"));
+        if let Some(client) = ticket.client {
+            let again = self.now + self.upto(20 * MS);
+            self.clients[client].on_handed_back(ticket.counter, again);
+        }
+        Ok(())
+    }
+
+    fn is_catalog(&self, node: u16) -> bool {
+        self.nodes[&node].config.is_catalog()
+    }
+
     fn summary(&self) -> Summary {
-        let mut summary = Summary { entries: self.checker.end().seq, ..self.summary };
+        let mut summary = Summary { entries: self.checker.end, ..self.summary };
         for (_, replica) in self.alive() {
-            let counters = replica.counters();
-            summary.fetches += counters.fetches_sent;
-            summary.resent_tokens += counters.tokens_resent;
-            summary.handed_back += counters.handed_back;
-            summary.duplicates += counters.duplicates_answered;
+            add(&mut summary.counters, &replica.counters());
         }
         summary
     }
 }
 
-/// Encodes and decodes a frame's body, as between two processes.
-fn over_the_wire(message: PeerMessage) -> PeerMessage {
-    macro_rules! again {
-        ($kind:ident, $body:expr) => {
-            PeerMessage::$kind(codec::decode(&codec::encode(&$body)).expect("what was encoded can be decoded"))
-        };
+/// Adds up what several replicas counted.
+pub fn add(sum: &mut Counters, part: &Counters) {
+    macro_rules! each {
+        ($($field:ident),*) => { $(sum.$field += part.$field;)* };
     }
-    match message {
-        PeerMessage::Data(body) => again!(Data, body),
-        PeerMessage::Token(body) => again!(Token, body),
-        PeerMessage::Want(body) => again!(Want, body),
-        PeerMessage::Ack(body) => again!(Ack, body),
-        PeerMessage::Commit(body) => again!(Commit, body),
-        PeerMessage::Fetch(body) => again!(Fetch, body),
-        PeerMessage::FetchRefused(body) => again!(FetchRefused, body),
-    }
+    each!(
+        batches_ordered, tokens_received, tokens_resent, tokens_refused, batches_early, fetches_sent, handed_back,
+        duplicates_answered, epochs_started, epochs_installed, prevotes_asked, promises, truncations, unknown,
+        configurations
+    );
 }

@@ -1,0 +1,215 @@
+//! Who counts: configurations in the log, and how they change (RING §4).
+//!
+//! A configuration is in force from the moment at which it is appended and is undone when it is truncated. It changes by
+//! one voter at a time, one change in flight, and only once an entry of the current epoch is committed; so majorities
+//! of neighbouring configurations always meet.
+
+use pygmy_proto::batch::{Batch, EntryKind};
+use pygmy_proto::codec;
+use pygmy_proto::limits::REMOVED_MAX;
+use pygmy_proto::message::{Acked, LogEnd, Membership, Swap, Voter};
+use pygmy_proto::types::Bounded;
+
+use super::{Change, NotTaken, Now, Output, Replica, Withheld};
+use crate::StateMachine;
+use crate::config::{LogUuid, Mistake};
+
+/// How far behind the end of what is committed a learner may be to become a voter, in entries: what is under way
+/// within a round trip.
+const NEAR_THE_END: u64 = 8_192;
+
+impl<S: StateMachine> Replica<S> {
+    /// The configuration in force: the latest in this log.
+    pub fn membership(&self) -> &Membership {
+        // There is always one: the birth configuration is never removed.
+        self.memberships.back().map_or(&self.config.membership, |(_, membership)| membership)
+    }
+
+    /// Whether the latest configuration in this log names the log `uuid` as a voter.
+    pub fn votes(&self, uuid: LogUuid) -> bool {
+        self.membership().voters.iter().any(|voter| voter.log_uuid == uuid)
+    }
+
+    /// Whether the log `uuid` was removed for ever, by a configuration that is committed.
+    pub fn is_removed(&self, uuid: LogUuid) -> bool {
+        let committed = self.memberships.iter().rev().find(|(seq, _)| *seq <= self.committed);
+        committed.is_some_and(|(_, membership)| membership.removed.contains(&uuid))
+    }
+
+    /// Voters that must have an entry before it is committed.
+    pub(super) fn majority(&self) -> usize {
+        self.membership().voters.len() / 2 + 1
+    }
+
+    /// Notes what a batch that is being appended says of epochs and voters, and takes it into the log.
+    pub(super) fn take_into_log(&mut self, batch: Batch) {
+        let first = batch.entries().next().filter(|entry| entry.kind == EntryKind::Config);
+        if let Some(entry) = first {
+            match codec::decode::<Membership>(entry.body) {
+                Ok(membership) => self.memberships.push_back((entry.seq, membership)),
+                Err(error) => self.fatal(format!("the configuration at seq {} cannot be read: {error}", entry.seq)),
+            }
+        }
+        self.log.push(batch);
+    }
+
+    /// Undoes the configurations behind `keep`.
+    pub(super) fn truncate_memberships(&mut self, keep: u64) {
+        while self.memberships.len() > 1 && self.memberships.back().is_some_and(|(seq, _)| *seq > keep) {
+            self.memberships.pop_back();
+        }
+    }
+
+    /// Forgets configurations that a committed one has replaced.
+    pub(super) fn settle_memberships(&mut self) {
+        while self.memberships.get(1).is_some_and(|(seq, _)| *seq <= self.committed) {
+            self.memberships.pop_front();
+            self.counters.configurations += 1;
+        }
+    }
+
+    /// A peer remembers what this log acknowledged. Should the log have lost that, its vote must not count until it is
+    /// back (RING §4, amnesia).
+    pub(super) fn remember_own_acknowledgement(&mut self, acked: &Acked) {
+        let lost = acked.log_uuid == self.config.log_uuid
+            && acked.end.epoch >= self.vote.cut
+            && acked.end > self.log.end();
+        if !lost || self.config.makes(Mistake::EmptyDiskVotes) {
+            return;
+        }
+        log::error!("this log once acknowledged {:?} and now ends at {:?}: its vote is withheld", acked.end, self.log.end());
+        let until = self.withheld.map_or(acked.end, |withheld| withheld.until.max(acked.end));
+        self.withheld = Some(Withheld { until, promised: self.promised });
+    }
+
+    /// Gives the vote back once the log has reached what it had lost, durably, or is in an epoch that it did not help to
+    /// start.
+    pub(super) fn restore_vote(&mut self) {
+        let Some(Withheld { until, promised }) = self.withheld else { return };
+        let end = LogEnd { epoch: self.log.end().epoch, seq: self.durable };
+        let reached = self.installed() && self.durable == self.log.last_seq() && end >= until;
+        let beyond = self.installed() && self.promised > promised && self.durable >= self.epoch_seq();
+        if reached || beyond {
+            log::info!("this log has caught up with what it had lost: it votes again");
+            self.withheld = None;
+        }
+    }
+
+    pub(super) fn on_change(&mut self, ticket: u64, change: Change) {
+        let refusal = if !self.config.is_catalog() {
+            Some(NotTaken::NotACatalog)
+        } else if self.leaving {
+            Some(NotTaken::Leaving)
+        } else if self.changes.is_empty() {
+            None
+        } else {
+            Some(NotTaken::ChangeRefused("another change of the voters waits to be ordered"))
+        };
+        match refusal {
+            Some(why) => self.refuse(ticket, why),
+            None => self.changes.push_back((ticket, change)),
+        }
+    }
+
+    /// Whether a configuration may be ordered now: this epoch has committed an entry, and the change before is committed.
+    fn may_reconfigure(&self) -> bool {
+        if self.config.makes(Mistake::ChangeTooEarly) {
+            return true;
+        }
+        let latest = self.memberships.back().map_or(0, |(seq, _)| *seq);
+        self.installed() && self.committed >= self.epoch_seq() && self.committed >= latest
+    }
+
+    /// The holder's part in changes of the voters: orders what was proposed, and the second half of a swap.
+    pub(super) fn drive_changes(&mut self, now: Now) {
+        if self.token.is_none() || !self.may_reconfigure() || !self.may_number() {
+            return;
+        }
+        if let Some(next) = self.second_change() {
+            self.order_alone(now, EntryKind::Config, &codec::encode(&next), None);
+            return;
+        }
+        let Some((ticket, change)) = self.changes.pop_front() else { return };
+        match self.first_change(&change) {
+            Ok(next) => self.order_alone(now, EntryKind::Config, &codec::encode(&next), Some(ticket)),
+            Err(why) => self.refuse(ticket, NotTaken::ChangeRefused(why)),
+        }
+    }
+
+    /// The configuration that begins a replacement: a dead voter goes first, beside a living one the new comes first.
+    fn first_change(&self, change: &Change) -> Result<Membership, &'static str> {
+        let Change::Replace { old, new } = change;
+        let current = self.membership();
+        if current.swap.is_some() {
+            return Err("another replacement is under way");
+        }
+        if !self.votes(*old) {
+            return Err("the log that is to go is none of the voters");
+        }
+        if self.votes(new.log_uuid) || current.removed.contains(&new.log_uuid) {
+            return Err("the log that is to come votes already, or was removed for ever");
+        }
+        let swap = Swap { old: *old, new: new.clone() };
+        if self.config.makes(Mistake::DirectSwap) {
+            return Ok(add(&remove(current, *old), new));
+        }
+        if self.log_is_heard(*old) {
+            return Ok(Membership { swap: Some(swap), ..add(current, new) });
+        }
+        let next = Membership { swap: Some(swap), ..remove(current, *old) };
+        let heard = next.voters.iter().filter(|voter| self.log_is_heard(voter.log_uuid)).count();
+        if heard < next.voters.len() / 2 + 1 {
+            return Err("without the log that is to go, no majority of the voters is heard");
+        }
+        Ok(next)
+    }
+
+    /// The configuration that ends the replacement under way, once the new voter is ready for it.
+    fn second_change(&self) -> Option<Membership> {
+        let current = self.membership();
+        let Swap { old, new } = current.swap.as_ref()?;
+        if self.votes(new.log_uuid) {
+            return Some(remove(current, *old));
+        }
+        let ready = self.peers.values().any(|peer| {
+            peer.up && peer.log_uuid == new.log_uuid && peer.durable + NEAR_THE_END >= self.committed
+        });
+        let own = self.config.log_uuid == new.log_uuid;
+        (ready || own).then(|| add(current, new))
+    }
+
+    fn log_is_heard(&self, uuid: LogUuid) -> bool {
+        let own = uuid == self.config.log_uuid;
+        own || self.peers.iter().any(|(node, peer)| peer.log_uuid == uuid && self.is_heard(*node))
+    }
+
+    /// Hands the changes back that were not ordered.
+    pub(super) fn hand_back_changes(&mut self, why: NotTaken) {
+        while let Some((ticket, _)) = self.changes.pop_front() {
+            self.outputs.push(Output::Refused { ticket, why });
+        }
+    }
+}
+
+fn add(current: &Membership, new: &Voter) -> Membership {
+    let mut voters = current.voters.to_vec();
+    voters.push(new.clone());
+    // Ring order is by node number: it does not depend on the order of replacements.
+    voters.sort_by_key(|voter| voter.node);
+    Membership { id: current.id + 1, voters: Bounded::truncated(voters), swap: None, removed: current.removed.clone() }
+}
+
+fn remove(current: &Membership, old: LogUuid) -> Membership {
+    let voters = current.voters.iter().filter(|voter| voter.log_uuid != old).cloned().collect();
+    let mut removed = current.removed.to_vec();
+    if removed.len() == REMOVED_MAX {
+        removed.remove(0);
+    }
+    removed.push(old);
+    Membership {
+        id: current.id + 1,
+        voters: Bounded::truncated(voters),
+        swap: None,
+        removed: Bounded::truncated(removed),
+    }
+}

@@ -1,0 +1,281 @@
+//! What goes wrong in the simulated cluster.
+
+use std::collections::BTreeSet;
+
+use pygmy_ring::config::LogUuid;
+use pygmy_ring::{Change, Config, Input, Mistake, Replica};
+
+use super::checker::Check;
+use super::disk::Disk;
+use super::{Event, MS, World, uuid, voter};
+
+impl World {
+    pub(super) fn on_fault(&mut self) -> Check {
+        if self.now >= self.faults_end {
+            return self.heal();
+        }
+        let after = self.upto(self.pace.fault_ns);
+        self.schedule(after, Event::Fault);
+        let count = self.nodes.len() as u64;
+        let (a, b) = (self.upto(count) as u16 + 1, self.upto(count) as u16 + 1);
+        match self.upto(20) {
+            0..3 if self.pace.deaths => return self.kill(a),
+            3..7 if self.nodes[&a].replica.is_none() => self.restart(a),
+            7 if self.pace.deaths => {
+                for node in 1..=count as u16 {
+                    self.kill(node)?;
+                    let after = self.upto(20 * MS);
+                    self.schedule(after, Event::Restart { node });
+                }
+            }
+            8 if self.pace.deaths => self.wipe(a),
+            9 | 10 if self.pace.pauses => self.pause(a),
+            11 | 12 if self.pace.partitions => self.part(a),
+            13 | 14 if self.pace.changes => self.change(a),
+            15 if self.pace.snapshots => self.take_snapshot(a),
+            16 if self.pace.deaths && self.boot(a).is_some() => {
+                self.trace(|| format!("{a} is asked to leave"));
+                if let Some(state) = self.nodes.get_mut(&a) {
+                    state.leaving = true;
+                }
+                self.input(a, Input::Leave);
+            }
+            17 => return self.exit_those_that_left(),
+            _ if a != b => {
+                let again = self.upto(20 * MS);
+                self.break_link(a, b, Some(again));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The faults end: a majority of the voters is healed, whoever else can is too, or stays dead for good.
+    fn heal(&mut self) -> Check {
+        self.trace(|| "the faults end".into());
+        self.end_partition(self.partition);
+        let nodes: Vec<u16> = self.nodes.keys().copied().collect();
+        for node in &nodes {
+            // Whoever was asked to leave has left by now, and comes back.
+            if self.nodes[node].leaving {
+                self.kill(*node)?;
+            }
+            if let Some(state) = self.nodes.get_mut(node) {
+                state.paused_until = 0;
+            }
+        }
+        let rest = self.upto(nodes.len() as u64) as usize;
+        for node in nodes.iter().cycle().skip(rest).take(nodes.len()) {
+            if self.upto(2) == 0 && self.can_do_without(*node) {
+                self.kill(*node)?;
+                self.trace(|| format!("{node} stays dead for good"));
+                if let Some(state) = self.nodes.get_mut(node) {
+                    state.gone = true;
+                }
+            }
+        }
+        for node in nodes {
+            if self.nodes[&node].replica.is_none() && !self.nodes[&node].gone {
+                self.restart(node);
+            }
+        }
+        let broken: Vec<_> = self.links.iter().filter(|(_, link)| link.broken).map(|(pair, _)| *pair).collect();
+        for (acceptor, dialer) in broken {
+            self.schedule(0, Event::Connect { dialer, acceptor });
+        }
+        Ok(())
+    }
+
+    /// Whether a majority of the voters of every configuration that any log names is left, and a catalog, when `node`
+    /// and all that are gone are left out.
+    pub(super) fn can_do_without(&self, node: u16) -> bool {
+        let left = |n: u16| n != node && !self.nodes[&n].gone;
+        let logs: BTreeSet<LogUuid> =
+            self.nodes.iter().filter(|(n, _)| left(**n)).map(|(_, state)| state.disk.uuid).collect();
+        let catalogs = self.nodes.keys().filter(|n| left(**n) && self.is_catalog(**n)).count();
+        let majority = |voters: &[pygmy_proto::message::Voter]| {
+            voters.iter().filter(|voter| logs.contains(&voter.log_uuid)).count() > voters.len() / 2
+        };
+        catalogs > 0 && self.memberships().iter().all(|membership| majority(&membership.voters))
+    }
+
+    /// Every configuration that any log, also of a dead process, names last.
+    fn memberships(&self) -> Vec<pygmy_proto::message::Membership> {
+        let of_disk = |state: &super::Node| {
+            let now = pygmy_ring::Now { mono_ns: self.now, wall_us: 0 };
+            let replica = Replica::open(state.config.clone(), now, state.disk.recovered()).ok()?;
+            Some(replica.membership().clone())
+        };
+        let alive = self.alive().map(|(_, replica)| replica.membership().clone());
+        self.nodes.values().filter_map(of_disk).chain(alive).collect()
+    }
+
+    fn exit_those_that_left(&mut self) -> Check {
+        let left = self.nodes.iter().find_map(|(node, state)| {
+            (state.leaving && state.replica.as_ref().is_some_and(Replica::has_left)).then_some(*node)
+        });
+        left.map_or(Ok(()), |node| self.kill(node))
+    }
+
+    pub(super) fn kill(&mut self, node: u16) -> Check {
+        if self.nodes[&node].replica.is_none() {
+            return Ok(());
+        }
+        self.trace(|| format!("{node} dies"));
+        self.summary.deaths += 1;
+        let others: Vec<u16> = self.nodes.keys().copied().filter(|other| *other != node).collect();
+        let waiting = self.nodes[&node].disk.queue.len() as u64;
+        let reached = if self.upto(2) == 0 { self.upto(waiting + 1) as usize } else { 0 };
+        if let Some(state) = self.nodes.get_mut(&node) {
+            if let Some(replica) = state.replica.take() {
+                super::add(&mut self.summary.counters, &replica.counters());
+            }
+            state.disk.crash(reached);
+            state.paused_until = 0;
+            self.checker.on_platter(state.disk.uuid, &state.disk.log);
+        }
+        let mut lost: Vec<u64> = self.tickets.iter().filter(|(_, t)| t.node == node).map(|(n, _)| *n).collect();
+        lost.sort_unstable();
+        for ticket in lost.iter().filter_map(|number| self.tickets.remove(number)) {
+            if let Some(client) = ticket.client {
+                self.clients[client].on_handed_back(ticket.counter, self.now);
+            }
+        }
+        if self.rng_bool(30) {
+            let after = self.upto(20 * MS);
+            self.schedule(after, Event::Restart { node });
+        }
+        for other in others {
+            self.break_link(node, other, None);
+            self.link(node, other).seen[usize::from(node > other)] = None;
+        }
+        Ok(())
+    }
+
+    fn rng_bool(&mut self, percent: u64) -> bool {
+        self.upto(100) < percent
+    }
+
+    /// A process that died comes back with its disk: the same log, another boot.
+    pub(super) fn restart(&mut self, node: u16) {
+        if self.nodes[&node].gone || self.nodes[&node].replica.is_some() {
+            return;
+        }
+        self.next_boot += 1;
+        let boot = self.next_boot;
+        self.trace(|| format!("{node} is started again as boot {boot}"));
+        let Some(state) = self.nodes.remove(&node) else { return };
+        let config = Config { boot_nonce: boot, log_uuid: state.disk.uuid, ..state.config };
+        self.start(config, state.disk);
+        let others: Vec<u16> = self.nodes.keys().copied().filter(|other| *other != node).collect();
+        for other in others {
+            let after = self.upto(2 * MS);
+            self.schedule(after, Event::Connect { dialer: node.max(other), acceptor: node.min(other) });
+        }
+    }
+
+    /// A dead process's disk is lost, if the cluster can do without: it comes back with another one, and another name.
+    fn wipe(&mut self, node: u16) {
+        let count = self.nodes.len() as u64;
+        let lost_already = self.summary.wipes > 0 && count < 5;
+        if self.nodes[&node].replica.is_some() || lost_already || !self.can_do_without(node) {
+            return;
+        }
+        // One copy too few, and an entry that counts as durable may be gone: the fault model stops short of that.
+        if self.nodes.values().any(|state| state.disk.queue.is_empty() && state.gone) {
+            return;
+        }
+        self.summary.wipes += 1;
+        self.next_boot += 1;
+        let fresh = uuid(node, self.next_boot);
+        self.trace(|| format!("the disk of {node} is lost"));
+        let keeps_name = self.plan.mistake == Some(Mistake::EmptyDiskVotes);
+        if let Some(state) = self.nodes.get_mut(&node) {
+            let name = if keeps_name { state.disk.uuid } else { fresh };
+            state.disk = Disk::new(name);
+        }
+    }
+
+    fn pause(&mut self, node: u16) {
+        if self.boot(node).is_none() {
+            return;
+        }
+        let longest = [20 * MS, 400 * MS, 1_500 * MS][self.upto(3) as usize];
+        let length = self.upto(longest);
+        self.trace(|| format!("{node} is paused for {} ms", length / MS));
+        self.summary.pauses += 1;
+        if let Some(state) = self.nodes.get_mut(&node) {
+            state.paused_until = self.now + length;
+        }
+    }
+
+    /// A part of the nodes, or one direction of one pair, is cut off for a while.
+    fn part(&mut self, node: u16) {
+        self.end_partition(self.partition);
+        self.partition += 1;
+        let partition = self.partition;
+        self.summary.partitions += 1;
+        let nodes: Vec<u16> = self.nodes.keys().copied().collect();
+        let side: BTreeSet<u16> = match self.upto(3) {
+            0 => BTreeSet::from([node]),
+            _ => nodes.iter().copied().filter(|_| self.upto(2) == 0).collect(),
+        };
+        let one_way = self.upto(3) == 0;
+        self.trace(|| format!("{side:?} is cut off, one way: {one_way}"));
+        for a in &nodes {
+            for b in &nodes {
+                if a < b && side.contains(a) != side.contains(b) {
+                    self.break_link(*a, *b, Some(MS));
+                    let link = self.link(*a, *b);
+                    link.blocked = !one_way;
+                    link.deaf = if one_way { [side.contains(a), side.contains(b)] } else { [true, true] };
+                }
+            }
+        }
+        let after = self.upto(1_000 * MS);
+        self.schedule(after, Event::Heal { partition });
+    }
+
+    pub(super) fn end_partition(&mut self, partition: u64) {
+        if partition != self.partition {
+            return;
+        }
+        for link in self.links.values_mut() {
+            link.blocked = false;
+            link.deaf = [false, false];
+        }
+    }
+
+    /// Somebody asks a catalog to put another log in a voter's place.
+    fn change(&mut self, at: u16) {
+        let Some(replica) = self.replica(at) else { return };
+        let membership = replica.membership().clone();
+        let catalogs = self.nodes[&at].config.catalogs.len() as u16;
+        let learners: Vec<u16> = self
+            .alive()
+            .map(|(node, _)| node)
+            .filter(|node| !membership.voters.iter().any(|v| v.log_uuid == self.nodes[node].disk.uuid))
+            .collect();
+        if learners.is_empty() || membership.voters.is_empty() {
+            return;
+        }
+        let new = learners[self.upto(learners.len() as u64) as usize];
+        let own_slot = membership.voters.iter().find(|v| v.node == new);
+        let old = match own_slot {
+            // Its own former log, which is lost, is the one to go.
+            Some(former) => former.log_uuid,
+            None => membership.voters[self.upto(membership.voters.len() as u64) as usize].log_uuid,
+        };
+        let new = voter(new, self.nodes[&new].disk.uuid, catalogs);
+        self.propose_change(at, Change::Replace { old, new });
+    }
+
+    fn take_snapshot(&mut self, node: u16) {
+        let Some(snapshot) = self.snapshot_of(node) else { return };
+        self.summary.snapshots += 1;
+        self.trace(|| format!("{node} takes a snapshot at {}", snapshot.at.base.end.seq));
+        if let Some(state) = self.nodes.get_mut(&node) {
+            state.disk.take(snapshot);
+        }
+    }
+}
