@@ -65,6 +65,11 @@ impl Log {
         self.base.end.seq + 1
     }
 
+    /// The end of what lies before the first batch that is kept.
+    pub fn base(&self) -> Base {
+        self.base
+    }
+
     /// Where epochs begin in this log: as many of the latest as a frame may name.
     pub fn boundaries(&self) -> Boundaries {
         Bounded::truncated(self.boundaries.iter().copied().collect())

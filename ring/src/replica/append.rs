@@ -82,6 +82,9 @@ impl<S: StateMachine> Replica<S> {
     }
 
     pub(super) fn append_early(&mut self, now: Now) {
+        if !self.may_append() {
+            return;
+        }
         while let Some(entry) = self.early.first_entry() {
             if *entry.key() > self.log.last_seq() + 1 {
                 return;
@@ -171,11 +174,11 @@ impl<S: StateMachine> Replica<S> {
     /// Peers with a link that have not said that they no longer hold what follows the end of this log.
     fn fetch_candidates(&self, wanted: impl Fn(&Peer) -> bool) -> Vec<u16> {
         let from_seq = self.log.last_seq() + 1;
-        // Only whoever is in this epoch holds its history.
-        let able = |peer: &Peer| {
-            peer.up && peer.last.epoch == self.promised && peer.refused_fetch != Some(from_seq) && wanted(peer)
-        };
-        self.peers.iter().filter(|(_, peer)| able(peer)).map(|(node, _)| *node).collect()
+        // Only whoever is in this epoch holds its history; before it begins, the owner of the chosen log does.
+        let holds = |node: u16, peer: &Peer| peer.last.epoch == self.promised || self.takes_chosen_from(node);
+        let able = |peer: &Peer| peer.up && peer.refused_fetch != Some(from_seq) && wanted(peer);
+        let candidates = self.peers.iter().filter(|(node, peer)| able(peer) && holds(**node, peer));
+        candidates.map(|(node, _)| *node).collect()
     }
 
     pub(super) fn fetch_from(&mut self, now: Now, node: u16) {

@@ -19,7 +19,8 @@ impl<S: StateMachine> Replica<S> {
         // What was removed meanwhile is on the disk too, and of no use.
         if seq > self.log.last_seq() || self.log.hash_at(seq).is_some_and(|own| own != hash) {
             if epoch == self.promised {
-                self.fatal(format!("the log writer reports seq {seq} durable, which is not what it was given"));
+                let end = self.log.end();
+                self.fatal(format!("the log writer reports seq {seq} durable, which is not what it was given up to {end:?}"));
             }
             return;
         }

@@ -202,7 +202,12 @@ impl<S: StateMachine> Replica<S> {
 
     /// Whether batches from `node` may be appended: the epoch is installed, or what is appended leads up to it.
     pub(super) fn may_append_from(&self, node: u16) -> bool {
-        self.installed() || self.adoption.as_ref().is_some_and(|adoption| !adoption.waiting) || self.takes_chosen_from(node)
+        self.may_append() || self.takes_chosen_from(node)
+    }
+
+    /// The same for what is held already.
+    pub(super) fn may_append(&self) -> bool {
+        self.installed() || self.adoption.as_ref().is_some_and(|adoption| !adoption.waiting)
     }
 
     /// The epoch's first entry is in this log.

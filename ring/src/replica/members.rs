@@ -66,6 +66,10 @@ impl<S: StateMachine> Replica<S> {
             self.memberships.pop_front();
             self.counters.configurations += 1;
         }
+        if self.is_removed(self.config.log_uuid) && !self.leaving {
+            log::warn!("this log is no longer part of the cluster");
+            self.leaving = true;
+        }
     }
 
     /// A peer remembers what this log acknowledged. Should the log have lost that, its vote must not count until it is
@@ -153,13 +157,11 @@ impl<S: StateMachine> Replica<S> {
         if self.config.makes(Mistake::DirectSwap) {
             return Ok(add(&remove(current, *old), new));
         }
-        if self.log_is_heard(*old) {
-            return Ok(Membership { swap: Some(swap), ..add(current, new) });
-        }
-        let next = Membership { swap: Some(swap), ..remove(current, *old) };
+        let next = if self.log_is_heard(*old) { add(current, new) } else { remove(current, *old) };
+        let next = Membership { swap: Some(swap), ..next };
         let heard = next.voters.iter().filter(|voter| self.log_is_heard(voter.log_uuid)).count();
         if heard < next.voters.len() / 2 + 1 {
-            return Err("without the log that is to go, no majority of the voters is heard");
+            return Err("no majority of the voters that there would be is heard");
         }
         Ok(next)
     }

@@ -398,6 +398,7 @@ struct Passed {
     to: u16,
     boot_nonce: u64,
     token: Token,
+    at_ns: u64,
 }
 
 /// A write waiting to be numbered.
@@ -691,13 +692,18 @@ impl<S: StateMachine> Replica<S> {
     /// What a copy of the present state would be the state of: the position up to which it was applied. `None` while that
     /// is in the middle of a batch.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
-        let batch = self.log.batch_at(self.applied).filter(|batch| batch.last_seq() == self.applied)?;
-        let header = batch.header();
-        let end = LogEnd { epoch: header.epoch, seq: self.applied };
+        let base = if self.log.base().end.seq == self.applied {
+            self.log.base()
+        } else {
+            let batch = self.log.batch_at(self.applied).filter(|batch| batch.last_seq() == self.applied)?;
+            let header = batch.header();
+            let end = LogEnd { epoch: header.epoch, seq: self.applied };
+            Base { end, hash: header.hash_last, time_us: header.time_us }
+        };
         let known = self.log.boundaries();
         let membership = self.memberships.iter().rev().find(|(seq, _)| *seq <= self.applied);
         Some(Checkpoint {
-            base: Base { end, hash: header.hash_last, time_us: header.time_us },
+            base,
             boundaries: known.iter().filter(|boundary| boundary.first_seq <= self.applied).copied().collect(),
             membership: membership.map_or_else(|| self.config.membership.clone(), |(_, m)| m.clone()),
         })
@@ -770,6 +776,7 @@ impl<S: StateMachine> Replica<S> {
         let epoch = message.epoch();
         let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.up) else { return };
         peer.heard_ns = now.mono_ns;
+        peer.promised = peer.promised.max(epoch);
         self.watch.highest_epoch = self.watch.highest_epoch.max(epoch);
         match message {
             PeerMessage::PreVote(ask) => self.on_pre_vote(now, node, ask),

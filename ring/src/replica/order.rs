@@ -303,12 +303,12 @@ impl<S: StateMachine> Replica<S> {
 
     /// Whether there is a catalog that the token could be given to.
     pub(super) fn has_heir(&self) -> bool {
-        self.ring_order().any(|node| self.is_heard(node))
+        self.ring_order().any(|node| self.may_hold(node))
     }
 
     fn pass_token(&mut self, now: Now) {
         let to = if self.leaving && self.pending.is_empty() && self.tickets.is_empty() {
-            self.ring_order().find(|node| self.is_heard(*node))
+            self.ring_order().find(|node| self.may_hold(*node))
         } else if self.config.rotate {
             self.rotation_target(now)
         } else {
@@ -347,7 +347,7 @@ impl<S: StateMachine> Replica<S> {
         self.watch.claimed_ns = self.now_ns;
         let boot_nonce = self.peers.get(&to).map_or(0, |peer| peer.boot_nonce);
         if !self.config.makes(Mistake::ForgetPassedToken) {
-            self.passed = Some(Passed { to, boot_nonce, token: token.clone() });
+            self.passed = Some(Passed { to, boot_nonce, token: token.clone(), at_ns: self.now_ns });
         }
         self.send(Target::Node(to), PeerMessage::Token(token));
     }
@@ -426,11 +426,16 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn resend_token(&mut self, node: u16, hello: &ReplicaHello) {
         let Some(passed) = self.passed.as_ref().filter(|passed| passed.to == node) else { return };
         if passed.boot_nonce != hello.boot_nonce && !self.config.makes(Mistake::ResendToOtherBoot) {
-            log::error!("the token was passed to a process of node {node} that is gone: it is lost");
+            log::warn!("the token was passed to a process of node {node} that is gone: it is lost");
+            // Nobody may go on believing that it is under way.
+            self.passed = None;
         } else if hello.token_hop >= passed.token.hop {
             self.passed = None;
         } else {
             let token = passed.token.clone();
+            if let Some(passed) = &mut self.passed {
+                passed.at_ns = self.now_ns;
+            }
             self.counters.tokens_resent += 1;
             self.send(Target::Node(node), PeerMessage::Token(token));
         }

@@ -162,9 +162,10 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    /// Whether this replica holds the token, or passed it over a link that still stands and awaits a sign of it.
+    /// Whether this replica holds the token, or passed it a moment ago over a link that still stands.
     fn claims_token(&self) -> bool {
-        self.token.is_some() || self.passed.as_ref().is_some_and(|passed| self.is_up(passed.to))
+        let lately = |at: u64| self.now_ns.saturating_sub(at) < UNCLAIMED_NS;
+        self.token.is_some() || self.passed.as_ref().is_some_and(|passed| self.is_up(passed.to) && lately(passed.at_ns))
     }
 
     pub(super) fn on_beat(&mut self, now: Now, node: u16, beat: &ReplicaBeat) {
@@ -275,7 +276,9 @@ impl<S: StateMachine> Replica<S> {
         let rested = |peer: &Peer| {
             peer.well_since_ns.is_some_and(|since| self.now_ns.saturating_sub(since) >= peer.penalty_ns)
         };
-        self.is_heard(node) && self.peers.get(&node).is_some_and(rested)
+        // Whoever has not heard of this epoch yet would drop its token.
+        let knows = |peer: &Peer| peer.promised == self.promised && !self.is_removed(peer.log_uuid);
+        self.is_heard(node) && self.peers.get(&node).is_some_and(|peer| rested(peer) && knows(peer))
     }
 
     /// Whether `node` was heard lately, by this replica's own ears alone.

@@ -123,8 +123,8 @@ impl Disk {
     }
 
     pub fn holds(&self, seq: u64, hash: u128) -> bool {
-        let base = self.base();
-        (base.end.seq, base.hash) == (seq, hash)
+        // What a snapshot contains was on the platter before.
+        seq <= self.base().end.seq
             || self.log.iter().any(|b| (b.last_seq(), b.header().hash_last) == (seq, hash))
     }
 }

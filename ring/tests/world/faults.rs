@@ -92,7 +92,8 @@ impl World {
         let left = |n: u16| n != node && !self.nodes[&n].gone;
         let logs: BTreeSet<LogUuid> =
             self.nodes.iter().filter(|(n, _)| left(**n)).map(|(_, state)| state.disk.uuid).collect();
-        let catalogs = self.nodes.keys().filter(|n| left(**n) && self.is_catalog(**n)).count();
+        let removed = |n: u16| self.alive().any(|(_, replica)| replica.membership().removed.contains(&self.nodes[&n].disk.uuid));
+        let catalogs = self.nodes.keys().filter(|n| left(**n) && self.is_catalog(**n) && !removed(**n)).count();
         let majority = |voters: &[pygmy_proto::message::Voter]| {
             voters.iter().filter(|voter| logs.contains(&voter.log_uuid)).count() > voters.len() / 2
         };
@@ -264,7 +265,13 @@ impl World {
         let old = match own_slot {
             // Its own former log, which is lost, is the one to go.
             Some(former) => former.log_uuid,
-            None => membership.voters[self.upto(membership.voters.len() as u64) as usize].log_uuid,
+            // A replacement has the role of what it replaces.
+            None => {
+                let pick = self.upto(membership.voters.len() as u64);
+                let like: Vec<_> = membership.voters.iter().filter(|v| v.holds_token == self.is_catalog(new)).collect();
+                let Some(old) = like.get(pick as usize).map(|v| v.log_uuid) else { return };
+                old
+            }
         };
         let new = voter(new, self.nodes[&new].disk.uuid, catalogs);
         self.propose_change(at, Change::Replace { old, new });

@@ -119,6 +119,8 @@ struct Node {
     dirty: bool,
     timer_at: Option<u64>,
     paused_until: u64,
+    /// When the disk's latest notice arrives.
+    notice_at: u64,
     seen: Seen,
     leaving: bool,
     /// Stays dead for good.
@@ -309,6 +311,7 @@ impl World {
                 dirty: false,
                 timer_at: None,
                 paused_until: 0,
+                notice_at: 0,
                 seen,
                 leaving,
                 gone: false,
@@ -348,7 +351,8 @@ impl World {
     fn converged(&self) -> Check {
         let end = self.checker.end;
         let mut epochs = Vec::new();
-        for (node, replica) in self.alive() {
+        let removed = |node: u16| self.alive().any(|(_, replica)| replica.is_removed(self.nodes[&node].disk.uuid));
+        for (node, replica) in self.alive().filter(|(node, _)| !removed(*node)) {
             let (last, disk, applied) = (replica.log().last_seq(), replica.status().durable, replica.applied());
             ensure!(
                 (last, disk, applied) == (end, end, end),
@@ -358,7 +362,7 @@ impl World {
         }
         ensure!(epochs.windows(2).all(|two| two[0] == two[1]), "not all are in one epoch: {epochs:?}");
         if !self.nodes[&1].config.rotate {
-            let holders = self.alive().filter(|(_, replica)| replica.token().is_some()).count();
+            let holders = self.alive().filter(|(node, replica)| !removed(*node) && replica.token().is_some()).count();
             ensure!(holders == 1, "{holders} replicas hold the token of an idle ring");
         }
         Ok(())
@@ -577,9 +581,11 @@ impl World {
         state.disk.syncing = false;
         let notices = state.disk.sync(count);
         self.checker.on_platter(state.disk.uuid, &state.disk.log);
+        let at = (self.now + late).max(state.notice_at);
+        state.notice_at = at;
         for notice in notices {
             // In order: equal times keep the order in which they were scheduled.
-            self.schedule(late, Event::Notice { node, boot, notice });
+            self.schedule(at - self.now, Event::Notice { node, boot, notice });
         }
         self.sync(node);
     }
