@@ -293,7 +293,7 @@ fn check_copies(book: &BookId, copies: u32) -> Result<(), ErrorBody> {
     if (1..=COPIES_MAX).contains(&copies) {
         return Ok(());
     }
-    let detail = format!("{copies} copies of {book}: a line takes 1 to {COPIES_MAX}");
+    let detail = format!("{copies} copies of {book}: it must be 1 to {COPIES_MAX}");
     Err(invalid(book, COPIES_MAX.into(), copies.into(), &detail))
 }
 
@@ -311,10 +311,10 @@ fn check_new_book(book: &NewBook) -> Result<(), ErrorBody> {
     check_cost(&book.id, book.cost_cents)
 }
 
-/// Refuses an empty list and one that names a book twice.
-fn check_distinct(mut ids: Vec<&BookId>, what: &str) -> Result<(), ErrorBody> {
+/// Refuses an empty list in `field` and one that names a book twice.
+fn check_distinct(mut ids: Vec<&BookId>, field: &str, what: &str) -> Result<(), ErrorBody> {
     if ids.is_empty() {
-        return Err(invalid(what, 1, 0, &format!("{what} must have at least one line")));
+        return Err(invalid(field, 1, 0, &format!("{what} must have at least one line")));
     }
     ids.sort_unstable();
     match ids.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -334,7 +334,7 @@ impl Command {
                 if let [line] = &lines[..] {
                     return check_copies(&line.book, line.copies);
                 }
-                check_distinct(lines.iter().map(|line| &line.book).collect(), "a cart")?;
+                check_distinct(lines.iter().map(|line| &line.book).collect(), "lines", "a cart")?;
                 lines.iter().try_for_each(|line| check_copies(&line.book, line.copies))
             }
             Command::Restock { book, copies } => check_copies(book, *copies),
@@ -342,7 +342,7 @@ impl Command {
             Command::Add { book } => check_new_book(book),
             Command::Retire { .. } => Ok(()),
             Command::Put { books } => {
-                check_distinct(books.iter().map(|book| &book.id).collect(), "a put")?;
+                check_distinct(books.iter().map(|book| &book.id).collect(), "books", "a put")?;
                 books.iter().try_for_each(check_new_book)
             }
         }
