@@ -363,6 +363,34 @@ fn handshakes_are_refused_with_the_reason() {
 }
 
 #[test]
+fn what_a_stranger_says_of_itself_cannot_forge_a_line_of_the_log() {
+    let bench = Bench::new(FRONT);
+    let told = |bytes: &[u8]| {
+        let mut why = String::new();
+        let fed = Deframer::new(PEER_BODY_MAX).feed(bytes, |_, frame| {
+            why = bench.node.judge_answer(CATALOGS[0], &frame).expect_err("it is another server");
+            Flow::Continue
+        });
+        fed.map(|()| why).expect("a whole frame")
+    };
+    let forged = "x\n[ERROR] all is lost\u{1b}[2J";
+    let greeting = HelloOk {
+        version: VERSION,
+        role: Role::Catalog,
+        node: 9,
+        name: Name::truncated(forged),
+        cluster: [8; 16],
+        body_max: 1,
+        in_flight_max: 1,
+        replica: None,
+    };
+    let refusal = ErrorBody::new(ErrorCode::WrongCluster).detail(forged);
+    for why in [told(&frame::to_bytes(1, 0, 0, &greeting)), told(&frame::to_bytes(1, 0, 0, &refusal))] {
+        assert!(why.contains("all is lost") && !why.contains(char::is_control), "{why:?}");
+    }
+}
+
+#[test]
 fn a_first_frame_that_is_no_hello_and_a_second_hello_are_refused() {
     let mut bench = Bench::new(FRONT);
     let conn = bench.conn();
