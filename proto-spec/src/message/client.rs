@@ -472,7 +472,9 @@ pub struct ReplicaStatus {
     pub committed: u64,
     /// Applied up to.
     pub applied: u64,
-    /// Hash of the whole state at `applied`; equal at equal `applied` on every replica.
+    /// Hash of the whole state at `applied`; equal at equal `applied` on every replica. In JSON 16 hex digits, for many
+    /// readers of JSON round numbers above 2^53.
+    #[serde(serialize_with = "as_hex")]
     pub state_hash: u64,
     /// Books in the store.
     pub books: u64,
@@ -482,6 +484,10 @@ pub struct ReplicaStatus {
     pub sessions: u64,
     /// Durable positions of the voters, as last heard.
     pub peers: Bounded<PeerDurable, REPLICAS_MAX>,
+}
+
+fn as_hex<S: serde::Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{hash:016x}"))
 }
 
 /// How far another replica is, as last heard.
