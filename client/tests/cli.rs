@@ -41,6 +41,8 @@ struct Store {
     seq: u64,
     books: BTreeMap<String, Book>,
     sessions: Vec<u64>,
+    /// Milliseconds given to the server for the latest write.
+    deadline_ms: u32,
     /// Every write as it was received.
     writes: Vec<(u64, u64)>,
     answers: BTreeMap<(u64, u64), (Change, Result<WriteOk, ErrorBody>)>,
@@ -79,6 +81,7 @@ impl Server {
             seq: 100,
             books,
             sessions: Vec::new(),
+            deadline_ms: 0,
             writes: Vec::new(),
             answers: BTreeMap::new(),
             mood: Mood::Answer,
@@ -200,7 +203,10 @@ fn answer(store: &mut Store, frame: &Frame<'_>, out: &mut BytesMut) {
             let Orders { .. } = frame.decode().unwrap();
             put(out, id, &OrdersOk { seq: store.seq, total: 0, orders: Bounded::default(), next: None });
         }
-        Some(Kind::Write) => write(store, id, frame.decode().unwrap(), out),
+        Some(Kind::Write) => {
+            store.deadline_ms = frame.header.aux;
+            write(store, id, frame.decode().unwrap(), out);
+        }
         other => panic!("{other:?} was not expected"),
     }
 }
@@ -712,6 +718,7 @@ fn an_import_gives_up_when_it_was_told_to() {
     server.store().mood = Mood::Swallow;
     let (_, text) = check(&server.run(&["--timeout", "200ms", "import", file.to_str().unwrap()]), 4);
     assert!(text.contains("repeat the import"), "{text}");
+    assert!(server.store().deadline_ms <= 200, "{}", server.store().deadline_ms);
 }
 
 #[test]
