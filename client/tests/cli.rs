@@ -708,6 +708,8 @@ fn a_wrong_list_is_refused_whole_with_line_and_column() {
     let (text, _) = check(&piped.wait_with_output().unwrap(), 0);
     assert_eq!(text, "1 book: 1 added, 0 changed, 0 unchanged\n");
     check(&server.run(&["import", "/nowhere/books.csv"]), 2);
+    let (_, text) = check(&server.run(&["import", "/dev/zero"]), 1);
+    assert!(text.contains("line 1,") && text.contains("longer than"), "{text}");
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use pygmy_client::{Command, Completion, Error, Pipelined, Reply, Request};
-use pygmy_proto::inventory::{self, Format, Writer};
+use pygmy_proto::inventory::{self, Format, ReadError, Writer};
 use pygmy_proto::limits::PUT_BOOKS_MAX;
 use pygmy_proto::message::{NewBook, Outcome};
 use pygmy_proto::types::Bounded;
@@ -64,17 +64,17 @@ pub(super) fn import(import: &Import, global: &Global, target: &Target, output: 
 /// Reads and checks the whole list.
 fn read_list(import: &Import) -> Result<Vec<NewBook>, Failure> {
     let is_stdin = import.file.as_os_str() == "-";
-    let mut input = Vec::new();
-    let read = if is_stdin {
-        io::stdin().lock().read_to_end(&mut input).map(|_| ())
-    } else {
-        fs::read(&import.file).map(|bytes| input = bytes)
-    };
     let file = if is_stdin { PathBuf::from("standard input") } else { import.file.clone() };
-    read.map_err(|error| Failure::File { what: format!("cannot read {}", file.display()), error })?;
-    let by_name = if is_stdin { None } else { Format::of_path(&import.file) };
-    let format = import.format.or(by_name).unwrap_or_else(|| Format::sniff(&input));
-    inventory::parse(&input, format).map_err(|error| Failure::Inventory { file, error })
+    let read = if is_stdin {
+        inventory::read(io::stdin().lock(), import.format)
+    } else {
+        let format = import.format.or_else(|| Format::of_path(&import.file));
+        File::open(&import.file).map_err(ReadError::from).and_then(|opened| inventory::read(opened, format))
+    };
+    read.map_err(|error| match error {
+        ReadError::Io(error) => Failure::File { what: format!("cannot read {}", file.display()), error },
+        ReadError::Inventory(error) => Failure::Inventory { file, error },
+    })
 }
 
 fn progress(books: usize, is_json: bool) -> ProgressBar {
