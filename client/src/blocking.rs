@@ -254,9 +254,9 @@ fn mismatch(reply: &Reply) -> Error {
     Error::Refused(ErrorBody::new(ErrorCode::Malformed).detail(&format!("an answer of another kind came: {reply:?}")))
 }
 
-fn too_many(what: &str, limit: usize, actual: usize) -> Error {
+fn too_many(field: &str, what: &str, limit: usize, actual: usize) -> Error {
     let detail = format!("{what} has {actual} lines, the limit is {limit}");
-    let error = ErrorBody::new(ErrorCode::InvalidArgument).subject(what);
+    let error = ErrorBody::new(ErrorCode::InvalidArgument).subject(field);
     Error::InvalidInput(error.limit(limit as u64, actual as u64).detail(&detail))
 }
 
@@ -267,7 +267,7 @@ fn too_many(what: &str, limit: usize, actual: usize) -> Error {
 pub(crate) fn cart(lines: &[(BookId, u32)]) -> Result<Command, Error> {
     let limit = pygmy_proto::limits::CART_LINES_MAX;
     let lines: Vec<Line> = lines.iter().map(|(book, copies)| Line { book: *book, copies: *copies }).collect();
-    let lines = Bounded::new(lines).map_err(|lines| too_many("a cart", limit, lines.len()))?;
+    let lines = Bounded::new(lines).map_err(|lines| too_many("lines", "a cart", limit, lines.len()))?;
     Ok(Command::Buy { lines })
 }
 
@@ -277,7 +277,7 @@ pub(crate) fn cart(lines: &[(BookId, u32)]) -> Result<Command, Error> {
 /// [`Error::InvalidInput`] when there are too many.
 pub(crate) fn put(books: Vec<NewBook>) -> Result<Command, Error> {
     let limit = pygmy_proto::limits::PUT_BOOKS_MAX;
-    Ok(Command::Put { books: Bounded::new(books).map_err(|books| too_many("a put", limit, books.len()))? })
+    Ok(Command::Put { books: Bounded::new(books).map_err(|books| too_many("books", "a put", limit, books.len()))? })
 }
 
 /// Reads. Each fails as [`Error`] says.

@@ -114,7 +114,9 @@ impl Cluster {
     /// [`ClusterError::NoHome`].
     pub fn default_path() -> Result<PathBuf, ClusterError> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
+        // What is not absolute there is to be ignored, by the specification of these variables.
+        let data = variable("XDG_DATA_HOME").filter(|path| path.is_absolute());
+        let data = data.or_else(|| Some(variable("HOME")?.join(".local/share")));
         Ok(data.ok_or(ClusterError::NoHome)?.join("pygmy/default").join(FILE_NAME))
     }
 

@@ -69,6 +69,9 @@ impl Shared {
 
 /// A client with many calls in flight. Calls may be submitted from any number of threads.
 ///
+/// Calls in flight together may be carried out in any order, whatever the order in which they were submitted: whoever
+/// needs one after another waits for the end of the first.
+///
 /// ```no_run
 /// use pygmy_client::{Command, Options, Pipelined, Request};
 /// use std::time::Duration;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +16,10 @@ use bytes::BytesMut;
 use pygmy_proto::frame::{self, Deframer, Flow, Frame};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, VERSION};
 use pygmy_proto::message::{
-    Book, BooksOk, Command as Change, HelloOk, LookupOk, OrderLine, OrderRecord, Outcome, Role, SearchOk,
-    SessionOpened, Status, StatusOk, Write, WriteOk,
+    Book, BooksOk, Command as Change, HelloOk, LookupOk, OrderLine, OrderRecord, Orders, OrdersOk, Outcome,
+    ReplicaStatus, Role, SearchOk, SessionOpened, Status, StatusOk, Write, WriteOk,
 };
-use pygmy_proto::message::{Lookup, Message};
+use pygmy_proto::message::{Epoch, Line, Lookup, Message};
 use pygmy_proto::types::{self, Bounded, Name};
 use pygmy_proto::{BookId, ErrorBody, ErrorCode, Kind};
 use serde_json::Value;
@@ -40,10 +41,13 @@ struct Store {
     seq: u64,
     books: BTreeMap<String, Book>,
     sessions: Vec<u64>,
+    /// Milliseconds given to the server for the latest write.
+    deadline_ms: u32,
     /// Every write as it was received.
     writes: Vec<(u64, u64)>,
-    answers: BTreeMap<(u64, u64), Result<WriteOk, ErrorBody>>,
+    answers: BTreeMap<(u64, u64), (Change, Result<WriteOk, ErrorBody>)>,
     mood: Mood,
+    cluster: [u8; 16],
 }
 
 struct Server {
@@ -66,6 +70,10 @@ fn book(id: &str, stock: u32) -> Book {
 
 impl Server {
     fn start(books: usize) -> Self {
+        Self::start_as(CLUSTER, books)
+    }
+
+    fn start_as(cluster: [u8; 16], books: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let books = (0..books).map(|n| book(&format!("b{n:05}"), 10)).map(|book| (book.id.to_string(), book)).collect();
@@ -73,9 +81,11 @@ impl Server {
             seq: 100,
             books,
             sessions: Vec::new(),
+            deadline_ms: 0,
             writes: Vec::new(),
             answers: BTreeMap::new(),
             mood: Mood::Answer,
+            cluster,
         };
         let store = Arc::new(Mutex::new(store));
         let ends = Arc::new(AtomicBool::new(false));
@@ -112,6 +122,16 @@ impl Server {
 
     fn state(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.state_file()).unwrap()).unwrap()
+    }
+
+    /// Counters of the unsettled writes.
+    fn unsettled(&self) -> Vec<u64> {
+        let state = self.state();
+        state["unsettled"].as_array().unwrap().iter().map(|write| write["counter"].as_u64().unwrap()).collect()
+    }
+
+    fn stock(&self) -> u32 {
+        self.store().books["b00000"].stock
     }
 }
 
@@ -154,7 +174,7 @@ fn serve(mut stream: TcpStream, store: &Mutex<Store>) {
 fn answer(store: &mut Store, frame: &Frame<'_>, out: &mut BytesMut) {
     let id = frame.header.request_id;
     match frame.kind() {
-        Some(Kind::Hello) => put(out, id, &hello_ok()),
+        Some(Kind::Hello) => put(out, id, &hello_ok(store.cluster)),
         Some(Kind::Status) => {
             let Status {} = frame.decode().unwrap();
             put(out, id, &status_ok());
@@ -179,7 +199,14 @@ fn answer(store: &mut Store, frame: &Frame<'_>, out: &mut BytesMut) {
             let ask: pygmy_proto::message::Books = frame.decode().unwrap();
             put(out, id, &page(store, &ask));
         }
-        Some(Kind::Write) => write(store, id, frame.decode().unwrap(), out),
+        Some(Kind::Orders) => {
+            let Orders { .. } = frame.decode().unwrap();
+            put(out, id, &OrdersOk { seq: store.seq, total: 0, orders: Bounded::default(), next: None });
+        }
+        Some(Kind::Write) => {
+            store.deadline_ms = frame.header.aux;
+            write(store, id, frame.decode().unwrap(), out);
+        }
         other => panic!("{other:?} was not expected"),
     }
 }
@@ -204,10 +231,11 @@ fn write(store: &mut Store, id: u64, write: Write, out: &mut BytesMut) {
     }
     store.writes.push(identity);
     let answer = match store.answers.get(&identity) {
-        Some(answer) => answer.clone(),
+        Some((command, answer)) if *command == write.command => answer.clone(),
+        Some(_) => Err(ErrorBody::new(ErrorCode::IdReused).detail("it was another command")),
         None if store.sessions.contains(&write.session) => {
-            let answer = execute(store, write.command);
-            store.answers.insert(identity, answer.clone());
+            let answer = execute(store, write.command.clone());
+            store.answers.insert(identity, (write.command, answer.clone()));
             answer
         }
         None => Err(ErrorBody::new(ErrorCode::SessionExpired).detail("the session is forgotten")),
@@ -249,13 +277,13 @@ fn execute(store: &mut Store, command: Change) -> Result<WriteOk, ErrorBody> {
     Ok(WriteOk { seq, outcome })
 }
 
-fn hello_ok() -> HelloOk {
+fn hello_ok(cluster: [u8; 16]) -> HelloOk {
     HelloOk {
         version: VERSION,
         role: Role::Front,
         node: 1,
         name: Name::truncated("front-1"),
-        cluster: CLUSTER,
+        cluster,
         body_max: CLIENT_BODY_MAX as u32,
         in_flight_max: 100,
         replica: None,
@@ -272,7 +300,26 @@ fn status_ok() -> StatusOk {
         jobs: 0,
         answered: 0,
         links: Bounded::default(),
-        replica: None,
+        replica: Some(replica()),
+    }
+}
+
+fn replica() -> ReplicaStatus {
+    ReplicaStatus {
+        voter: true,
+        voters: 1,
+        epoch: Epoch { counter: 1, node: 1 },
+        holder: 1,
+        hop: 0,
+        last_seq: 1,
+        durable: 1,
+        committed: 1,
+        applied: 1,
+        state_hash: u64::MAX - 1,
+        books: 1,
+        orders: 0,
+        sessions: 0,
+        peers: Bounded::default(),
     }
 }
 
@@ -303,7 +350,7 @@ fn a_lone_buy_is_one_write_under_the_kept_session() {
     let store = server.store();
     assert_eq!(store.sessions.len(), 1);
     assert_eq!(store.writes, [(store.sessions[0], 1), (store.sessions[0], 2)]);
-    assert_eq!(server.state()["pending"], serde_json::json!([]));
+    assert_eq!(server.unsettled(), [0u64; 0]);
 }
 
 #[test]
@@ -319,6 +366,18 @@ fn refusals_and_wrong_usage_have_their_own_exit_codes() {
     check(&server.run(&["lookup", "a/b"]), 2);
     check(&server.run(&["buy"]), 2);
     check(&server.run(&["export", "--format", "original"]), 2);
+    for wrong in [
+        vec!["--json", "--front", "127.0.0.1", "topics"],
+        vec!["--json", "--front", "127.0.0.1:99999", "topics"],
+        vec!["--json", "restock", "b00000", "0"],
+        vec!["--json", "orders", "--last", "0"],
+        vec!["--json", "frobnicate"],
+    ] {
+        let output = pygmy(server.home.path()).args(&wrong).output().unwrap();
+        assert_eq!(error_of(&output, 2)["name"], "usage", "{wrong:?}");
+    }
+    assert_eq!(error_of(&server.run(&["--json", "orders", "--book", "nosuch"]), 1)["name"], "unknown_book");
+    check(&server.run(&["orders", "--book", "b00000"]), 0);
 }
 
 #[test]
@@ -333,6 +392,17 @@ fn nobody_there_is_unreachable_with_every_address_and_its_cause() {
     assert!(check(&output, 3).1.contains("pygmy-node up"));
     let output = pygmy(home.path()).args(["status", "--front", &free]).output().unwrap();
     assert!(check(&output, 3).1.contains(&free));
+    let cluster = home.path().join("cluster.toml");
+    let node =
+        |name: &str, role: &str| format!("[[node]]\nname = \"{name}\"\nrole = \"{role}\"\naddress = \"{free}\"\n");
+    let id = "ab".repeat(16);
+    let text = format!("[cluster]\nid = \"{id}\"\n{}{}", node("front-1", "front"), node("order-1", "order"));
+    std::fs::write(&cluster, text).unwrap();
+    let output = pygmy(home.path()).env("PYGMY_CLUSTER", home.path()).arg("status").output().unwrap();
+    let (table, text) = check(&output, 3);
+    assert!(table.contains("front-1: no connection") && text.contains("no node answered"), "{table}{text}");
+    let output = pygmy(home.path()).env("PYGMY_CLUSTER", "").arg("status").output().unwrap();
+    assert!(check(&output, 3).1.contains("pygmy/default"), "a variable that is empty is none");
 }
 
 #[test]
@@ -342,7 +412,7 @@ fn a_store_without_servers_behind_its_front_is_unreachable() {
     server.store().mood = Mood::Unavailable;
     let error = error_of(&server.run(&["--json", "--timeout", "200ms", "buy", "b00000"]), 3);
     assert!(error["causes"][0]["cause"].as_str().unwrap().contains("no order server"), "{error}");
-    assert_eq!(server.state()["pending"], serde_json::json!([]), "nothing was done, and that is known");
+    assert_eq!(server.unsettled(), [0u64; 0], "nothing was done, and that is known");
 }
 
 #[test]
@@ -351,16 +421,18 @@ fn an_unknown_outcome_is_settled_by_the_printed_command() {
     check(&server.run(&["buy", "b00000"]), 0);
     server.store().mood = Mood::Swallow;
     let error = error_of(&server.run(&["--json", "--timeout", "200ms", "buy", "b00000:3"]), 4);
-    let identity = format!("{}:{}", error["session"], error["counter"]);
+    let identity = format!("{}:{}:{}", "ab".repeat(16), error["session"], error["counter"]);
+    assert_eq!(error["identity"], identity.as_str());
     assert_eq!((&error["retry"], &error["counter"]), (&"settle".into(), &2.into()));
     assert!(error["settle"].as_str().unwrap().ends_with(&format!("buy b00000:3 --settle {identity}")), "{error}");
-    assert_eq!(server.state()["pending"], serde_json::json!([2]));
+    assert_eq!(server.unsettled(), [2]);
     server.store().mood = Mood::Answer;
-    check(&server.run(&["buy", "b00000"]), 0);
-    assert_eq!(server.state()["pending"], serde_json::json!([2]), "still to be settled");
+    let (_, text) = check(&server.run(&["buy", "b00000"]), 0);
+    assert!(text.contains(&format!("buy b00000:3 --settle {identity}\n")), "the next command reminds: {text}");
+    assert_eq!(server.unsettled(), [2], "still to be settled");
     let (text, _) = check(&server.run(&["buy", "b00000:3", "--settle", &identity]), 0);
     assert!(text.contains("total 46.50"), "{text}");
-    assert_eq!(server.state()["pending"], serde_json::json!([]));
+    assert_eq!(server.unsettled(), [0u64; 0]);
     assert_eq!(server.store().books["b00000"].stock, 10 - 1 - 3 - 1, "it was done once");
 }
 
@@ -375,7 +447,7 @@ fn a_forgotten_session_is_replaced_and_the_write_done() {
     assert_eq!(server.state()["session"], store.sessions[0]);
     let old = store.writes[0].0;
     drop(store);
-    let output = server.run(&["buy", "b00000", "--settle", &format!("{old}:9")]);
+    let output = server.run(&["buy", "b00000", "--settle", &format!("{}:{old}:9", "ab".repeat(16))]);
     let (_, text) = check(&output, 4);
     assert!(text.contains("never execute it any more") && !text.contains("--settle"), "{text}");
 }
@@ -395,7 +467,162 @@ fn no_counter_is_used_twice_whatever_becomes_of_the_process() {
     check(&server.run(&["buy", "b00000"]), 0);
     let store = server.store();
     assert_eq!(store.writes.iter().map(|write| write.1).collect::<Vec<_>>(), [1, 2, 3]);
-    assert_eq!(server.state()["pending"], serde_json::json!([2]));
+    assert_eq!(server.unsettled(), [2]);
+}
+
+#[test]
+fn an_identity_of_another_cluster_or_of_no_write_settles_nothing() {
+    let (server, other) = (Server::start(1), Server::start_as([0xcd; 16], 1));
+    check(&server.run(&["buy", "b00000"]), 0);
+    check(&other.run(&["buy", "b00000"]), 0);
+    let session = server.store().sessions[0];
+    assert_eq!(session, other.store().sessions[0], "sessions are numbered anew in every cluster");
+    let foreign = format!("{}:{session}:8", "cd".repeat(16));
+    let error = error_of(&server.run(&["--json", "buy", "b00000", "--settle", &foreign]), 1);
+    assert!(error["detail"].as_str().unwrap().contains("another cluster"), "{error}");
+    let unborn = format!("{}:{session}:2", "ab".repeat(16));
+    let (_, text) = check(&server.run(&["buy", "b00000", "--settle", &unborn]), 1);
+    assert!(text.contains("is no write") && text.contains(":1 is the last"), "{text}");
+    check(&server.run(&["buy", "b00000", "--settle", "17:3"]), 2);
+    assert_eq!(server.store().writes, [(session, 1)], "nothing was sent");
+    let first = format!("{}:{session}:1", "ab".repeat(16));
+    check(&server.run(&["buy", "b00000", "--settle", &first]), 0);
+    assert_eq!(server.stock(), 9);
+}
+
+/// Three ways for a session's files to come back: the state alone, both put over the present ones, and both as new
+/// files.
+#[test]
+fn a_session_that_was_restored_numbers_nothing() {
+    for (with_lock, in_place) in [(false, true), (true, true), (true, false)] {
+        let server = Server::start(1);
+        let files = [server.state_file(), server.state_file().with_extension("lock")];
+        check(&server.run(&["buy", "b00000"]), 0);
+        let saved: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+        check(&server.run(&["buy", "b00000"]), 0);
+        for (file, bytes) in files.iter().zip(&saved).take(1 + usize::from(with_lock)) {
+            if !in_place {
+                std::fs::remove_file(file).unwrap();
+            }
+            // The clock of files moves in steps; a copy that takes none of them is no later one.
+            let changed = |file| std::fs::metadata(file).map_or((0, 0), |known| (known.ctime(), known.ctime_nsec()));
+            let before = changed(file);
+            while changed(file) == before {
+                std::fs::write(file, bytes).unwrap();
+            }
+        }
+        check(&server.run(&["buy", "b00000"]), 0);
+        assert_eq!((server.stock(), server.store().sessions.len()), (7, 2), "{with_lock} {in_place}");
+        check(&server.run(&["buy", "b00000"]), 0);
+        assert_eq!((server.stock(), server.store().sessions.len()), (6, 2), "and the new session is kept");
+    }
+}
+
+#[test]
+fn a_write_whose_identity_another_one_has_is_done_under_a_new_one() {
+    let server = Server::start(2);
+    check(&server.run(&["buy", "b00000"]), 0);
+    let session = server.store().sessions[0];
+    // What a clone of the whole machine would do: the next counter is used already, for the same or another write.
+    for book in ["b00000", "b00001"] {
+        let next = server.state()["next_counter"].as_u64().unwrap();
+        let session = server.state()["session"].as_u64().unwrap_or(session);
+        let lines = Bounded::truncated(vec![Line { book: BookId::new("b00000").unwrap(), copies: 1 }]);
+        let command = Change::Buy { lines };
+        let mut store = server.store();
+        let first = store.answers.values().next().unwrap().1.clone();
+        store.answers.insert((session, next), (command, first));
+        let before = store.books[book].stock;
+        drop(store);
+        check(&server.run(&["buy", book]), 0);
+        assert_eq!(server.store().books[book].stock, before - 1, "{book}");
+        assert_eq!(server.unsettled(), [0u64; 0]);
+    }
+    assert_eq!(server.store().sessions.len(), 3);
+}
+
+#[test]
+fn a_result_that_cannot_be_printed_goes_to_standard_error_and_can_be_had_again() {
+    let server = Server::start(1);
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = server.command(&["buy", "b00000:2"]).stdout(full()).output().unwrap();
+    let (_, text) = check(&output, 4);
+    assert!(text.contains("is done") && text.contains("bought: order") && text.contains("--settle"), "{text}");
+    let output = server.command(&["--json", "buy", "b00000"]).stdout(full()).output().unwrap();
+    let (_, text) = check(&output, 4);
+    let error: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!((&error["name"], &error["done"]["order"]["lines"][0]["left"]), (&"unprinted".into(), &7.into()));
+    assert_eq!(server.unsettled(), [1, 2]);
+    let (text, _) = check(&server.run(&["buy", "b00000", "--settle", error["identity"].as_str().unwrap()]), 0);
+    assert!(text.contains("bought: order"), "{text}");
+    assert_eq!((server.stock(), server.unsettled()), (7, vec![1]));
+}
+
+#[test]
+fn an_interrupt_names_the_write_it_leaves_behind() {
+    let server = Server::start(1);
+    for session_kept in [true, false] {
+        server.store().mood = Mood::Swallow;
+        let sent = server.store().writes.len();
+        let mut command = server.command(&["--timeout", "600s", "buy", "b00000"]);
+        if !session_kept {
+            command.arg("--no-session");
+        }
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while server.store().writes.len() == sent {
+            std::thread::yield_now();
+        }
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let (_, text) = check(&child.wait_with_output().unwrap(), 4);
+        let (session, counter) = *server.store().writes.last().unwrap();
+        assert!(text.contains(&format!("--settle {}:{session}:{counter}\n", "ab".repeat(16))), "{text}");
+        server.store().mood = Mood::Answer;
+    }
+}
+
+#[test]
+fn unsettled_writes_are_listed_reminded_of_and_forgotten_only_when_told() {
+    let server = Server::start(1);
+    check(&server.run(&["buy", "b00000"]), 0);
+    server.store().mood = Mood::Swallow;
+    check(&server.run(&["--timeout", "100ms", "buy", "b00000:2"]), 4);
+    server.store().mood = Mood::Answer;
+    let (_, text) = check(&server.run(&["lookup", "b00000"]), 0);
+    assert!(text.contains("buy b00000:2 --settle "), "reads remind as well: {text}");
+    let (json, _) = check(&server.run(&["--json", "unsettled"]), 0);
+    let listed: Value = serde_json::from_str(&json).unwrap();
+    let identity = listed["identity"].as_str().unwrap();
+    assert!(listed["settle"].as_str().unwrap().ends_with(&format!("b00000:2 --settle {identity}")), "{listed}");
+    // Half a window later the session is left, and the write is not.
+    let mut state = server.state();
+    let old = state["session"].clone();
+    state["next_counter"] = 514.into();
+    std::fs::write(server.state_file(), serde_json::to_vec(&state).unwrap()).unwrap();
+    check(&server.run(&["buy", "b00000"]), 0);
+    assert_ne!(server.state()["session"], old);
+    assert_eq!(server.state()["unsettled"][0]["session"], old);
+    check(&server.run(&["unsettled", "--forget", &identity.replace("ab", "cd")]), 1);
+    check(&server.run(&["unsettled", "--forget", identity]), 0);
+    let (text, _) = check(&server.run(&["unsettled"]), 0);
+    assert_eq!(text, "0 unsettled writes\n");
+    assert_eq!(check(&server.run(&["lookup", "b00000"]), 0).1, "");
+}
+
+#[test]
+fn commands_spread_over_all_fronts() {
+    let (first, second) = (Server::start(1), Server::start(1));
+    for _ in 0..64 {
+        let mut command = pygmy(first.home.path());
+        command.args(["--no-session", "--front", &first.address, "--front", &second.address, "buy", "b00000"]);
+        check(&command.output().unwrap(), 0);
+        if !first.store().writes.is_empty() && !second.store().writes.is_empty() {
+            return;
+        }
+        first.store().books.get_mut("b00000").unwrap().stock = 10;
+        second.store().books.get_mut("b00000").unwrap().stock = 10;
+    }
+    panic!("only one of them was asked");
 }
 
 #[test]
@@ -442,6 +669,7 @@ fn lists_are_one_object_a_line() {
     let (json, _) = check(&server.run(&["--json", "status"]), 0);
     let status: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&status["up"], &status["role"]), (&true.into(), &"front".into()));
+    assert_eq!(status["replica"]["state_hash"], "fffffffffffffffe", "no number, which many would round");
 }
 
 #[test]
@@ -450,6 +678,9 @@ fn an_export_can_be_imported_and_cut_off() {
     let file = server.home.path().join("books.jsonl");
     let (text, _) = check(&server.run(&["export", file.to_str().unwrap()]), 0);
     assert!(text.starts_with("4000 books written"), "{text}");
+    let (json, _) = check(&server.run(&["--json", "export", file.to_str().unwrap()]), 0);
+    let written: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&written["books"], &written["file"]), (&4000.into(), &file.to_str().into()));
     server.store().books.retain(|id, _| id.as_str() < "b00400");
     let (json, _) = check(&server.run(&["--json", "import", file.to_str().unwrap()]), 0);
     let tally: Value = serde_json::from_str(&json).unwrap();
@@ -477,6 +708,19 @@ fn a_wrong_list_is_refused_whole_with_line_and_column() {
     let (text, _) = check(&piped.wait_with_output().unwrap(), 0);
     assert_eq!(text, "1 book: 1 added, 0 changed, 0 unchanged\n");
     check(&server.run(&["import", "/nowhere/books.csv"]), 2);
+    let (_, text) = check(&server.run(&["import", "/dev/zero"]), 1);
+    assert!(text.contains("line 1,") && text.contains("longer than"), "{text}");
+}
+
+#[test]
+fn an_import_gives_up_when_it_was_told_to() {
+    let server = Server::start(0);
+    let file = server.home.path().join("books.csv");
+    std::fs::write(&file, "id,title,topic,cost,stock\na,A,t,1,1\n").unwrap();
+    server.store().mood = Mood::Swallow;
+    let (_, text) = check(&server.run(&["--timeout", "200ms", "import", file.to_str().unwrap()]), 4);
+    assert!(text.contains("repeat the import"), "{text}");
+    assert!(server.store().deadline_ms <= 200, "{}", server.store().deadline_ms);
 }
 
 #[test]

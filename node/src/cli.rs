@@ -4,7 +4,7 @@
 //! because going on would have broken a promise.
 
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -20,6 +20,7 @@ use crate::local::{ClusterDir, LocalError, control, run};
 use crate::settings::{ClusterSettings, TokenMode};
 
 const EXIT_REFUSED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
 const EXIT_UNREACHABLE: u8 = 3;
 /// A server found that a promise would be broken by going on.
 pub const EXIT_FATAL: u8 = 70;
@@ -105,7 +106,7 @@ enum ConfigCmd {
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The file [default: cluster.toml in the cluster's directory]
-    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "cluster"])]
     config: Option<PathBuf>,
     #[command(flatten)]
     place: Place,
@@ -113,10 +114,13 @@ struct ConfigFile {
 
 #[derive(Debug, Args)]
 struct Place {
-    /// Directory of the cluster [default: that of the file in PYGMY_CLUSTER, else $XDG_DATA_HOME/pygmy/default, else
+    /// Directory of the cluster [default: $PYGMY_CLUSTER, else $XDG_DATA_HOME/pygmy/default, else
     /// ~/.local/share/pygmy/default]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// The same, or the cluster.toml in it, as pygmy takes it
+    #[arg(long, value_name = "PATH", conflicts_with = "dir")]
+    cluster: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -194,6 +198,7 @@ pub fn main() -> ExitCode {
 
 fn exit_code(error: &LocalError) -> ExitCode {
     match error {
+        LocalError::Usage(_) => ExitCode::from(EXIT_USAGE),
         LocalError::Unreachable(_) => ExitCode::from(EXIT_UNREACHABLE),
         LocalError::Refused(_) | LocalError::Config { .. } | LocalError::System { .. } => ExitCode::from(EXIT_REFUSED),
     }
@@ -240,26 +245,10 @@ fn run_node(exit: Exit) -> ExitCode {
 
 impl Place {
     fn dir(&self) -> Result<ClusterDir, LocalError> {
-        if let Some(dir) = &self.dir {
-            return absolute(dir).map(ClusterDir::new);
-        }
-        let Some(file) = std::env::var_os(CLUSTER_VARIABLE).filter(|value| !value.is_empty()) else {
-            return ClusterDir::by_default();
-        };
-        let file = absolute(Path::new(&file))?;
-        match (file.file_name(), file.parent()) {
-            (Some(name), Some(dir)) if name == "cluster.toml" => Ok(ClusterDir::new(dir)),
-            _ => Err(LocalError::Refused(format!(
-                "{CLUSTER_VARIABLE} is {}: a cluster's directory is that of a file called cluster.toml; use --dir",
-                file.display()
-            ))),
-        }
+        let variable = || std::env::var_os(CLUSTER_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let named = self.dir.clone().or_else(|| self.cluster.clone()).or_else(variable);
+        named.map_or_else(ClusterDir::by_default, |path| ClusterDir::named(&path))
     }
-}
-
-/// The path as it reads from everywhere: nodes and messages must not depend on where a command was typed.
-fn absolute(path: &Path) -> Result<PathBuf, LocalError> {
-    std::path::absolute(path).map_err(LocalError::system(format!("cannot make sense of {}", path.display())))
 }
 
 impl ConfigFile {
@@ -333,10 +322,14 @@ fn up(args: &UpArgs) -> Result<ExitCode, LocalError> {
     if args.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    cluster.watch(|text| {
+    let was_asked = cluster.watch(|text| {
         // The cluster goes on whether or not somebody listens.
         let _ = write!(io::stderr(), "{text}");
     });
+    if !was_asked {
+        let text = "every node has ended; `pygmy-node up` makes a new cluster".to_owned();
+        return Err(LocalError::Unreachable(text));
+    }
     let killed = cluster.stop()?;
     if !args.json {
         say("\nstopped");
@@ -380,7 +373,7 @@ fn print_table(dir: &ClusterDir, cluster: &Cluster, detached: bool) {
     for example in ["buy rpcdummies:2", "search distributed-systems", "orders --last 10"] {
         say(&format!("  {program}{suffix} {example}"));
     }
-    let stop = if detached { format!("pygmy-node down --dir {}", dir.path().display()) } else { "Ctrl-C".to_owned() };
+    let stop = if detached { format!("pygmy-node down --dir {}", dir.quoted()) } else { "Ctrl-C".to_owned() };
     say(&format!("\n{stop} stops it."));
 }
 
@@ -399,7 +392,7 @@ fn client_command() -> String {
 fn cluster_option(dir: &ClusterDir) -> String {
     match ClusterDir::by_default() {
         Ok(default) if default == *dir => String::new(),
-        _ => format!(" --cluster {}", dir.config().display()),
+        _ => format!(" --cluster {}", dir.quoted()),
     }
 }
 

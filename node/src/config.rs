@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pygmy_proto::limits::{NAME_LEN_MAX, REPLICAS_MAX};
 use pygmy_proto::message::Role;
@@ -24,18 +24,13 @@ pub const NODES_MAX: usize = 255;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    #[error("{0}")]
+    File(#[from] io::Error),
     /// It is not TOML.
     #[error("this is not TOML: {0}")]
     Syntax(#[from] toml::de::Error),
     /// A key that must be there is not.
-    #[error("{key} is missing; it takes {allowed}")]
+    #[error("{key} is missing; allowed is {allowed}")]
     Missing {
         /// The key.
         key: String,
@@ -53,7 +48,7 @@ pub enum ConfigError {
         allowed: String,
     },
     /// A value that its key cannot have.
-    #[error("{key} = {value} cannot be used; it takes {allowed}")]
+    #[error("{key} = {value} cannot be used; allowed is {allowed}")]
     Value {
         /// The key.
         key: String,
@@ -75,8 +70,7 @@ const NODE_KEYS: &[&str] = &["name", "role", "address", "log"];
 /// # Errors
 /// What is wrong with it, in a sentence.
 pub fn read(path: &Path) -> Result<ClusterSettings, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
-    parse(&text)
+    parse(&std::fs::read_to_string(path)?)
 }
 
 /// Reads and checks the text of a `cluster.toml`.
@@ -326,16 +320,15 @@ fn render_node(node: &NodeSettings) -> String {
 /// # Errors
 /// The file cannot be written.
 pub fn write(path: &Path, settings: &ClusterSettings) -> Result<(), ConfigError> {
-    let fail = |source| ConfigError::File { path: path.to_owned(), source };
     let temporary = path.with_extension("toml.new");
     // Made anew, because the mode is only given to a file that is created.
     match std::fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(fail)?;
-    file.write_all(render(settings).as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
-    std::fs::rename(&temporary, path).map_err(fail)
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(render(settings).as_bytes()).and_then(|()| file.sync_all())?;
+    Ok(std::fs::rename(&temporary, path)?)
 }
 
 #[cfg(test)]

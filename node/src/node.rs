@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use pygmy_proto::frame::{Frame, FrameError};
-use pygmy_proto::message::{LinkStatus, Pong, ReplicaHello, Role, Stage, StatusOk};
+use pygmy_proto::message::{LinkStatus, Ping, Pong, ReplicaHello, Role, Stage, Status, StatusOk};
 use pygmy_proto::types::{Bounded, Name};
-use pygmy_proto::{ErrorBody, ErrorCode, Kind};
+use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind};
 use pygmy_ring::ConfigError;
 
 use crate::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, Outbox, Output};
@@ -19,7 +19,7 @@ use crate::roles::front::Front;
 use crate::roles::order::Order;
 use crate::roles::reads::{Read, Reads};
 use crate::roles::replica::StoreReplica;
-use crate::roles::{Ctx, Links, unsupported};
+use crate::roles::{Ctx, Links, check_in_flight, kind_name, malformed, unsupported};
 use crate::settings::Settings;
 
 /// What a connection is at the moment.
@@ -56,6 +56,13 @@ impl Duty {
         match self {
             Duty::Front(_) => None,
             Duty::Order(_, replica, _) | Duty::Catalog(_, replica, _) => Some(replica),
+        }
+    }
+    /// Whether a client's request with this id is not answered yet.
+    fn is_in_flight(&self, conn: ConnId, request_id: u64) -> bool {
+        match self {
+            Duty::Front(front) => front.is_in_flight(conn, request_id),
+            Duty::Order(_, _, reads) | Duty::Catalog(_, _, reads) => reads.is_in_flight(conn, request_id),
         }
     }
 }
@@ -132,7 +139,8 @@ impl Node {
 
     /// Splits the node into what its role needs and the role.
     fn parts<'a>(&'a mut self, now: Now, out: &'a mut Outbox) -> (Ctx<'a>, &'a mut Duty) {
-        (Ctx { now, me: self.settings.me, links: &self.links, out }, &mut self.duty)
+        let (me, name) = (self.settings.me, &*self.settings.own().name);
+        (Ctx { now, me, name, links: &self.links, out }, &mut self.duty)
     }
 
     fn close(&mut self, out: &mut Outbox, conn: ConnId, reason: CloseReason) {
@@ -152,44 +160,57 @@ impl Node {
 
     fn on_client_frame(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, out: &mut Outbox) {
         let (request_id, me) = (frame.header.request_id, self.settings.me);
-        if request_id == 0 {
-            // Its answer could not be told from an error about the connection.
-            let error = ErrorBody::new(ErrorCode::Malformed).subject("request id").detail("requests have ids from 1");
+        if let Err(error) = self.check_client_header(conn, &frame.header) {
             out.send_error(conn, 0, me, &error);
             return self.drop_client(now, conn, out, CloseReason::Misbehaved);
         }
-        let Some(kind) = frame.kind().filter(|kind| kind.is_request()) else {
-            if matches!(frame.kind(), Some(Kind::Hello | Kind::HelloOk)) {
-                let error = ErrorBody::new(ErrorCode::HelloExpected).detail("one Hello opens a connection, not two");
-                out.send_error(conn, 0, me, &error);
-                return self.drop_client(now, conn, out, CloseReason::Misbehaved);
+        let done = match frame.kind() {
+            Some(Kind::Ping) => frame.decode().map(|Ping {}| out.send(conn, request_id, me.into(), 0, &Pong {})),
+            Some(Kind::Status) => {
+                frame.decode().map(|Status {}| out.send(conn, request_id, me.into(), 0, &self.status(now)))
             }
-            return out.send_error(conn, request_id, me, &unsupported(frame.header.kind, "clients do not send it"));
+            Some(kind) if kind.is_request() => return self.on_request(now, conn, kind, frame, out),
+            _ => {
+                return out.send_error(conn, request_id, me, &unsupported(frame.header.kind, "clients do not send it"));
+            }
         };
-        match kind {
-            Kind::Ping => out.send(conn, request_id, me.into(), 0, &Pong {}),
-            Kind::Status => out.send(conn, request_id, me.into(), 0, &self.status(now)),
-            _ => self.on_request(now, conn, kind, frame, out),
+        if let Err(error) = done {
+            out.send_error(conn, request_id, me, &malformed(frame.header.kind, &error.to_string()));
         }
     }
 
-    fn on_request(&mut self, now: Now, conn: ConnId, kind: Kind, frame: &Frame<'_>, out: &mut Outbox) {
-        let me = self.settings.me;
-        let (mut ctx, duty) = self.parts(now, out);
-        match duty {
-            Duty::Front(front) => {
-                if !front.on_request(&mut ctx, conn, kind, frame) {
-                    self.drop_client(now, conn, out, CloseReason::Misbehaved);
-                }
-            }
-            Duty::Order(_, replica, reads) | Duty::Catalog(_, replica, reads) => match Read::parse(frame) {
-                Some(read) => reads.on_read(&mut ctx, conn, frame, read, replica.store(), replica.applied()),
-                None => {
-                    let error = unsupported(frame.header.kind, "send writes to a front");
-                    out.send_error(conn, frame.header.request_id, me, &error);
-                }
-            },
+    /// Refuses a frame after which a client's connection can only be closed: answers could no longer be told apart from
+    /// each other or from errors about the connection.
+    fn check_client_header(&self, conn: ConnId, header: &Header) -> Result<(), ErrorBody> {
+        let Header { kind, request_id, .. } = *header;
+        if kind == Kind::Hello as u16 {
+            let error = ErrorBody::new(ErrorCode::HelloExpected).limit(0, kind.into());
+            return Err(error.detail("one Hello opens a connection, not two"));
         }
+        if request_id == 0 {
+            return Err(malformed(kind, "its request id is 0; requests have ids from 1"));
+        }
+        if self.duty.is_in_flight(conn, request_id) {
+            let name = kind_name(kind);
+            let detail = format!("{name}: request id {request_id} is in flight on this connection: use each once");
+            return Err(ErrorBody::new(ErrorCode::RequestIdInUse).subject(&request_id.to_string()).detail(&detail));
+        }
+        Ok(())
+    }
+
+    fn on_request(&mut self, now: Now, conn: ConnId, kind: Kind, frame: &Frame<'_>, out: &mut Outbox) {
+        let (mut ctx, duty) = self.parts(now, out);
+        let refusal = match duty {
+            Duty::Front(front) => return front.on_request(&mut ctx, conn, kind, frame),
+            Duty::Order(_, replica, reads) | Duty::Catalog(_, replica, reads) => match Read::parse(frame) {
+                None => unsupported(frame.header.kind, "send writes to a front"),
+                Some(read) => match check_in_flight(reads.waiting_of(conn)) {
+                    Err(error) => error,
+                    Ok(()) => return reads.on_read(&mut ctx, conn, frame, read, replica.store(), replica.applied()),
+                },
+            },
+        };
+        ctx.out.send_error(conn, frame.header.request_id, ctx.me, &refusal);
     }
 
     /// Closes a client's connection from this side.

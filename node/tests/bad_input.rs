@@ -124,6 +124,7 @@ fn bodies_and_kinds_that_are_not_understood_leave_the_connection_usable() {
         (raw_frame(0x7777, VERSION, b"?"), ErrorCode::Unsupported),
         (raw_frame(Kind::Token as u16, VERSION, b""), ErrorCode::Unsupported),
         (raw_frame(Kind::LookupOk as u16, VERSION, b""), ErrorCode::Unsupported),
+        (raw_frame(Kind::HelloOk as u16, VERSION, b""), ErrorCode::Unsupported),
     ];
     for (bytes, code) in cases {
         client.send_bytes(&bytes);
@@ -153,19 +154,99 @@ fn another_cluster_and_another_role_are_refused() {
     assert!(hasty.next().is_none());
 }
 
+/// A lookup that stays in flight: the log does not reach its position.
+fn endless_lookup(request_id: u64) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    frame::write(&mut bytes, request_id, 60_000, 0, &Lookup { floor: u64::MAX, book: id("pioneer") });
+    bytes
+}
+
 #[test]
 fn a_request_id_used_twice_in_flight_closes_that_connection_only() {
     let cluster = Cluster::small(Limits::default());
     let mut bystander = Bystander::new(&cluster);
-    let mut client = Client::connect(cluster.front());
-    let mut twice = BytesMut::new();
-    frame::write(&mut twice, 9, 0, 0, &lookup("pioneer"));
-    frame::write(&mut twice, 9, 0, 0, &lookup("xenart177"));
-    client.send_bytes(&twice);
-    let told = client.next().expect("an error before the close");
-    assert_eq!((told.header.request_id, told.code()), (0, ErrorCode::RequestIdInUse));
-    assert!(client.next().is_none());
-    bystander.is_undisturbed();
+    let again = [
+        frame::to_bytes(5, 0, 0, &lookup("xenart177")).to_vec(),
+        frame::to_bytes(5, 0, 0, &Ping {}).to_vec(),
+        frame::to_bytes(5, 0, 0, &Status {}).to_vec(),
+        raw_frame(Kind::OpenSession as u16, VERSION, b"no such body"),
+        raw_frame(Kind::HelloOk as u16, VERSION, b""),
+        raw_frame(Kind::Token as u16, VERSION, b""),
+        raw_frame(0x7777, VERSION, b"?"),
+    ];
+    for address in &cluster.addresses {
+        for (index, second) in again.iter().enumerate() {
+            let mut client = Client::connect(*address);
+            let mut twice = endless_lookup(5);
+            twice.extend_from_slice(second);
+            client.send_bytes(&twice);
+            let told = client.next().expect("an error before the close");
+            assert_eq!((told.header.request_id, told.code()), (0, ErrorCode::RequestIdInUse), "{address}, {index}");
+            assert_eq!(told.error().subject.as_str(), "5");
+            assert!(client.next().is_none());
+            bystander.is_undisturbed();
+        }
+    }
+}
+
+#[test]
+fn a_request_id_is_free_again_once_it_is_answered() {
+    let cluster = Cluster::small(Limits::default());
+    for address in &cluster.addresses {
+        let mut client = Client::connect(*address);
+        let late = Lookup { floor: u64::MAX, book: id("pioneer") };
+        for _ in 0..3 {
+            client.send_bytes(&frame::to_bytes(5, 1, 0, &late));
+            assert_eq!(client.next().expect("an answer").code(), ErrorCode::DeadlineExceeded);
+            client.send_bytes(&frame::to_bytes(5, 0, 0, &lookup("pioneer")));
+            assert_eq!(client.next().expect("an answer").header.kind, Kind::LookupOk as u16);
+        }
+    }
+}
+
+#[test]
+fn a_request_without_an_id_is_told_which_and_closed() {
+    let cluster = Cluster::small(Limits::default());
+    for (kind, name) in [(Kind::Lookup as u16, "Lookup"), (Kind::Ping as u16, "Ping"), (0x7777, "kind 0x7777")] {
+        let mut client = Client::connect(cluster.front());
+        let mut bytes = BytesMut::new();
+        frame::write_raw(&mut bytes, kind, 0, 0, 0, b"");
+        client.send_bytes(&bytes);
+        let told = client.next().expect("an error before the close");
+        assert_eq!((told.header.request_id, told.code()), (0, ErrorCode::Malformed));
+        assert_eq!(told.error().subject.as_str(), name);
+        assert!(client.next().is_none());
+    }
+}
+
+#[test]
+fn a_second_hello_closes_the_connection_whatever_its_id() {
+    let cluster = Cluster::small(Limits::default());
+    for request_id in [0, 5] {
+        let mut client = Client::connect(cluster.front());
+        client.send_bytes(&endless_lookup(5));
+        client.send(request_id, &hello([0; 16]));
+        let told = client.next().expect("an error before the close");
+        assert_eq!((told.header.request_id, told.code()), (0, ErrorCode::HelloExpected));
+        assert_eq!(told.error().actual, Kind::Hello as u64);
+        assert!(client.next().is_none());
+    }
+}
+
+#[test]
+fn requests_without_fields_have_no_body() {
+    let cluster = Cluster::small(Limits::default());
+    for address in &cluster.addresses {
+        let mut client = Client::connect(*address);
+        for kind in [Kind::Ping, Kind::Status] {
+            client.send_bytes(&raw_frame(kind as u16, VERSION, &[0]));
+            let told = client.next().expect("an answer");
+            assert_eq!((told.header.request_id, told.code()), (5, ErrorCode::Malformed), "{kind:?} at {address}");
+            assert_eq!(told.error().subject.as_str(), format!("{kind:?}"));
+        }
+        let Pong {} = client.ask(&Ping {}).expect("the connection still works");
+        let _: StatusOk = client.ask(&Status {}).expect("the connection still works");
+    }
 }
 
 #[test]
@@ -201,17 +282,18 @@ fn who_never_reads_is_cut_off_and_costs_no_more_than_its_limit() {
     let mut bystander = Bystander::new(&cluster);
     let greedy = Client::connect(cluster.front());
     greedy.socket.set_nonblocking(true).expect("a socket");
+    let search = Search { floor: 0, topic: Topic::truncated("distributed-systems"), limit: 256, after: None };
+    let mut requests = 1..;
     let mut burst = BytesMut::new();
-    for request in 0..500 {
-        let search = Search { floor: 0, topic: Topic::truncated("distributed-systems"), limit: 256, after: None };
-        frame::write(&mut burst, request, 0, 0, &search);
-    }
     // Asks for ever and reads nothing: the server stops reading, then cuts the connection.
     let deadline = Instant::now() + PATIENCE;
-    let (mut at, mut socket) = (0, &greedy.socket);
+    let mut socket = &greedy.socket;
     loop {
-        match std::io::Write::write(&mut socket, &burst[at..]) {
-            Ok(count) => at = (at + count) % burst.len(),
+        if burst.is_empty() {
+            requests.by_ref().take(500).for_each(|request| frame::write(&mut burst, request, 0, 0, &search));
+        }
+        match std::io::Write::write(&mut socket, &burst) {
+            Ok(count) => drop(burst.split_to(count)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
             Err(_) => break,
         }
@@ -223,6 +305,7 @@ fn who_never_reads_is_cut_off_and_costs_no_more_than_its_limit() {
         (status.clients == 1).then_some(status)
     });
     assert_eq!(status.jobs, 0);
+    assert!(status.answered > 1_000, "it was cut off before it could leave anything unread");
 }
 
 #[test]

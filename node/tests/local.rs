@@ -144,7 +144,7 @@ fn a_killed_node_comes_back_as_a_learner_whoever_killed_it() {
     let pid = place.pid("order-1");
     assert!(Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
     assert!(place.done(&["start", "order-1"]).contains("no vote"));
-    assert!(place.fails(&["kill", "nobody"], 1).contains("catalog-3"));
+    assert!(place.fails(&["kill", "nobody"], 2).contains("catalog-3"));
 }
 
 #[test]
@@ -164,8 +164,77 @@ fn a_port_in_use_is_named_before_anything_starts() {
     let port = taken.local_addr().expect("an address").port().to_string();
     let complaint = place.fails(&["up", "--detach", "--base-port", &port], 1);
     assert!(complaint.contains(&port) && complaint.contains("--base-port"), "{complaint}");
-    assert!(!place.path().join("cluster.toml").exists());
+    assert!(!place.path().exists(), "nothing is left of what was made for nothing");
     place.fails(&["down"], 1);
+    place.fails(&["up", "--detach", "--base-port", "65533"], 2);
+}
+
+const SMALL: &[&str] = &["up", "--detach", "--base-port", "0", "--fronts", "1", "--orders", "1", "--catalogs", "1"];
+
+#[test]
+fn a_refused_up_harms_no_node_and_down_needs_no_file() {
+    let place = Place::new();
+    place.done(SMALL);
+    let pids: Vec<String> = ["front-1", "order-1", "catalog-1"].map(|name| place.pid(name)).into();
+    let (file, away) = (place.path().join("cluster.toml"), place.path().join("away.toml"));
+    std::fs::rename(&file, &away).expect("moved");
+    let complaint = place.fails(SMALL, 1);
+    assert!(complaint.contains("a cluster runs in") && complaint.contains(&pids[1]), "{complaint}");
+    assert!(!file.exists(), "and no other cluster was made");
+    std::fs::rename(&away, &file).expect("moved back");
+    for (name, pid) in ["front-1", "order-1", "catalog-1"].iter().zip(&pids) {
+        assert_eq!(&place.pid(name), pid);
+    }
+    std::fs::remove_file(&file).expect("removed");
+    assert!(place.done(&["down"]).contains("stopped 3 nodes"));
+    assert!(place.fails(&["down"], 1).contains("no cluster was made"));
+}
+
+#[test]
+fn a_start_is_not_taken_in_by_another_process_at_the_address() {
+    let place = Place::new();
+    place.done(SMALL);
+    let old = place.pid("order-1");
+    std::fs::remove_file(place.path().join("order-1/node.pid")).expect("removed");
+    let complaint = place.fails(&["start", "order-1"], 3);
+    assert!(complaint.contains("cannot listen on"), "{complaint}");
+    assert!(place.status("order-1").replica.expect("a replica").voter, "the old one goes on");
+    assert!(Command::new("kill").args(["-9", &old]).status().expect("kill runs").success());
+}
+
+#[test]
+fn what_an_earlier_cluster_of_another_shape_left_is_removed() {
+    let place = Place::new();
+    place.done(UP);
+    place.done(&["down"]);
+    std::fs::write(place.path().join("catalog-3/notes"), "mine").expect("written");
+    place.done(SMALL);
+    assert!(!place.path().join("catalog-2").exists());
+    let left: Vec<_> = std::fs::read_dir(place.path().join("catalog-3")).expect("it is there").collect();
+    assert_eq!(left.len(), 1, "what is not ours stays: {left:?}");
+}
+
+#[test]
+fn a_cluster_is_named_alike_by_directory_file_and_variable() {
+    let place = Place::new();
+    place.done(SMALL);
+    let (dir, file) = (place.path(), place.path().join("cluster.toml"));
+    let pid = place.pid("front-1");
+    for path in [&dir, &file] {
+        let run = |env: &Path, args: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_pygmy-node"));
+            command.env("PYGMY_CLUSTER", env).env("XDG_DATA_HOME", dir.join("none")).args(args);
+            command.output().expect("the program starts")
+        };
+        let output = run(path, &["pid", "front-1"]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), pid, "{}", stderr(&output));
+        let output = run(Path::new(""), &["pid", "front-1", "--cluster", &file_name(path)]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), pid, "{}", stderr(&output));
+        let output = run(Path::new(""), &["pid", "front-1"]);
+        assert!(stderr(&output).contains("none/pygmy/default"), "a variable that is empty is none");
+        let output = run(&dir.join("front-1/node.log"), &["pid", "front-1"]);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    }
 }
 
 #[test]
@@ -262,6 +331,20 @@ fn the_foreground_reports_a_death_goes_on_and_stops_all_when_asked() {
 }
 
 #[test]
+fn the_foreground_ends_with_the_last_node() {
+    let place = Place::new();
+    let mut up = foreground(&place);
+    for name in ["front-1", "order-1", "catalog-1", "catalog-2"] {
+        place.done(&["kill", name]);
+    }
+    wait("the end of up", || up.try_wait().expect("a child").is_some());
+    assert_eq!(up.wait().expect("a child").code(), Some(3));
+    let mut words = String::new();
+    up.stderr.take().expect("piped").read_to_string(&mut words).expect("text");
+    assert!(words.contains("every node has ended"), "{words}");
+}
+
+#[test]
 fn down_ends_the_foreground_too() {
     let place = Place::new();
     let mut up = foreground(&place);
@@ -298,6 +381,11 @@ fn a_configuration_can_be_checked_and_shown_without_its_key() {
     std::fs::write(&path, text.replace("role = \"order\"", "role = \"ordre\"")).expect("written");
     let complaint = place.fails(&["config", "check"], 1);
     assert!(complaint.contains("node[2].role = \"ordre\"") && complaint.contains(&file_name(&path)), "{complaint}");
+    let output = Command::new(env!("CARGO_BIN_EXE_pygmy-node"))
+        .args(["run", "--node", "order-1", "--config", "nowhere.toml"])
+        .output()
+        .expect("the program starts");
+    assert_eq!(stderr(&output).matches("nowhere.toml").count(), 1, "{}", stderr(&output));
 }
 
 fn file_name(path: &Path) -> String {

@@ -29,7 +29,7 @@ pub struct IdleArgs {
     /// A process to watch; may be repeated (Linux)
     #[arg(long)]
     pid: Vec<u32>,
-    /// Longest time for all connections to be made
+    /// Longest time for all connections to be made; less when the servers take none at all
     #[arg(long, default_value = "60s", value_parser = span::parse)]
     open_within: Duration,
     /// Print JSON
@@ -65,11 +65,16 @@ pub struct IdleReport {
     pub processes: Vec<Watched>,
 }
 
+/// Losses for each connection that is tried at once, after which a server that took none is taken to be away.
+const ROUNDS_MAX: usize = 3;
+/// Connections that are counted for that, however many are wanted.
+const TRIED_MAX: usize = 100;
+
 /// Waits until all connections stand, or until a moment.
 #[derive(Debug)]
 struct Silence {
     until_ns: u64,
-    /// Whether to end as soon as all stand.
+    /// Whether to end as soon as all stand, or as it shows that nobody takes any.
     opening: bool,
     lost: usize,
     last_loss: String,
@@ -88,7 +93,9 @@ impl Task for Silence {
     }
 
     fn on_turn(&mut self, now_ns: u64, links: &mut Links) -> Next {
-        let is_done = now_ns >= self.until_ns || (self.opening && links.open_count() == links.len());
+        let (standing, wanted) = (links.open_count(), links.len());
+        let is_vain = standing == 0 && self.lost > ROUNDS_MAX * wanted.min(TRIED_MAX);
+        let is_done = now_ns >= self.until_ns || (self.opening && (standing == wanted || is_vain));
         if is_done { Next::Done } else { Next::At(self.until_ns) }
     }
 }
@@ -167,5 +174,28 @@ impl IdleReport {
             writeln!(out, "        {cpu_percent:.2} % of one core while they were held")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_port_that_nobody_listens_on_is_given_up_early() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let hour = Duration::from_secs(3_600);
+        let args = IdleArgs {
+            target: TargetArgs { cluster: None, front: vec![free] },
+            count: 2,
+            hold: hour,
+            pid: Vec::new(),
+            open_within: hour,
+            json: false,
+        };
+        let Err(Error::Unreachable { why, .. }) = run(&args) else { panic!("nobody is there") };
+        assert!(why.contains("0 of 2") && why.contains("refused"), "{why}");
     }
 }

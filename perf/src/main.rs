@@ -31,7 +31,8 @@ fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("pygmy-perf: {error}");
+            // When even standard error is closed, the exit code alone must tell.
+            let _ = writeln!(io::stderr(), "pygmy-perf: {error}");
             ExitCode::from(error.exit_code())
         }
     }

@@ -10,8 +10,9 @@ use crate::error::Error;
 /// How a command is told where the cluster is.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TargetArgs {
-    /// The cluster's `cluster.toml`, as written by `pygmy-node up`, or the directory that holds it
-    #[arg(long, value_name = "FILE", env = "PYGMY_CLUSTER")]
+    /// The cluster's `cluster.toml`, as written by `pygmy-node up`, or the directory that holds it [default:
+    /// $PYGMY_CLUSTER, else the one that `up` starts by default]
+    #[arg(long, value_name = "PATH")]
     pub cluster: Option<PathBuf>,
     /// A front end, instead of all those of the cluster's file; may be repeated
     #[arg(long, value_name = "HOST:PORT")]
@@ -65,7 +66,8 @@ impl Target {
             };
             return Ok(Self { servers: args.front.iter().map(front).collect() });
         }
-        let named = args.cluster.clone().filter(|path| !path.as_os_str().is_empty());
+        let variable = || std::env::var_os("PYGMY_CLUSTER").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let named = args.cluster.clone().or_else(variable);
         let path = named.map_or_else(default_path, Ok)?;
         let path = if path.is_dir() { path.join("cluster.toml") } else { path };
         let text = std::fs::read_to_string(&path).map_err(|error| {

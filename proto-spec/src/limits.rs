@@ -83,12 +83,13 @@ pub const SUBMIT_BYTES_SOFT: usize = 1024 * 1024;
 pub const REPLICAS_MAX: usize = 32;
 
 const _: () = assert!(HELLO_BODY_MAX < CLIENT_BODY_MAX && CLIENT_BODY_MAX < PEER_BODY_MAX);
-// A full Put, a full page and a full page of full orders fit a client's frame.
+// A full Put fits a client's frame, and so do a full page and a full page of full orders, with a full trace before them.
+const TRACE_BYTES_MAX: usize = 8 + TRACE_SPANS_MAX * (4 + 2 + 8);
 const BOOK_BYTES_MAX: usize = 3 * 8 + BOOK_ID_LEN_MAX + TITLE_LEN_MAX + TOPIC_LEN_MAX + 8 + 4 + 8;
 const _: () = assert!(16 + PUT_BOOKS_MAX * BOOK_BYTES_MAX + 64 <= CLIENT_BODY_MAX);
-const _: () = assert!(PAGE_MAX as usize * BOOK_BYTES_MAX + 512 <= CLIENT_BODY_MAX);
+const _: () = assert!(PAGE_MAX as usize * BOOK_BYTES_MAX + TRACE_BYTES_MAX + 256 <= CLIENT_BODY_MAX);
 const ORDER_BYTES_MAX: usize = 32 + CART_LINES_MAX * (8 + BOOK_ID_LEN_MAX + 4 + 8 + 4);
-const _: () = assert!(ORDERS_PAGE_MAX as usize * ORDER_BYTES_MAX + 512 <= CLIENT_BODY_MAX);
+const _: () = assert!(ORDERS_PAGE_MAX as usize * ORDER_BYTES_MAX + TRACE_BYTES_MAX + 256 <= CLIENT_BODY_MAX);
 // A Submit that is closed at the soft limit, plus one largest write, fits a frame between servers.
 const _: () = assert!(SUBMIT_BYTES_SOFT + CLIENT_BODY_MAX + SUBMIT_JOBS_MAX * 32 <= PEER_BODY_MAX);
 const _: () = assert!(BATCH_BYTES_MAX + CLIENT_BODY_MAX + 4096 <= PEER_BODY_MAX);

@@ -95,7 +95,7 @@ fn commands_within_their_bounds_pass() {
 fn commands_beyond_their_bounds_are_refused() {
     let copies = u64::from(COPIES_MAX);
     let named = |subject: &str, limit, actual| (subject.to_owned(), limit, actual);
-    assert_eq!(refusal(&cart(&[])), named("a cart", 1, 0));
+    assert_eq!(refusal(&cart(&[])), named("lines", 1, 0));
     assert_eq!(refusal(&cart(&[("a", 0)])), named("a", copies, 0));
     assert_eq!(refusal(&cart(&[("a", 1), ("b", COPIES_MAX + 1)])), named("b", copies, copies + 1));
     assert_eq!(refusal(&cart(&[("a", 1), ("b", 1), ("a", 2)])), named("a", 1, 2));
@@ -104,7 +104,7 @@ fn commands_beyond_their_bounds_are_refused() {
     assert_eq!(refusal(&Command::Reprice { book: id("a"), cost_cents: dear }), named("a", COST_CENTS_MAX, dear));
     assert_eq!(refusal(&Command::Add { book: new_book("New", dear) }), named("new", COST_CENTS_MAX, dear));
     assert_eq!(refusal(&Command::Add { book: new_book("a\tb", 1) }), named("new", 0, 0));
-    assert_eq!(refusal(&Command::Put { books: list(vec![]) }), named("a put", 1, 0));
+    assert_eq!(refusal(&Command::Put { books: list(vec![]) }), named("books", 1, 0));
     let twice = list(vec![new_book("New", 1), new_book("New", 1)]);
     assert_eq!(refusal(&Command::Put { books: twice }), named("new", 1, 2));
 }

@@ -1,20 +1,24 @@
 //! Arguments. Help comes from here and nowhere else.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use pygmy_client::{BookId, Command};
+use pygmy_client::{BookId, Command, TIMEOUT_DEFAULT};
 use pygmy_proto::inventory::Format;
+use pygmy_proto::limits::COPIES_MAX;
 use pygmy_proto::message::{Line, NewBook};
 use pygmy_proto::types::{self, Bounded, Title, Topic};
 
+const CLUSTER_VARIABLE: &str = "PYGMY_CLUSTER";
 const AFTER: &str = "\
-Exit codes: 0 done; 1 refused; 2 wrong usage; 3 no server answered; 4 a write's outcome is unknown.
+Exit codes: 0 done; 1 refused; 2 wrong usage; 3 no server answered; 4 a write's outcome is unknown, or could not be \
+printed.
 
 With --json, results are one JSON object a line on standard output, and an error is one JSON object on standard error
-with code, name, retry, limit and detail. Traces go to standard error.";
+with code, name, retry, limit and detail. Traces and reminders of unsettled writes go to standard error.";
 
 /// The replicated book store: search it, buy from it, tend its shelves
 #[derive(Debug, Parser)]
@@ -30,11 +34,12 @@ pub(super) struct Args {
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Options for every command")]
 pub(super) struct Global {
-    /// The cluster: its cluster.toml, or the directory that holds it. Default: where `pygmy-node up` puts it
-    #[arg(long, global = true, value_name = "PATH", env = "PYGMY_CLUSTER")]
-    pub(super) cluster: Option<PathBuf>,
+    /// The cluster: its cluster.toml, or the directory that holds it [default: $PYGMY_CLUSTER, else where `pygmy-node
+    /// up` puts it]
+    #[arg(long, global = true, value_name = "PATH")]
+    cluster: Option<PathBuf>,
     /// A front end to use instead of those of the cluster file; may be given several times
-    #[arg(long, global = true, value_name = "HOST:PORT")]
+    #[arg(long, global = true, value_name = "HOST:PORT", value_parser = address)]
     pub(super) front: Vec<String>,
     /// Ask this node of the cluster file directly
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "front")]
@@ -45,12 +50,25 @@ pub(super) struct Global {
     /// Show, on standard error, where the time of each request went
     #[arg(long, global = true)]
     pub(super) trace: bool,
-    /// Time for a request: 500ms, 5s, or seconds
-    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = time)]
-    pub(super) timeout: Duration,
+    /// Time for a request: 500ms, 5s, or seconds [default: 5s; for each batch of an import 60s]
+    #[arg(long, global = true, value_name = "TIME", value_parser = time)]
+    pub(super) timeout: Option<Duration>,
     /// Neither use nor change the session that is kept for this user; a write then takes one request more
     #[arg(long, global = true)]
     pub(super) no_session: bool,
+}
+
+impl Global {
+    /// Where the cluster file is said to be. A variable that is empty says nothing.
+    pub(super) fn cluster(&self) -> Option<PathBuf> {
+        let variable = || std::env::var_os(CLUSTER_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+        self.cluster.clone().or_else(variable)
+    }
+
+    /// Time for a request.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT_DEFAULT)
+    }
 }
 
 /// What to do.
@@ -69,6 +87,12 @@ pub(super) enum Verb {
     Export(Export),
     /// Ask every node how it is
     Status,
+    /// List the writes whose outcome is unknown, each with the command that settles it
+    Unsettled {
+        /// Forget this one, without knowing whether it was done; if it was not, it never will be
+        #[arg(long, value_name = "IDENTITY")]
+        forget: Option<Identity>,
+    },
 }
 
 /// What asks.
@@ -89,13 +113,13 @@ pub(super) enum Read {
     },
     /// Show an order
     Order {
-        /// Its number
+        /// Its number, as `buy` and `orders` print it: its position in the log
         number: u64,
     },
     /// List the latest orders, newest first
     Orders {
         /// How many
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
         last: u64,
         /// Only those with this book
         #[arg(long, value_name = "BOOK")]
@@ -109,7 +133,7 @@ pub(super) struct Again {
     /// Settle a write whose outcome is unknown: repeat the same command with the identity that was reported for it
     ///
     /// It is then done once, whether that happened before or happens now.
-    #[arg(long, value_name = "SESSION:COUNTER")]
+    #[arg(long, value_name = "IDENTITY")]
     pub(super) settle: Option<Identity>,
 }
 
@@ -129,6 +153,7 @@ pub(super) enum Write {
         /// The book
         book: BookId,
         /// How many
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=COPIES_MAX.into()))]
         copies: u32,
         #[command(flatten)]
         again: Again,
@@ -137,7 +162,7 @@ pub(super) enum Write {
     Reprice {
         /// The book
         book: BookId,
-        /// The new price: 2550 in cents, or 25.50
+        /// The new price, such as 25.50, or 2550c in cents
         price: Money,
         #[command(flatten)]
         again: Again,
@@ -153,7 +178,7 @@ pub(super) enum Write {
         /// Its topic
         #[arg(long, value_parser = types::topic)]
         topic: Topic,
-        /// Its price: 2550 in cents, or 25.50
+        /// Its price, such as 25.50, or 2550c in cents
         #[arg(long, value_name = "PRICE")]
         cost: Money,
         /// Its copies
@@ -236,18 +261,22 @@ impl FromStr for CartLine {
     }
 }
 
-/// A sum of money in cents.
+/// A sum of money in cents. A number without decimals could be meant either way, so it is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Money(pub(super) u64);
 
 impl FromStr for Money {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no price: write 2550 for cents, or 25.50");
+        let wrong = || format!("{text:?} is no price: write 25.50, or 2550c in cents");
         let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        let Some((whole, cents)) = text.split_once('.') else {
-            return if digits(text) { text.parse().map(Self).map_err(|_| wrong()) } else { Err(wrong()) };
-        };
+        if let Some(cents) = text.strip_suffix('c').filter(|cents| digits(cents)) {
+            return cents.parse().map(Self).map_err(|_| wrong());
+        }
+        if digits(text) {
+            return Err(format!("{text:?} could be cents or not: write {text}.00, or {text}c in cents"));
+        }
+        let (whole, cents) = text.split_once('.').ok_or_else(wrong)?;
         if !digits(whole) || !digits(cents) || cents.len() > 2 {
             return Err(wrong());
         }
@@ -257,22 +286,59 @@ impl FromStr for Money {
     }
 }
 
-/// Who a write is.
+/// Who a write is. Sessions are numbered anew in every cluster, so the cluster is a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
+    pub(super) cluster: [u8; 16],
     pub(super) session: u64,
     pub(super) counter: u64,
+}
+
+impl Identity {
+    /// The cluster as it is written.
+    pub(super) fn cluster_text(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.cluster))
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.cluster_text(), self.session, self.counter)
+    }
 }
 
 impl FromStr for Identity {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts =
-            text.split_once(':').and_then(|(session, counter)| Some((session.parse().ok()?, counter.parse().ok()?)));
-        match parts {
-            Some((session, counter)) if counter > 0 => Ok(Self { session, counter }),
-            _ => Err(format!("{text:?} is no identity of a write: it looks like 17:3")),
+        let hex = |text: &str| {
+            let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            u128::from_str_radix(text, 16).ok().filter(|_| is_hex).map(u128::to_be_bytes)
+        };
+        let parts: Vec<&str> = text.split(':').collect();
+        if let [cluster, session, counter] = parts[..]
+            && let (Some(cluster), Ok(session), Ok(counter)) = (hex(cluster), session.parse(), counter.parse())
+            && counter > 0
+        {
+            return Ok(Self { cluster, session, counter });
         }
+        Err(format!(
+            "{text:?} is no identity of a write: it is the cluster's id, the session and a number, with colons between, \
+             as the message about the unknown outcome has it"
+        ))
+    }
+}
+
+/// An address that could be connected to.
+fn address(text: &str) -> Result<String, String> {
+    let valid = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_bracketed = host.starts_with('[') && host.ends_with(']');
+        let is_host = !host.is_empty() && (is_bracketed || !host.contains(':')) && !host.contains(char::is_whitespace);
+        is_host && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err("it should be HOST:PORT with a port from 1 to 65535, an IPv6 address in brackets".to_owned())
     }
 }
 
@@ -305,13 +371,16 @@ mod tests {
     }
 
     #[test]
-    fn prices_are_cents_or_decimal() {
-        for (text, cents) in [("2550", 2550), ("25.50", 2550), ("25.5", 2550), ("0.05", 5), ("0", 0)] {
+    fn prices_say_their_unit() {
+        for (text, cents) in [("2550c", 2550), ("25.50", 2550), ("25.5", 2550), ("0.05", 5), ("0c", 0), ("0.00", 0)] {
             assert_eq!(text.parse(), Ok(Money(cents)), "{text}");
         }
-        for text in ["", ".5", "5.", "1.234", "-1", "+1", "1e3", "99999999999999999999", "184467440737095517.00"] {
+        for text in ["", "c", ".5", "5.", "1.5c", "1.234", "-1", "+1", "1e3", "99999999999999999999c", "1e3c"] {
             assert!(text.parse::<Money>().is_err(), "{text}");
         }
+        assert!("184467440737095517.00".parse::<Money>().is_err());
+        let wrong = "25".parse::<Money>().unwrap_err();
+        assert!(wrong.contains("25.00") && wrong.contains("25c"), "{wrong}");
     }
 
     #[test]
@@ -327,9 +396,21 @@ mod tests {
         for text in ["0", "-1", "x", "1h", "inf", "NaN", "601s"] {
             assert!(time(text).is_err(), "{text}");
         }
-        assert_eq!("17:3".parse(), Ok(Identity { session: 17, counter: 3 }));
-        for text in ["17", "17:0", "a:1", "17:3:1"] {
+        let (cluster, id) = ("0a".repeat(16), Identity { cluster: [10; 16], session: 17, counter: 3 });
+        assert_eq!((format!("{cluster}:17:3").parse(), id.to_string()), (Ok(id), format!("{cluster}:17:3")));
+        for text in ["17:3", "a:17:3", &format!("{cluster}:17"), &format!("{cluster}:17:0"), &format!("+{cluster}:1:1")]
+        {
             assert!(text.parse::<Identity>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_connected_to_are_wrong_usage() {
+        for text in ["127.0.0.1:7401", "localhost:1", "[::1]:65535"] {
+            assert_eq!(address(text), Ok(text.to_owned()));
+        }
+        for text in ["127.0.0.1", ":7401", "a:0", "a:65536", "a:99999", "::1:5", "a b:1", "a:+1", "a:"] {
+            assert!(address(text).is_err(), "{text}");
         }
     }
 }

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use pygmy_client::cluster::ClusterError;
-use pygmy_client::{Cause, Causes, Error, ErrorBody, ErrorCode, Retry};
+use pygmy_client::{Cause, Causes, Error, ErrorBody, ErrorCode, Retry, Written};
 use pygmy_proto::inventory::InventoryError;
 use serde::Serialize;
+
+use super::args::Identity;
 
 const REFUSED: u8 = 1;
 const USAGE: u8 = 2;
@@ -24,7 +26,13 @@ pub(super) enum Failure {
     /// The call failed.
     Call(Box<Error>),
     /// A write's outcome is unknown. The text is the command that settles it, unless the store has forgotten it.
-    Unknown { error: Box<Error>, settle: Option<String> },
+    Unknown { error: Box<Error>, identity: Identity, settle: Option<String> },
+    /// A write was done, and its result cannot be printed where it should.
+    Unprinted { done: Box<Written>, text: String, identity: Identity, settle: String, error: io::Error },
+    /// An identity that is none of a write that could be settled.
+    Identity(String),
+    /// Of several nodes none answered; each was listed with its cause.
+    Nobody,
     /// The arguments make no sense together.
     Usage(String),
     /// The servers are not known.
@@ -56,9 +64,14 @@ impl Failure {
 
     /// Prints the failure to standard error; the exit code that goes with it.
     pub(super) fn report(&self, json: bool) -> ExitCode {
-        if matches!(self, Failure::BrokenPipe) {
-            return ExitCode::SUCCESS;
+        if !matches!(self, Failure::BrokenPipe) {
+            self.print(json);
         }
+        ExitCode::from(self.exit_code())
+    }
+
+    /// Prints the failure to standard error.
+    pub(super) fn print(&self, json: bool) {
         let text = if json {
             serde_json::to_string(&self.body()).unwrap_or_else(|_| r#"{"name":"unprintable"}"#.to_owned())
         } else {
@@ -66,10 +79,10 @@ impl Failure {
         };
         // When even standard error is closed, the exit code alone must tell.
         drop(writeln!(io::stderr().lock(), "{text}"));
-        ExitCode::from(self.exit_code())
     }
 
-    fn exit_code(&self) -> u8 {
+    /// The exit code that goes with it.
+    pub(super) fn exit_code(&self) -> u8 {
         match self {
             Failure::BrokenPipe => 0,
             Failure::Call(error) | Failure::Unknown { error, .. } | Failure::Import { error, .. } => match **error {
@@ -78,8 +91,9 @@ impl Failure {
                 Error::OutcomeUnknown { .. } => UNKNOWN,
                 Error::Unreachable { .. } | Error::QueueFull { .. } | Error::Closed => UNREACHABLE,
             },
-            Failure::Cluster(ClusterError::Missing(_)) => UNREACHABLE,
-            Failure::Inventory { .. } => REFUSED,
+            Failure::Unprinted { .. } => UNKNOWN,
+            Failure::Cluster(ClusterError::Missing(_)) | Failure::Nobody => UNREACHABLE,
+            Failure::Inventory { .. } | Failure::Identity(_) => REFUSED,
             Failure::Usage(_) | Failure::Cluster(_) | Failure::File { .. } => USAGE,
         }
     }
@@ -87,9 +101,17 @@ impl Failure {
     fn text(&self) -> String {
         match self {
             Failure::Call(error) => text_of(error),
-            Failure::Unknown { error, settle } => {
+            Failure::Unknown { error, identity, settle } => {
+                let causes =
+                    if let Error::OutcomeUnknown { causes, .. } = &**error { lines(causes) } else { String::new() };
                 let next = settle.as_ref().map_or(FORGOTTEN.to_owned(), |line| format!("{TO_SETTLE}\n  {line}"));
-                format!("{}\n  {next}", text_of(error))
+                format!("pygmy: the outcome of write {identity} is unknown; it may be done or not{causes}\n  {next}")
+            }
+            Failure::Unprinted { text, settle, .. } => {
+                format!(
+                    "pygmy: {}\n{text}\n  to have it printed again, which does not do it again:\n  {settle}",
+                    self.detail()
+                )
             }
             Failure::Import { done, of, error } => {
                 format!("{}\n  {done} of {of} books were written; repeat the import to complete it", text_of(error))
@@ -101,7 +123,11 @@ impl Failure {
     fn detail(&self) -> String {
         match self {
             Failure::Call(error) | Failure::Unknown { error, .. } | Failure::Import { error, .. } => error.to_string(),
-            Failure::Usage(text) => text.clone(),
+            Failure::Usage(text) | Failure::Identity(text) => text.clone(),
+            Failure::Nobody => "no node answered; `pygmy-node up` starts a cluster".to_owned(),
+            Failure::Unprinted { identity, error, .. } => {
+                format!("write {identity} is done, but its result cannot be written to standard output: {error}")
+            }
             Failure::Cluster(error) => error.to_string(),
             Failure::Inventory { file, error } => format!("{}, {error}; nothing was written", file.display()),
             Failure::File { what, error } => format!("{what}: {error}"),
@@ -112,7 +138,14 @@ impl Failure {
     fn body(&self) -> Body {
         let mut body = match self {
             Failure::Call(error) | Failure::Unknown { error, .. } | Failure::Import { error, .. } => Body::of(error),
-            Failure::Cluster(ClusterError::Missing(_)) => Body::named("unreachable", Retry::Later),
+            Failure::Cluster(ClusterError::Missing(_)) | Failure::Nobody => Body::named("unreachable", Retry::Later),
+            Failure::Unprinted { done, .. } => Body {
+                session: Some(done.session),
+                counter: Some(done.counter),
+                done: Some(done.clone()),
+                ..Body::named("unprinted", Retry::Settle)
+            },
+            Failure::Identity(_) => Body::named("wrong_identity", Retry::Never),
             Failure::Inventory { .. } => Body::named("invalid_inventory", Retry::Never),
             _ => Body::named("usage", Retry::Never),
         };
@@ -124,9 +157,14 @@ impl Failure {
                 body.line = Some(error.line);
                 body.column = Some(error.column);
             }
-            Failure::Unknown { settle, .. } => {
+            Failure::Unknown { identity, settle, .. } => {
                 body.retry = if settle.is_some() { Retry::Settle } else { Retry::Never };
+                body.identity = Some(identity.to_string());
                 body.settle = settle.clone();
+            }
+            Failure::Unprinted { identity, settle, .. } => {
+                body.identity = Some(identity.to_string());
+                body.settle = Some(settle.clone());
             }
             Failure::Import { done, .. } => body.books_done = Some(*done),
             _ => {}
@@ -153,7 +191,11 @@ struct Body {
     #[serde(skip_serializing_if = "Option::is_none")]
     counter: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     settle: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    done: Option<Box<Written>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     books_done: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,7 +224,9 @@ impl Body {
             causes: Vec::new(),
             session: None,
             counter: None,
+            identity: None,
             settle: None,
+            done: None,
             books_done: None,
             line: None,
             column: None,
@@ -233,14 +277,11 @@ fn text_of(error: &Error) -> String {
             let causes = lines(causes);
             format!(
                 "pygmy: no server answered within {waited_ms} ms; nothing was done{causes}\n  \
-                 `pygmy status` shows which nodes run, `pygmy-node up` starts a cluster"
+                 `pygmy-node up` starts a cluster"
             )
         }
-        Error::OutcomeUnknown { session, counter, causes } => {
-            format!(
-                "pygmy: the outcome of write {session}:{counter} is unknown; it may be done or not{}",
-                lines(causes)
-            )
+        Error::OutcomeUnknown { causes, .. } => {
+            format!("pygmy: the outcome is unknown; it may be done or not{}", lines(causes))
         }
         other => format!("pygmy: {other}"),
     }

@@ -1,9 +1,9 @@
 //! Standard output: tables for people, objects for programs.
 
 use std::fmt::Display;
-use std::io::{self, BufWriter, Stdout, Write};
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, presets};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -30,6 +30,15 @@ impl Output {
         &mut self.out
     }
 
+    /// Columns of the terminal that results go to, if they go to one.
+    pub(super) fn width(&self) -> Option<u16> {
+        let out = io::stdout();
+        if !out.is_terminal() {
+            return None;
+        }
+        rustix::termios::tcgetwinsize(&out).ok().map(|size| size.ws_col).filter(|width| *width > 0)
+    }
+
     /// Prints a line of text.
     pub(super) fn line(&mut self, text: impl Display) -> Result<(), Failure> {
         writeln!(self.out, "{text}").map_err(|error| Failure::writing("standard output", error))
@@ -43,7 +52,7 @@ impl Output {
     }
 
     /// Everything has reached whoever reads it.
-    pub(super) fn flush(mut self) -> Result<(), Failure> {
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
         self.out.flush().map_err(|error| Failure::writing("standard output", error))
     }
 }
@@ -62,14 +71,33 @@ impl Grid {
             column.set_padding((0, 2));
             if name.starts_with('>') {
                 column.set_cell_alignment(CellAlignment::Right);
+                column.set_constraint(ColumnConstraint::ContentWidth);
             }
         }
         Self(table)
     }
 
+    /// Appends a row. What a terminal would obey instead of showing it is shown as its code.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.0.add_row(cells.into_iter().collect::<Vec<_>>());
+        let mut row = Row::from(cells.into_iter().map(|cell| shown(&cell)).collect::<Vec<_>>());
+        row.max_height(1);
+        self.0.add_row(row);
     }
+
+    /// Cuts long texts, never numbers, so that each row fits on a line of a terminal with so many columns.
+    pub(super) fn fit(&mut self, width: Option<u16>) {
+        let Some(width) = width else { return };
+        self.0.set_width(width).set_content_arrangement(ContentArrangement::Dynamic).set_truncation_indicator("…");
+    }
+}
+
+/// A text whose control characters, and those that change the direction of writing, are replaced by their codes.
+pub(super) fn shown(text: &str) -> String {
+    let is_harmful = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if is_harmful(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
 }
 
 impl Display for Grid {
@@ -125,6 +153,28 @@ mod tests {
         assert_eq!(moment(951_782_400_000_000), "2000-02-29 00:00:00 UTC");
         assert_eq!(moment(1_795_435_291_000_000), "2026-11-23 12:01:31 UTC");
         assert_eq!(moment(4_107_542_400_000_000), "2100-03-01 00:00:00 UTC");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown_as_its_code() {
+        assert_eq!(shown("a\u{202e}b\u{1b}[2Jé×"), "a\\u{202e}b\\u{1b}[2Jé×");
+        let mut grid = Grid::new(&["title"]);
+        grid.row(["a\u{2066}b\nc".to_owned()]);
+        assert_eq!(grid.to_string(), "title\na\\u{2066}b\\u{a}c");
+    }
+
+    #[test]
+    fn long_texts_are_cut_to_the_terminal_and_numbers_are_not() {
+        let mut grid = Grid::new(&["book", "title", ">stock"]);
+        grid.row(["abc".to_owned(), "A title that is far too long for this".to_owned(), "1234567".to_owned()]);
+        grid.row(["abcdef".to_owned(), "Short".to_owned(), "7".to_owned()]);
+        let whole = grid.to_string();
+        assert!(whole.contains("far too long for this"), "{whole}");
+        grid.fit(Some(40));
+        let text = grid.to_string();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
+        assert!(text.contains("…") && text.contains("1234567") && text.contains("abcdef"), "{text}");
     }
 
     #[test]

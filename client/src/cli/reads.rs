@@ -8,7 +8,7 @@ use pygmy_proto::types::Topic;
 use super::args::{Global, Read};
 use super::failure::Failure;
 use super::keeper::Keeper;
-use super::output::{Grid, Output, moment, money};
+use super::output::{Grid, Output, moment, money, shown};
 use super::target::Target;
 use super::trace;
 
@@ -22,7 +22,7 @@ struct Asking<'a> {
 
 pub(super) fn run(read: &Read, global: &Global, target: &Target, output: &mut Output) -> Result<(), Failure> {
     let mut client = target.client(global);
-    let keeper = Keeper::new(target.cluster_id(&mut client)?, !global.no_session);
+    let keeper = Keeper::new(target.cluster_id(&mut client)?, !global.no_session, global.json);
     keeper.before_reads(&mut client);
     let mut asking = Asking { client, global, target, output };
     let result = match read {
@@ -67,7 +67,8 @@ impl Asking<'_> {
                 break;
             }
         }
-        self.text(|| format!("{grid}\n{total} {} on {topic}", plural(total, "book", "books")))
+        grid.fit(self.output.width());
+        self.text(|| format!("{grid}\n{total} {} on {}", plural(total, "book", "books"), shown(&topic)))
     }
 
     fn topics(&mut self) -> Result<(), Failure> {
@@ -88,6 +89,7 @@ impl Asking<'_> {
                 break;
             }
         }
+        grid.fit(self.output.width());
         self.text(|| grid.to_string())
     }
 
@@ -97,7 +99,7 @@ impl Asking<'_> {
         if self.output.is_json() {
             return self.output.object(&found.book);
         }
-        self.output.line(sheet(&found.book))
+        self.output.line(sheet(&found.book, self.output.width()))
     }
 
     fn order(&mut self, number: u64) -> Result<(), Failure> {
@@ -106,7 +108,7 @@ impl Asking<'_> {
         if self.output.is_json() {
             return self.output.object(&found.order);
         }
-        self.output.line(receipt(&found.order))
+        self.output.line(receipt(&found.order, self.output.width()))
     }
 
     fn orders(&mut self, last: u64, book: Option<BookId>) -> Result<(), Failure> {
@@ -133,8 +135,13 @@ impl Asking<'_> {
                 break;
             }
         }
-        let shown = last.min(total);
-        self.text(|| format!("{grid}\n{shown} of {total} {}", plural(total, "order", "orders")))
+        if let (Some(book), 0) = (book, total) {
+            // That nobody ordered it is an answer only if there is such a book.
+            self.client.lookup(book)?;
+        }
+        grid.fit(self.output.width());
+        let count = last.min(total);
+        self.text(|| format!("{grid}\n{count} of {total} {}", plural(total, "order", "orders")))
     }
 
     /// Prints a summary for people.
@@ -148,20 +155,22 @@ pub(super) fn plural<'a>(count: u64, one: &'a str, many: &'a str) -> &'a str {
 }
 
 /// A book on lines of its own.
-pub(super) fn sheet(book: &Book) -> String {
+pub(super) fn sheet(book: &Book, width: Option<u16>) -> String {
     let mut grid = Grid::new(&["book", "title", "topic", ">price", ">stock"]);
     let (title, topic) = (book.title.to_string(), book.topic.to_string());
     grid.row([book.id.to_string(), title, topic, money(book.cost_cents), book.stock.to_string()]);
+    grid.fit(width);
     grid.to_string()
 }
 
 /// An order with its lines.
-pub(super) fn receipt(order: &OrderRecord) -> String {
+pub(super) fn receipt(order: &OrderRecord, width: Option<u16>) -> String {
     let mut grid = Grid::new(&["book", ">copies", ">price", ">sum", ">left"]);
     for line in &order.lines {
         let sum = line.cost_cents.saturating_mul(line.copies.into());
         let (copies, left) = (line.copies.to_string(), line.left.to_string());
         grid.row([line.book.to_string(), copies, money(line.cost_cents), money(sum), left]);
     }
+    grid.fit(width);
     format!("order {}, {}, total {}\n{grid}", order.number, moment(order.time_us), money(order.total_cents))
 }

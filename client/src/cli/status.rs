@@ -57,9 +57,12 @@ pub(super) fn run(global: &Global, target: &Target, output: &mut Output) -> Resu
             }
         }
     }
-    match answers.into_iter().find_map(|answer| answer.err().map(Some).unwrap_or_default()) {
-        Some(error) if asked.len() == 1 => Err(error.into()),
-        _ => Ok(()),
+    if answers.iter().any(Result::is_ok) {
+        return Ok(());
+    }
+    match <[_; 1]>::try_from(answers) {
+        Ok([Err(error)]) => Err(error.into()),
+        _ => Err(Failure::Nobody),
     }
 }
 
@@ -89,7 +92,7 @@ fn ask(asked: &[Asked], global: &Global, target: &Target) -> Vec<Result<StatusOk
                 options.connect_rounds = Some(1);
                 scope.spawn(move || {
                     let mut client = Client::new(options);
-                    client.set_timeout(global.timeout.min(PATIENCE));
+                    client.set_timeout(global.timeout().min(PATIENCE));
                     client.status()
                 })
             })

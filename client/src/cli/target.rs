@@ -15,7 +15,7 @@ const CONNECT_ROUNDS: u32 = 3;
 pub(super) struct Target {
     /// The cluster file, unless front ends were named instead.
     pub(super) cluster: Option<Cluster>,
-    /// Addresses to ask, in this order.
+    /// Addresses to ask.
     pub(super) addresses: Vec<String>,
 }
 
@@ -25,7 +25,7 @@ impl Target {
         if !global.front.is_empty() {
             return Ok(Self { cluster: None, addresses: global.front.clone() });
         }
-        let path = global.cluster.clone().map_or_else(Cluster::default_path, Ok).map_err(Failure::Cluster)?;
+        let path = global.cluster().map_or_else(Cluster::default_path, Ok).map_err(Failure::Cluster)?;
         let cluster = Cluster::load(&path).map_err(Failure::Cluster)?;
         let addresses = match &global.node {
             Some(name) => vec![named(&cluster, name)?.address.clone()],
@@ -47,10 +47,18 @@ impl Target {
         options
     }
 
+    /// The addresses, from another one on in each process: the load of many commands is spread over all of them.
+    pub(super) fn addresses_in_turn(&self) -> Vec<String> {
+        let first = std::process::id() as usize;
+        let mut addresses = self.addresses.clone();
+        addresses.rotate_left(first % self.addresses.len().max(1));
+        addresses
+    }
+
     /// A client that is set up as the arguments say.
     pub(super) fn client(&self, global: &Global) -> Client {
-        let mut client = Client::new(self.options(&self.addresses));
-        client.set_timeout(global.timeout);
+        let mut client = Client::new(self.options(&self.addresses_in_turn()));
+        client.set_timeout(global.timeout());
         client.set_trace(global.trace);
         client
     }

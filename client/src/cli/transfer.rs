@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use pygmy_client::{Command, Completion, Error, Pipelined, Reply, Request};
-use pygmy_proto::inventory::{self, Format, Writer};
+use pygmy_proto::inventory::{self, Format, ReadError, Writer};
 use pygmy_proto::limits::PUT_BOOKS_MAX;
 use pygmy_proto::message::{NewBook, Outcome};
 use pygmy_proto::types::Bounded;
@@ -24,8 +24,8 @@ use super::target::Target;
 
 /// Batches of books on their way at once: enough to keep the store busy, and some 4 MB.
 const PUTS_IN_FLIGHT_MAX: usize = 64;
-/// Batches wait for those before them; the time for a lone request would be too short for the last of a full store's.
-const PUT_TIMEOUT_MIN: Duration = Duration::from_secs(60);
+/// Batches wait for those before them, so that unless the user says otherwise each has more time than a lone request.
+const PUT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Books from which on an import is long enough for a progress bar.
 const PROGRESS_BOOKS_MIN: usize = 10_000;
 
@@ -36,6 +36,13 @@ struct Tally {
     added: u64,
     changed: u64,
     unchanged: u64,
+}
+
+/// What an export to a file has done.
+#[derive(Debug, Serialize)]
+struct Written {
+    books: u64,
+    file: String,
 }
 
 pub(super) fn import(import: &Import, global: &Global, target: &Target, output: &mut Output) -> Result<(), Failure> {
@@ -57,17 +64,17 @@ pub(super) fn import(import: &Import, global: &Global, target: &Target, output: 
 /// Reads and checks the whole list.
 fn read_list(import: &Import) -> Result<Vec<NewBook>, Failure> {
     let is_stdin = import.file.as_os_str() == "-";
-    let mut input = Vec::new();
-    let read = if is_stdin {
-        io::stdin().lock().read_to_end(&mut input).map(|_| ())
-    } else {
-        fs::read(&import.file).map(|bytes| input = bytes)
-    };
     let file = if is_stdin { PathBuf::from("standard input") } else { import.file.clone() };
-    read.map_err(|error| Failure::File { what: format!("cannot read {}", file.display()), error })?;
-    let by_name = if is_stdin { None } else { Format::of_path(&import.file) };
-    let format = import.format.or(by_name).unwrap_or_else(|| Format::sniff(&input));
-    inventory::parse(&input, format).map_err(|error| Failure::Inventory { file, error })
+    let read = if is_stdin {
+        inventory::read(io::stdin().lock(), import.format)
+    } else {
+        let format = import.format.or_else(|| Format::of_path(&import.file));
+        File::open(&import.file).map_err(ReadError::from).and_then(|opened| inventory::read(opened, format))
+    };
+    read.map_err(|error| match error {
+        ReadError::Io(error) => Failure::File { what: format!("cannot read {}", file.display()), error },
+        ReadError::Inventory(error) => Failure::Inventory { file, error },
+    })
 }
 
 fn progress(books: usize, is_json: bool) -> ProgressBar {
@@ -91,10 +98,10 @@ fn put_all(
     tally: &mut Tally,
     progress: &ProgressBar,
 ) -> Result<(), Error> {
-    let mut options = target.options(&target.addresses);
+    let mut options = target.options(&target.addresses_in_turn());
     options.in_flight_max = PUTS_IN_FLIGHT_MAX;
     let client = Pipelined::start(options, 1).map_err(|_| Error::Closed)?;
-    let timeout = global.timeout.max(PUT_TIMEOUT_MIN);
+    let timeout = global.timeout.unwrap_or(PUT_TIMEOUT);
     let (ended, ends) = crossbeam_channel::unbounded();
     let mut sent = 0;
     let mut ended_count = 0;
@@ -116,7 +123,7 @@ fn put_all(
         }
     };
     // After a failure what is on its way still counts.
-    client.close(if result.is_ok() { timeout } else { global.timeout });
+    client.close(if result.is_ok() { timeout } else { global.timeout() });
     for (_, completion) in ends.try_iter() {
         drop(count(completion, tally, progress));
     }
@@ -160,6 +167,9 @@ pub(super) fn export(export: &Export, global: &Global, target: &Target, output: 
         None => write_list(output.stream(), "standard output", format, global, target).map(|_| ()),
         Some(path) => {
             let books = to_file(path, format, global, target)?;
+            if output.is_json() {
+                return output.object(&Written { books, file: path.display().to_string() });
+            }
             let noun = plural(books, "book", "books");
             output.line(format!("{books} {noun} written to {}", path.display()))
         }
@@ -170,7 +180,7 @@ pub(super) fn export(export: &Export, global: &Global, target: &Target, output: 
 fn write_list(out: impl Write, what: &str, format: Format, global: &Global, target: &Target) -> Result<u64, Failure> {
     let writing = |error| Failure::writing(what, error);
     let mut client = target.client(global);
-    let keeper = Keeper::new(target.cluster_id(&mut client)?, !global.no_session);
+    let keeper = Keeper::new(target.cluster_id(&mut client)?, !global.no_session, global.json);
     keeper.before_reads(&mut client);
     let mut writer = Writer::new(out, format).map_err(writing)?;
     let mut books = 0;

@@ -1,7 +1,8 @@
 //! The command line.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +16,8 @@ use pygmy_sim::{Options, Outcome};
 
 /// With this many seeds, every rare state must have been reached.
 const SEEDS_FOR_ALL: u64 = 1_000;
+/// Nothing bad was found, and that could not be printed.
+const EXIT_OUTPUT: u8 = 2;
 
 #[derive(Debug, Parser)]
 #[command(name = "pygmy-sim", version, about = "Simulates whole clusters, each from one seed, and checks every step")]
@@ -25,7 +28,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run seeds until one fails. Exit code 0: none did; 1: one did, or a rare state was never reached; 2: usage.
+    /// Run seeds until one fails. Exit code 0: none did; 1: one did, or a rare state was never reached; 2:
+    /// usage, or the results could not be printed.
     Run(Run),
     /// List the mistakes that can be planted.
     Mistakes,
@@ -34,7 +38,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct Run {
     /// How many seeds.
-    #[arg(long, default_value_t = 1_000, conflicts_with = "seed")]
+    #[arg(long, default_value_t = 1_000, conflicts_with = "seed", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 0, conflicts_with = "seed")]
@@ -61,11 +65,39 @@ fn parse_mistake(name: &str) -> Result<Mistake, String> {
     Ok(mistake)
 }
 
+/// Standard output. What becomes of it changes nothing about what is found.
+#[derive(Debug, Default)]
+struct Printer {
+    trouble: Option<io::Error>,
+}
+
+impl Printer {
+    fn line(&mut self, text: impl Display) {
+        if self.trouble.is_none() {
+            self.trouble = writeln!(io::stdout(), "{text}").err();
+        }
+    }
+
+    /// The exit code, when `code` is that of what was found. Whoever closed a pipe has read enough; anything else is
+    /// said, and is no success.
+    fn end(self, code: ExitCode) -> ExitCode {
+        match self.trouble {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                // When even standard error is closed, the exit code alone must tell.
+                let _ = writeln!(io::stderr(), "pygmy-sim: cannot write standard output: {error}");
+                if code == ExitCode::SUCCESS { ExitCode::from(EXIT_OUTPUT) } else { code }
+            }
+            _ => code,
+        }
+    }
+}
+
 pub(crate) fn main() -> ExitCode {
-    match Cli::parse().command {
+    let mut out = Printer::default();
+    let code = match Cli::parse().command {
         Command::Mistakes => {
             for mistake in Mistake::all() {
-                println!("{}", mistake.name());
+                out.line(mistake.name());
             }
             ExitCode::SUCCESS
         }
@@ -73,43 +105,44 @@ pub(crate) fn main() -> ExitCode {
             // A panic inside a run is a finding and reported as one.
             std::panic::set_hook(Box::new(|_| {}));
             match run.seed {
-                Some(seed) => run_one(seed, &run),
-                None => run_many(&run),
+                Some(seed) => run_one(seed, &run, &mut out),
+                None => run_many(&run, &mut out),
             }
         }
-    }
+    };
+    out.end(code)
 }
 
-fn run_one(seed: u64, run: &Run) -> ExitCode {
+fn run_one(seed: u64, run: &Run, out: &mut Printer) -> ExitCode {
     let outcome = pygmy_sim::run(seed, &Options { mistake: run.mistake, print: run.trace });
-    println!(
+    out.line(format_args!(
         "seed {seed}: {} events in {} simulated ms, trace hash {:016x}",
         outcome.events,
         outcome.at / 1_000_000,
         outcome.trace_hash
-    );
+    ));
     match outcome.failure {
         None => ExitCode::SUCCESS,
         Some(_) => {
-            report(&outcome);
+            report(&outcome, out);
             ExitCode::FAILURE
         }
     }
 }
 
-fn report(outcome: &Outcome) {
+fn report(outcome: &Outcome, out: &mut Printer) {
     let Some(failure) = &outcome.failure else { return };
     for line in &failure.tail {
-        println!("{line}");
+        out.line(line);
     }
-    println!(
+    out.line(format_args!(
         "seed {} fails at {:.3} ms: {}: {}",
         outcome.seed,
         outcome.at as f64 / 1e6,
         failure.violation.invariant,
         failure.violation.detail
-    );
-    println!("again: pygmy-sim run --seed {} --trace", outcome.seed);
+    ));
+    out.line(format_args!("again: pygmy-sim run --seed {} --trace", outcome.seed));
 }
 
 /// What all threads of a run share.
@@ -122,7 +155,7 @@ struct Shared {
     done: AtomicU64,
 }
 
-fn run_many(run: &Run) -> ExitCode {
+fn run_many(run: &Run, out: &mut Printer) -> ExitCode {
     let end = run.from.saturating_add(run.seeds);
     let shared = Shared {
         next: AtomicU64::new(run.from),
@@ -142,17 +175,18 @@ fn run_many(run: &Run) -> ExitCode {
     bar.finish_and_clear();
     let done = shared.done.load(Ordering::Relaxed);
     let seconds = started.elapsed().as_secs_f64();
-    println!("seeds {}..{end}: {done} run, {:.1} seeds per second", run.from, done as f64 / seconds.max(1e-9));
+    let rate = done as f64 / seconds.max(1e-9);
+    out.line(format_args!("seeds {}..{end}: {done} run, {rate:.1} seeds per second", run.from));
     let failed = shared.failed.into_inner().unwrap_or_default();
     if let Some(outcome) = failed.values().next() {
-        report(outcome);
+        report(outcome, out);
         return ExitCode::FAILURE;
     }
     let rare = shared.rare.into_inner().unwrap_or_default();
-    print_rare(&rare);
+    out.line(rare_table(&rare));
     let missing: Vec<&str> = rare.rows().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect();
     if run.seeds >= SEEDS_FOR_ALL && !missing.is_empty() {
-        println!("never reached: {}: these seeds prove nothing about it", missing.join(", "));
+        out.line(format_args!("never reached: {}: these seeds prove nothing about it", missing.join(", ")));
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
@@ -188,11 +222,11 @@ fn progress(seeds: u64) -> ProgressBar {
     if let Ok(style) = style { bar.with_style(style) } else { bar }
 }
 
-fn print_rare(rare: &Rare) {
+fn rare_table(rare: &Rare) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.set_header(["reached", "times"]);
     for (name, count) in rare.rows() {
         table.add_row([name.to_owned(), count.to_string()]);
     }
-    println!("{table}");
+    table
 }

@@ -1,6 +1,7 @@
 //! What happened, as a hash that two runs of one seed must share, and as lines for people.
 
 use std::collections::VecDeque;
+use std::io::Write;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -69,7 +70,10 @@ impl Trace {
                 }
                 lines.push_back(format_line(at, &line()));
             }
-            Lines::Print => println!("{}", format_line(at, &line())),
+            Lines::Print => {
+                // Whoever closed the pipe has read enough; the run goes on, for its end is told by the exit code.
+                let _ = writeln!(std::io::stdout(), "{}", format_line(at, &line()));
+            }
         }
     }
 }

@@ -273,6 +273,7 @@ impl Conns {
         if class == ConnClass::Client && self.clients > self.limits.connections_max {
             let max = self.limits.connections_max;
             let error = ErrorBody::new(ErrorCode::Busy)
+                .subject("clients")
                 .limit(max as u64, self.clients as u64)
                 .detail(&format!("this server has {max} clients, its most; use another one or come back later"));
             self.queue_error(id, &error, now_ns);

@@ -21,8 +21,9 @@ const UP_PATIENCE: Duration = Duration::from_secs(30);
 /// # Errors
 /// There is no cluster, or the system refused.
 pub fn down(dir: &ClusterDir) -> Result<String, LocalError> {
-    let settings = dir.settings()?;
-    let before = process::running(dir, &settings)?.len();
+    // Nodes that run are stopped whether or not there still is a usable file.
+    let settings = dir.settings();
+    let before = process::running(dir)?.len();
     let up = dir.up_pid();
     let what = || LocalError::system(format!("cannot signal the `up` in {}", dir.path().display()));
     if pidfile::signal(&up, Signal::TERM).map_err(what())?.is_some() {
@@ -32,16 +33,17 @@ pub fn down(dir: &ClusterDir) -> Result<String, LocalError> {
         }
     }
     // Nodes that were started one by one, or whose `up` is gone, have nobody else to stop them.
-    let killed = process::stop_all(dir, &settings, || ())?;
+    let killed = process::stop_all(dir, settings.as_ref().ok(), || ())?;
     let path = dir.path().display();
-    Ok(match (before, killed.as_slice()) {
-        (0, _) => format!("no node of the cluster in {path} was running"),
-        (count, []) => format!("stopped {count} nodes of the cluster in {path}"),
-        (count, names) => format!(
-            "stopped {count} nodes of the cluster in {path}; {} did not leave in time and had to be killed",
+    let nodes = if before == 1 { "node" } else { "nodes" };
+    match (before, killed.as_slice()) {
+        (0, _) => settings.map(|_| format!("no node of the cluster in {path} was running")),
+        (count, []) => Ok(format!("stopped {count} {nodes} of the cluster in {path}")),
+        (count, names) => Ok(format!(
+            "stopped {count} {nodes} of the cluster in {path}; {} did not leave in time and had to be killed",
             names.join(", ")
-        ),
-    })
+        )),
+    }
 }
 
 /// Sends `signal` to the node called `name`; its process.
@@ -50,11 +52,11 @@ pub fn down(dir: &ClusterDir) -> Result<String, LocalError> {
 /// There is no such node, or it does not run.
 pub fn kill(dir: &ClusterDir, name: &str, signal: Signal) -> Result<i32, LocalError> {
     let settings = dir.settings()?;
-    let node = dir.find(&settings, name)?;
-    let pid = process::signal(dir, node, signal)?.ok_or_else(|| not_running(name))?;
+    dir.find(&settings, name)?;
+    let pid = process::signal(dir, name, signal)?.ok_or_else(|| not_running(name))?;
     if signal == Signal::KILL {
         // Whoever asks for its death may rely on it afterwards, as with a `start` right behind.
-        process::wait_gone(dir, vec![node], Duration::from_secs(5), &mut || ())?;
+        process::wait_gone(dir, vec![name], Duration::from_secs(5), &mut || ())?;
     }
     Ok(pid)
 }
@@ -65,8 +67,8 @@ pub fn kill(dir: &ClusterDir, name: &str, signal: Signal) -> Result<i32, LocalEr
 /// There is no such node, or it does not run.
 pub fn pid(dir: &ClusterDir, name: &str) -> Result<i32, LocalError> {
     let settings = dir.settings()?;
-    let node = dir.find(&settings, name)?;
-    process::pid_of(dir, node)?.ok_or_else(|| not_running(name))
+    dir.find(&settings, name)?;
+    process::pid_of(dir, name)?.ok_or_else(|| not_running(name))
 }
 
 fn not_running(name: &str) -> LocalError {
@@ -81,14 +83,18 @@ pub fn start(dir: &ClusterDir, name: &str) -> Result<(i32, StatusOk), LocalError
     let settings = dir.settings()?;
     let node = dir.find(&settings, name)?;
     // One that was killed a moment ago by other means may not be quite gone yet.
-    process::wait_gone(dir, vec![node], DEATH_PATIENCE, &mut || ())?;
-    if let Some(pid) = process::pid_of(dir, node)? {
+    process::wait_gone(dir, vec![name], DEATH_PATIENCE, &mut || ())?;
+    if let Some(pid) = process::pid_of(dir, name)? {
         return Err(LocalError::Refused(format!("{name} runs already, as process {pid}")));
     }
+    let started = Instant::now();
     let mut child = process::spawn(dir, node, false)?;
-    let end = Instant::now() + START_PATIENCE;
+    let end = started + START_PATIENCE;
     loop {
-        if let Ok(status) = process::status(&settings, node) {
+        // Who has been there for longer is another process, which has the address.
+        if let Ok(status) = process::status(&settings, node)
+            && u128::from(status.uptime_ms) <= started.elapsed().as_millis()
+        {
             return Ok((child.id() as i32, status));
         }
         let ended = child.try_wait().map_err(LocalError::system(format!("cannot watch {name}")))?;

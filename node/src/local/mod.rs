@@ -22,6 +22,9 @@ pub mod up;
 /// Why a command was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
+    /// It was asked for wrongly, whatever the state of things.
+    #[error("{0}")]
+    Usage(String),
     /// It cannot be done as things stand; the text says what to do instead.
     #[error("{0}")]
     Refused(String),
@@ -54,6 +57,16 @@ impl LocalError {
     }
 }
 
+/// Name of the file that says what a cluster is.
+const FILE_NAME: &str = "cluster.toml";
+
+/// A path as a word of a shell's command line.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 /// The directory of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterDir(PathBuf);
@@ -70,8 +83,26 @@ impl ClusterDir {
         let data = set("XDG_DATA_HOME")
             .filter(|path| path.is_absolute())
             .or_else(|| set("HOME").map(|home| home.join(".local").join("share")));
-        let none = || LocalError::Refused("neither XDG_DATA_HOME nor HOME is set; name a directory with --dir".into());
+        let none = || LocalError::Usage("neither XDG_DATA_HOME nor HOME is set; name a directory with --dir".into());
         Ok(Self(data.ok_or_else(none)?.join("pygmy").join("default")))
+    }
+
+    /// The directory that `path` stands for: its own, or that of a `cluster.toml`.
+    ///
+    /// # Errors
+    /// It is another file.
+    pub fn named(path: &Path) -> Result<Self, LocalError> {
+        let path = std::path::absolute(path)
+            .map_err(LocalError::system(format!("cannot make sense of {}", path.display())))?;
+        let is_toml = path.extension().is_some_and(|extension| extension == "toml");
+        match path.parent() {
+            Some(dir) if path.file_name().is_some_and(|name| name == FILE_NAME) => Ok(Self::new(dir)),
+            _ if path.is_file() || (is_toml && !path.is_dir()) => Err(LocalError::Usage(format!(
+                "{} is no cluster's directory, nor its file, which is called {FILE_NAME}",
+                path.display()
+            ))),
+            _ => Ok(Self(path)),
+        }
     }
 
     /// Its path.
@@ -79,9 +110,14 @@ impl ClusterDir {
         &self.0
     }
 
+    /// Its path as a word of a shell's command line.
+    pub fn quoted(&self) -> String {
+        quoted(&self.0)
+    }
+
     /// Its `cluster.toml`.
     pub fn config(&self) -> PathBuf {
-        self.0.join("cluster.toml")
+        self.0.join(FILE_NAME)
     }
 
     /// What the `up` that watches over the cluster holds.
@@ -115,7 +151,7 @@ impl ClusterDir {
         settings.node_named(name).ok_or_else(|| {
             let names: Vec<&str> = settings.nodes.iter().map(|node| node.name.as_str()).collect();
             let path = self.config();
-            LocalError::Refused(format!("{} has no node {name:?}; it has {}", path.display(), names.join(", ")))
+            LocalError::Usage(format!("{} has no node {name:?}; it has {}", path.display(), names.join(", ")))
         })
     }
 }
@@ -128,6 +164,15 @@ impl NodeDir {
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Removes what a node in memory leaves behind, and the directory itself when nothing else is in it.
+    pub(crate) fn clear(&self) {
+        for file in [self.pid(), self.log(), self.identity()] {
+            // What is not there, or somebody else's, may stay as it is.
+            let _ = std::fs::remove_file(file);
+        }
+        let _ = std::fs::remove_dir(&self.0);
     }
 
     /// Makes it, if it is not there.
@@ -152,5 +197,29 @@ impl NodeDir {
     /// The log identities that were born here.
     pub fn identity(&self) -> PathBuf {
         self.0.join("identity")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_is_named_by_its_directory_or_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let named = |path: &str| ClusterDir::named(&dir.path().join(path)).map(|named| named.0);
+        assert_eq!(named("").unwrap(), dir.path());
+        assert_eq!(named("cluster.toml").unwrap(), dir.path());
+        assert_eq!(named("new").unwrap(), dir.path().join("new"));
+        std::fs::write(dir.path().join("other"), "").unwrap();
+        for wrong in ["other", "missing.toml"] {
+            assert!(matches!(named(wrong), Err(LocalError::Usage(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn paths_can_be_pasted() {
+        assert_eq!(quoted(Path::new("/tmp/a-b/c.d")), "/tmp/a-b/c.d");
+        assert_eq!(quoted(Path::new("/tmp/it's here")), r"'/tmp/it'\''s here'");
     }
 }

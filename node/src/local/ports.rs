@@ -22,7 +22,7 @@ fn consecutive(base: u16, count: usize) -> Result<Vec<u16>, LocalError> {
     let last = usize::from(base) + count - 1;
     if last > usize::from(u16::MAX) {
         let text = format!("{count} nodes from port {base} on would need port {last}; choose a lower --base-port");
-        return Err(LocalError::Refused(text));
+        return Err(LocalError::Usage(text));
     }
     let ports: Vec<u16> = (base..=last as u16).collect();
     for port in &ports {

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pygmy_proto::message::{Role, Status, StatusOk};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::caller::{CallError, Caller};
 use super::{ClusterDir, LocalError, pidfile};
@@ -56,89 +56,119 @@ pub(super) fn own_program() -> Result<PathBuf, LocalError> {
     std::env::current_exe().map_err(LocalError::system("cannot find this program itself"))
 }
 
-/// The process of `node`, when it runs.
+/// The process of the node called `name`, when it runs.
 ///
 /// # Errors
 /// The system refused to look.
-pub(super) fn pid_of(dir: &ClusterDir, node: &NodeSettings) -> Result<Option<i32>, LocalError> {
-    let path = dir.node(&node.name).pid();
+pub(super) fn pid_of(dir: &ClusterDir, name: &str) -> Result<Option<i32>, LocalError> {
+    let path = dir.node(name).pid();
     pidfile::holder(&path).map_err(LocalError::system(format!("cannot look at {}", path.display())))
 }
 
-/// Signals the process of `node`; its id, or none when it does not run.
+/// Signals the process of the node called `name`; its id, or none when it does not run.
 ///
 /// # Errors
 /// The system refused.
-pub(super) fn signal(dir: &ClusterDir, node: &NodeSettings, signal: Signal) -> Result<Option<i32>, LocalError> {
-    pidfile::signal(&dir.node(&node.name).pid(), signal)
-        .map_err(LocalError::system(format!("cannot signal {}", node.name)))
+pub(super) fn signal(dir: &ClusterDir, name: &str, signal: Signal) -> Result<Option<i32>, LocalError> {
+    pidfile::signal(&dir.node(name).pid(), signal).map_err(LocalError::system(format!("cannot signal {name}")))
 }
 
-/// The running nodes with their processes.
+/// The nodes that run in `dir`, whatever its `cluster.toml` says, with their processes; by name.
 ///
 /// # Errors
 /// The system refused to look.
-pub(super) fn running<'a>(
-    dir: &ClusterDir,
-    settings: &'a ClusterSettings,
-) -> Result<Vec<(&'a NodeSettings, i32)>, LocalError> {
+pub(super) fn running(dir: &ClusterDir) -> Result<Vec<(String, i32)>, LocalError> {
+    let what = || LocalError::system(format!("cannot look into {}", dir.path().display()));
     let mut running = Vec::new();
-    for node in &settings.nodes {
-        if let Some(pid) = pid_of(dir, node)? {
-            running.push((node, pid));
+    let entries = match std::fs::read_dir(dir.path()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(running),
+        entries => entries.map_err(what())?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(what())?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if entry.path().is_dir()
+            && let Some(pid) = pid_of(dir, &name)?
+        {
+            running.push((name, pid));
         }
     }
+    running.sort();
     Ok(running)
 }
 
-/// Stops every node: fronts first and catalogs last, so that each can still answer what it has in work. Who does not
-/// leave in time is killed. The names of those.
+/// Stops every node that runs in `dir`: fronts first and catalogs last, so that each can still answer what it has in
+/// work. Who does not leave in time is killed. The names of those. Without `settings`, names tell the roles.
 ///
 /// # Errors
 /// The system refused.
 pub(super) fn stop_all(
     dir: &ClusterDir,
-    settings: &ClusterSettings,
+    settings: Option<&ClusterSettings>,
     mut reap: impl FnMut(),
 ) -> Result<Vec<String>, LocalError> {
     let mut killed = Vec::new();
+    let names: Vec<String> = running(dir)?.into_iter().map(|(name, _)| name).collect();
     for role in [Role::Front, Role::Order, Role::Catalog] {
-        let tier: Vec<&NodeSettings> = settings.nodes.iter().filter(|node| node.role == role).collect();
-        for node in &tier {
-            signal(dir, node, Signal::TERM)?;
+        let tier: Vec<&str> = names.iter().map(String::as_str).filter(|name| role_of(name, settings) == role).collect();
+        for name in &tier {
+            signal(dir, name, Signal::TERM)?;
         }
-        for node in wait_gone(dir, tier, LEAVE_PATIENCE, &mut reap)? {
-            if signal(dir, node, Signal::KILL)?.is_some() {
-                killed.push(node.name.clone());
+        for name in wait_gone(dir, tier, LEAVE_PATIENCE, &mut reap)? {
+            if signal(dir, name, Signal::KILL)?.is_some() {
+                killed.push(name.to_owned());
             }
-            if !wait_gone(dir, vec![node], KILL_PATIENCE, &mut reap)?.is_empty() {
-                return Err(LocalError::Refused(format!("{} was killed and is still there", node.name)));
+            if !wait_gone(dir, vec![name], KILL_PATIENCE, &mut reap)?.is_empty() {
+                return Err(LocalError::Refused(format!("{name} was killed and is still there")));
             }
         }
     }
     Ok(killed)
 }
 
-/// Waits until none of `nodes` runs; those that still do after `patience`.
+fn role_of(name: &str, settings: Option<&ClusterSettings>) -> Role {
+    let known = settings.and_then(|settings| settings.node_named(name)).map(|node| node.role);
+    let named = || [Role::Front, Role::Order].into_iter().find(|role| name.starts_with(role.name()));
+    known.or_else(named).unwrap_or(Role::Catalog)
+}
+
+/// Stops these processes and no others.
+pub(super) fn stop_children(children: &mut [(String, Child)]) {
+    for (_, child) in children.iter() {
+        // One that has ended is still there until it is waited for, so that this can reach no stranger.
+        let _ = kill_process(Pid::from_child(child), Signal::TERM);
+    }
+    let end = Instant::now() + LEAVE_PATIENCE;
+    for (_, child) in children {
+        while matches!(child.try_wait(), Ok(None)) && Instant::now() < end {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        // It has ended, or does now.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// Waits until none of the nodes called `names` runs; those that still do after `patience`.
 pub(super) fn wait_gone<'a>(
     dir: &ClusterDir,
-    mut nodes: Vec<&'a NodeSettings>,
+    mut names: Vec<&'a str>,
     patience: Duration,
     reap: &mut impl FnMut(),
-) -> Result<Vec<&'a NodeSettings>, LocalError> {
+) -> Result<Vec<&'a str>, LocalError> {
     let end = Instant::now() + patience;
     loop {
         reap();
         let mut left = Vec::new();
-        for node in nodes {
-            if pid_of(dir, node)?.is_some() {
-                left.push(node);
+        for name in names {
+            if pid_of(dir, name)?.is_some() {
+                left.push(name);
             }
         }
         if left.is_empty() || Instant::now() >= end {
             return Ok(left);
         }
-        nodes = left;
+        names = left;
         std::thread::sleep(LOOK_EVERY);
     }
 }

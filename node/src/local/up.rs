@@ -24,6 +24,8 @@ use crate::settings::{ClusterSettings, NodeSettings, TokenMode};
 const READY_PATIENCE: Duration = Duration::from_secs(15);
 /// Longest wait for the first books to be in the store.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);
+/// How often is looked whether nodes that others have started still run, when no child of this process does.
+const STRANGERS_EVERY: Duration = Duration::from_millis(500);
 
 /// What kind of cluster is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,18 +71,22 @@ impl From<LocalError> for Interrupted {
 
 impl Cluster {
     /// Makes a cluster in `dir`, starts it and waits until it is ready and filled. None when a signal asked for its end
-    /// before; it is stopped then, as it is after any error.
+    /// before; what was started is stopped then, as it is after any error.
     ///
     /// # Errors
     /// A cluster runs there, a port is in use, or a node failed; the text has its last words.
     pub fn up(dir: &ClusterDir, shape: Shape) -> Result<Option<Self>, LocalError> {
         let what = format!("cannot make the directory {}", dir.path().display());
+        let is_new = !dir.path().exists();
         std::fs::create_dir_all(dir.path()).map_err(LocalError::system(what))?;
         let held = hold(dir)?;
-        let replaced = refuse_running(dir)?;
-        let settings = make_settings(shape)?;
-        let path = dir.config();
-        config::write(&path, &settings).map_err(|source| LocalError::Config { path, source })?;
+        let prepared = prepare(dir, shape);
+        if prepared.is_err() && is_new {
+            // What was made for nothing goes again; what somebody else has put there meanwhile stays.
+            let _ = std::fs::remove_file(dir.up_pid());
+            let _ = std::fs::remove_dir(dir.path());
+        }
+        let (settings, replaced) = prepared?;
         // From here on a signal must not end this process and leave its children behind.
         let signals =
             Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD]).map_err(LocalError::system("cannot listen to signals"))?;
@@ -88,7 +94,7 @@ impl Cluster {
         match cluster.bring_up() {
             Ok(()) => Ok(Some(cluster)),
             Err(interrupted) => {
-                cluster.stop()?;
+                process::stop_children(&mut cluster.children);
                 match interrupted {
                     Interrupted::Asked => Ok(None),
                     Interrupted::Failed(error) => Err(error),
@@ -177,15 +183,25 @@ impl Cluster {
         self.settings.replicas().count()
     }
 
-    /// Watches until a signal asks for the end, and tells `report` of nodes that died meanwhile.
-    pub fn watch(&mut self, mut report: impl FnMut(&str)) {
+    /// Watches until a signal asks for the end or no node runs any more, and tells `report` of nodes that died
+    /// meanwhile. Whether it was a signal.
+    pub fn watch(&mut self, mut report: impl FnMut(&str)) -> bool {
         loop {
-            let signals: Vec<i32> = self.signals.wait().collect();
+            let signals: Vec<i32> = if self.children.is_empty() {
+                // Those that others have started again send no signal when they end.
+                std::thread::sleep(STRANGERS_EVERY);
+                self.signals.pending().collect()
+            } else {
+                self.signals.wait().collect()
+            };
             for (name, child) in reap(&mut self.children) {
                 report(&self.obituary(&name, &child));
             }
             if signals.iter().any(|signal| *signal != SIGCHLD) {
-                return;
+                return true;
+            }
+            if self.children.is_empty() && process::running(&self.dir).is_ok_and(|running| running.is_empty()) {
+                return false;
             }
         }
     }
@@ -204,17 +220,11 @@ impl Cluster {
     /// The system refused.
     pub fn stop(&mut self) -> Result<Vec<String>, LocalError> {
         let children = &mut self.children;
-        let killed = process::stop_all(&self.dir, &self.settings, || {
+        let killed = process::stop_all(&self.dir, Some(&self.settings), || {
             reap(children);
         })?;
-        // One that died before it held its file is known only as a child.
-        for (_, child) in &mut self.children {
-            if matches!(child.try_wait(), Ok(None)) {
-                // It has ended between the two calls, or does now.
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-        }
+        // One whose file is gone is known only as a child.
+        process::stop_children(&mut self.children);
         Ok(killed)
     }
 }
@@ -244,17 +254,29 @@ fn hold(dir: &ClusterDir) -> Result<pidfile::Held, LocalError> {
     })
 }
 
-/// Refuses when a node runs in `dir`; otherwise whether there was a cluster.
-fn refuse_running(dir: &ClusterDir) -> Result<bool, LocalError> {
-    if !dir.config().exists() {
-        return Ok(false);
+/// Makes the settings of a new cluster and writes them down, unless something is in the way; and whether they replace
+/// those of an earlier one, of which what the new one does not use is removed.
+fn prepare(dir: &ClusterDir, shape: Shape) -> Result<(ClusterSettings, bool), LocalError> {
+    refuse_running(dir)?;
+    let before = if dir.config().exists() { Some(dir.settings()?) } else { None };
+    let settings = make_settings(shape)?;
+    let path = dir.config();
+    config::write(&path, &settings).map_err(|source| LocalError::Config { path, source })?;
+    for node in before.iter().flat_map(|before| &before.nodes) {
+        if settings.node_named(&node.name).is_none() {
+            dir.node(&node.name).clear();
+        }
     }
-    let settings = dir.settings()?;
-    let running = process::running(dir, &settings)?;
+    Ok((settings, before.is_some()))
+}
+
+/// Refuses when a node runs in `dir`, even one that no file there knows.
+fn refuse_running(dir: &ClusterDir) -> Result<(), LocalError> {
+    let running = process::running(dir)?;
     if running.is_empty() {
-        return Ok(true);
+        return Ok(());
     }
-    let names: Vec<String> = running.iter().map(|(node, pid)| format!("{} ({pid})", node.name)).collect();
+    let names: Vec<String> = running.iter().map(|(name, pid)| format!("{name} ({pid})")).collect();
     Err(LocalError::Refused(format!(
         "a cluster runs in {}: {}; {} stops it, --dir makes another one",
         dir.path().display(),
@@ -264,7 +286,7 @@ fn refuse_running(dir: &ClusterDir) -> Result<bool, LocalError> {
 }
 
 fn down_command(dir: &ClusterDir) -> String {
-    format!("`pygmy-node down --dir {}`", dir.path().display())
+    format!("`pygmy-node down --dir {}`", dir.quoted())
 }
 
 fn make_settings(shape: Shape) -> Result<ClusterSettings, LocalError> {

@@ -126,7 +126,7 @@ impl Node {
         if known {
             return Ok(());
         }
-        let detail = format!("there is no other {} called {} in this cluster", hello.role.name(), hello.name);
+        let detail = format!("there is no other {} called {:?} in this cluster", hello.role.name(), hello.name);
         Err(ErrorBody::new(ErrorCode::NotAMember).subject(&hello.name).detail(&detail))
     }
 
@@ -141,20 +141,35 @@ impl Node {
         }
     }
 
-    /// What the answering replica says of itself, if it is the node that was meant.
-    fn judge_answer(&self, node: u16, frame: &Frame<'_>) -> Result<ReplicaHello, String> {
+    /// What the answering replica says of itself, if it is the node that was meant. Why not is told in one line,
+    /// whatever a stranger at its address says.
+    pub(super) fn judge_answer(&self, node: u16, frame: &Frame<'_>) -> Result<ReplicaHello, String> {
         match frame.kind() {
             Some(Kind::HelloOk) => {
                 let answer: HelloOk = frame.decode().map_err(|error| error.to_string())?;
                 if answer.version != VERSION || answer.cluster != self.settings.cluster.id || answer.node != node {
-                    return Err(format!("at its address answers node {} called {}", answer.node, answer.name));
+                    return Err(format!("at its address answers node {} called {:?}", answer.node, answer.name));
                 }
-                answer.replica.ok_or_else(|| format!("{} says nothing of its log", answer.name))
+                answer.replica.ok_or_else(|| format!("{:?} says nothing of its log", answer.name))
             }
-            Some(Kind::Error) => Err(frame.decode::<ErrorBody>().map_or_else(|e| e.to_string(), |e| e.to_string())),
+            Some(Kind::Error) => {
+                Err(frame.decode::<ErrorBody>().map_or_else(|e| e.to_string(), |e| one_line(&e.to_string())))
+            }
             _ => Err(format!("frame kind {:#06x} instead of an answer", frame.header.kind)),
         }
     }
+}
+
+/// `text` with its control characters escaped.
+fn one_line(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+        if c.is_control() {
+            line.extend(c.escape_default())
+        } else {
+            line.push(c)
+        }
+        line
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {

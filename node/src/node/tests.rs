@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use pygmy_proto::frame::{self, Deframer, Flow};
 use pygmy_proto::header::FLAG_TRACE;
-use pygmy_proto::limits::{PEER_BODY_MAX, VERSION};
+use pygmy_proto::limits::{PEER_BODY_MAX, REQUESTS_IN_FLIGHT_MAX, VERSION};
 use pygmy_proto::message::*;
 use pygmy_proto::types::Blob;
 use pygmy_proto::{BookId, Header};
@@ -309,6 +309,33 @@ fn a_request_id_in_flight_twice_ends_the_connection_and_no_other() {
 }
 
 #[test]
+fn more_requests_in_flight_than_a_connection_may_have_are_refused_and_disturb_no_other() {
+    for me in [FRONT, ORDERS[0], CATALOGS[0]] {
+        let mut bench = Bench::new(me);
+        if me == FRONT {
+            bench.server(CATALOGS[0]);
+        }
+        let (greedy, other) = (bench.client(), bench.client());
+        let max = REQUESTS_IN_FLIGHT_MAX as u64;
+        let mut many = BytesMut::new();
+        (1..=max).for_each(|id| frame::write(&mut many, id, 600_000, 0, &lookup(8)));
+        let told = bench.send_bytes(greedy, &many);
+        assert!(told.iter().all(|seen| seen.conn != greedy), "node {me}: none is answered yet");
+        // Refused before its body is looked at.
+        let mut more = BytesMut::new();
+        frame::write_raw(&mut more, Kind::Lookup as u16, max + 1, 0, 0, b"no lookup");
+        let error: ErrorBody = bench.send_bytes(greedy, &more)[0].decode();
+        assert_eq!((error.known_code(), error.subject.as_str()), (Some(ErrorCode::Busy), "requests in flight"));
+        assert_eq!((error.limit, error.actual), (max, max));
+        let Pong {} = bench.send(greedy, max + 1, 0, 0, &Ping {})[0].decode();
+        let told = bench.send(other, 1, 600_000, 0, &lookup(8));
+        assert!(told.iter().all(|seen| seen.header.kind == Kind::Lookup as u16), "node {me}: {told:?}");
+        bench.lose(greedy);
+        assert_eq!(bench.node.status(bench.now).jobs, 1, "node {me} forgets what nobody waits for");
+    }
+}
+
+#[test]
 fn handshakes_are_refused_with_the_reason() {
     let mut wrong_settings = hello(Role::Front, "front-1", [7; 16]);
     wrong_settings.settings ^= 1;
@@ -332,6 +359,34 @@ fn handshakes_are_refused_with_the_reason() {
         let told = bench.send(conn, 1, 0, 0, &hello);
         assert_eq!(told[0].error(), code);
         assert_eq!(bench.closed, [(conn, CloseReason::Refused)], "{code:?}");
+    }
+}
+
+#[test]
+fn what_a_stranger_says_of_itself_cannot_forge_a_line_of_the_log() {
+    let bench = Bench::new(FRONT);
+    let told = |bytes: &[u8]| {
+        let mut why = String::new();
+        let fed = Deframer::new(PEER_BODY_MAX).feed(bytes, |_, frame| {
+            why = bench.node.judge_answer(CATALOGS[0], &frame).expect_err("it is another server");
+            Flow::Continue
+        });
+        fed.map(|()| why).expect("a whole frame")
+    };
+    let forged = "x\n[ERROR] all is lost\u{1b}[2J";
+    let greeting = HelloOk {
+        version: VERSION,
+        role: Role::Catalog,
+        node: 9,
+        name: Name::truncated(forged),
+        cluster: [8; 16],
+        body_max: 1,
+        in_flight_max: 1,
+        replica: None,
+    };
+    let refusal = ErrorBody::new(ErrorCode::WrongCluster).detail(forged);
+    for why in [told(&frame::to_bytes(1, 0, 0, &greeting)), told(&frame::to_bytes(1, 0, 0, &refusal))] {
+        assert!(why.contains("all is lost") && !why.contains(char::is_control), "{why:?}");
     }
 }
 
@@ -367,9 +422,10 @@ fn an_order_server_refuses_what_can_never_be_done_and_batches_the_rest() {
     let mut nothing = write(1);
     nothing.command = Command::Buy { lines: Bounded::default() };
     assert_eq!(bench.send(front, 2, 0, 0, &nothing)[0].error(), ErrorCode::InvalidArgument);
-    let mut nobody = write(1);
-    nobody.session = 0;
-    assert_eq!(bench.send(front, 3, 0, 0, &nobody)[0].error(), ErrorCode::InvalidArgument);
+    for (nobody, field) in [(Write { session: 0, ..write(1) }, "session"), (write(0), "counter")] {
+        let told: ErrorBody = bench.send(front, 3, 0, 0, &nobody)[0].decode();
+        assert_eq!((told.known_code(), told.subject.as_str()), (Some(ErrorCode::InvalidArgument), field));
+    }
     let mut many = BytesMut::new();
     for counter in 1..=3 {
         frame::write(&mut many, 10 + counter, 0, 0, &write(counter));
@@ -465,7 +521,8 @@ fn a_leaving_front_finishes_what_it_has_and_sends_the_rest_elsewhere() {
     let client = bench.client();
     let sent = bench.send(client, 1, 0, 0, &lookup(0));
     bench.input(Input::Leave);
-    assert_eq!(bench.send(client, 2, 0, 0, &lookup(0))[0].error(), ErrorCode::ShuttingDown);
+    let told: ErrorBody = bench.send(client, 2, 0, 0, &lookup(0))[0].decode();
+    assert_eq!((told.known_code(), told.subject.as_str()), (Some(ErrorCode::ShuttingDown), "front-1"));
     assert!(!bench.node.left);
     let answer = bench.send(catalog, sent[0].header.request_id, 4, 0, &book_ok(1));
     assert_eq!(answer[0].conn, client);

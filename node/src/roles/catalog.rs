@@ -6,17 +6,17 @@ use bytes::{Bytes, BytesMut};
 use pygmy_proto::batch::EntryKind;
 use pygmy_proto::header::FLAG_TRACE;
 use pygmy_proto::limits::{
-    CLIENT_BODY_MAX, SESSION_RESULT_BYTES_MAX, SESSION_WINDOW, SUBMIT_BYTES_SOFT, SUBMIT_JOBS_MAX,
+    CLIENT_BODY_MAX, JOBS_MAX, SESSION_RESULT_BYTES_MAX, SESSION_WINDOW, SUBMIT_BYTES_SOFT, SUBMIT_JOBS_MAX,
 };
 use pygmy_proto::message::{JobResult, Message, Results, SessionOpened, Span, Stage, Submit};
 use pygmy_proto::types::{Blob, Bounded};
-use pygmy_proto::{ErrorBody, ErrorCode, Retry, codec};
+use pygmy_proto::{ErrorBody, ErrorCode, codec};
 use pygmy_ring::replica::Completion;
 use pygmy_ring::{Input, NotTaken, Proposal, SessionError};
 
 use super::jobs::Jobs;
 use super::replica::{Settled, StoreReplica};
-use super::{Ctx, deadline_in, span, trace_of};
+use super::{Ctx, deadline_in, leaving, queue_full, span, trace_of};
 use crate::machine::ConnId;
 use crate::store::split_answer;
 
@@ -57,7 +57,7 @@ impl Catalog {
             let Some(kind) = kind.filter(|_| self.jobs.has_room()) else {
                 let error = match kind {
                     None => ErrorBody::new(ErrorCode::Malformed).detail(&format!("no entry has kind {}", job.kind)),
-                    Some(_) => ErrorBody::new(ErrorCode::Busy).detail("too many writes are in work"),
+                    Some(_) => queue_full("writes in work", JOBS_MAX, self.jobs.len()),
                 };
                 self.put_error(&entry, &error);
                 continue;
@@ -77,7 +77,7 @@ impl Catalog {
                 Settled::Done(completion) => self.on_done(ctx, completion),
                 Settled::Refused { ticket, why } => {
                     if let Some(job) = self.jobs.remove(ticket) {
-                        self.put_error(&job, &not_taken(why));
+                        self.put_error(&job, &not_taken(why, ctx.name));
                     }
                 }
             }
@@ -162,7 +162,7 @@ fn spans_of(ctx: &Ctx<'_>, job: &Job, done: &Completion) -> Vec<Span> {
     ]
 }
 
-fn not_taken(why: NotTaken) -> ErrorBody {
+fn not_taken(why: NotTaken, name: &str) -> ErrorBody {
     let busy = |detail: &str| ErrorBody::new(ErrorCode::Busy).subject("ring").detail(detail);
     match why {
         NotTaken::QueueFull => busy("too many writes wait to be ordered; nothing was done"),
@@ -172,9 +172,7 @@ fn not_taken(why: NotTaken) -> ErrorBody {
             .limit(CLIENT_BODY_MAX as u64, 0)
             .detail("the write is longer than an entry of the log may be"),
         NotTaken::NotACatalog => ErrorBody::new(ErrorCode::Unavailable).detail("this server orders no writes"),
-        NotTaken::Leaving => {
-            ErrorBody::new(ErrorCode::ShuttingDown).retry(Retry::Elsewhere, 0).detail("this catalog is leaving")
-        }
+        NotTaken::Leaving => leaving(name),
     }
 }
 

@@ -6,13 +6,15 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use pygmy_proto::frame::Frame;
 use pygmy_proto::header::FLAG_TRACE;
-use pygmy_proto::limits::REQUESTS_IN_FLIGHT_MAX;
+use pygmy_proto::limits::JOBS_MAX;
 use pygmy_proto::message::{LinkStatus, Role, Stage, Trace};
 use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
 
 use super::dispatch::Dispatcher;
 use super::jobs::{JobKey, Jobs};
-use super::{Ctx, deadline_of, extend_trace, late, remaining_ms, span, was_not_taken};
+use super::{
+    Ctx, check_in_flight, deadline_of, extend_trace, late, leaving, queue_full, remaining_ms, span, was_not_taken,
+};
 use crate::machine::ConnId;
 use crate::settings::ClusterSettings;
 
@@ -100,19 +102,16 @@ impl Front {
         }
     }
 
-    /// A request of a client. False: the connection must be closed, its request ids can no longer be told apart.
-    pub fn on_request(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, kind: Kind, frame: &Frame<'_>) -> bool {
+    /// Whether a client waits for the answer to a request with this id.
+    pub fn is_in_flight(&self, conn: ConnId, request_id: u64) -> bool {
+        self.clients.get(&conn).is_some_and(|ids| ids.contains_key(&request_id))
+    }
+
+    /// A request of a client, under an id that is not in flight.
+    pub fn on_request(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, kind: Kind, frame: &Frame<'_>) {
         let request_id = frame.header.request_id;
-        let in_flight = self.clients.get(&conn).map_or(0, HashMap::len);
-        if self.clients.get(&conn).is_some_and(|ids| ids.contains_key(&request_id)) {
-            let detail = format!("request id {request_id} is in flight on this connection: use each once");
-            let error = ErrorBody::new(ErrorCode::RequestIdInUse).subject(&request_id.to_string()).detail(&detail);
-            ctx.out.send_error(conn, 0, ctx.me, &error);
-            return false;
-        }
-        if let Some(error) = self.refusal(in_flight) {
-            ctx.out.send_error(conn, request_id, ctx.me, &error);
-            return true;
+        if let Err(error) = self.admit(conn, ctx.name) {
+            return ctx.out.send_error(conn, request_id, ctx.me, &error);
         }
         let job = Job {
             conn,
@@ -130,25 +129,18 @@ impl Front {
         let key = self.jobs.insert(Some(deadline_ns), job);
         self.clients.entry(conn).or_default().insert(request_id, key);
         self.dispatch(ctx, key);
-        true
     }
 
-    /// Why no request can be taken now.
-    fn refusal(&self, in_flight: usize) -> Option<ErrorBody> {
+    /// Whether a request of a client can be taken now.
+    fn admit(&self, conn: ConnId, name: &str) -> Result<(), ErrorBody> {
         if self.leaving {
-            return Some(ErrorBody::new(ErrorCode::ShuttingDown).detail("this front is leaving: use another one"));
+            return Err(leaving(name));
         }
-        if in_flight >= REQUESTS_IN_FLIGHT_MAX {
-            let limit = REQUESTS_IN_FLIGHT_MAX as u64;
-            let detail = format!("{in_flight} requests are in flight on this connection, the limit is {limit}");
-            return Some(ErrorBody::new(ErrorCode::Busy).limit(limit, in_flight as u64).detail(&detail));
-        }
+        check_in_flight(self.clients.get(&conn).map_or(0, HashMap::len))?;
         if !self.jobs.has_room() {
-            let jobs = self.jobs.len() as u64;
-            let detail = format!("this front has {jobs} requests in work and takes no more");
-            return Some(ErrorBody::new(ErrorCode::Busy).limit(jobs, jobs).detail(&detail));
+            return Err(queue_full("requests in work", JOBS_MAX, self.jobs.len()));
         }
-        None
+        Ok(())
     }
 
     /// The body to pass on: a read's floor (its first field) is raised to what this front has acknowledged to anyone.

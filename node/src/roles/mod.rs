@@ -16,7 +16,7 @@ pub mod replica;
 
 use bytes::BytesMut;
 use pygmy_proto::header::FLAG_TRACE;
-use pygmy_proto::limits::{DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX};
+use pygmy_proto::limits::{DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, REQUESTS_IN_FLIGHT_MAX};
 use pygmy_proto::message::{Span, Stage, Trace};
 use pygmy_proto::types::Bounded;
 use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind, Retry, codec};
@@ -29,6 +29,8 @@ pub struct Ctx<'a> {
     pub now: Now,
     /// This node's number.
     pub me: u16,
+    /// This node's name.
+    pub name: &'a str,
     /// Connections to the other servers, by node number.
     pub links: &'a Links,
     /// Where it leaves what is to be done.
@@ -106,9 +108,40 @@ pub(crate) fn was_not_taken(error: &ErrorBody) -> bool {
         && matches!(error.retry, Retry::Elsewhere | Retry::Later)
 }
 
+/// What errors call a kind.
+pub(crate) fn kind_name(kind: u16) -> String {
+    Kind::from_u16(kind).map_or_else(|| format!("kind {kind:#06x}"), |kind| format!("{kind:?}"))
+}
+
+/// The error for a frame that is not what its kind says.
+pub(crate) fn malformed(kind: u16, why: &str) -> ErrorBody {
+    let name = kind_name(kind);
+    ErrorBody::new(ErrorCode::Malformed).subject(&name).detail(&format!("{name}: {why}"))
+}
+
+/// The error for what comes when the queue called `queue` is full.
+pub(crate) fn queue_full(queue: &str, limit: usize, actual: usize) -> ErrorBody {
+    let detail = format!("{actual} {queue} are as many as there may be: {limit}; nothing was done");
+    ErrorBody::new(ErrorCode::Busy).subject(queue).limit(limit as u64, actual as u64).detail(&detail)
+}
+
+/// Refuses one more request of a client that has `in_flight` on its connection, if these are as many as it may have.
+pub(crate) fn check_in_flight(in_flight: usize) -> Result<(), ErrorBody> {
+    if in_flight < REQUESTS_IN_FLIGHT_MAX {
+        return Ok(());
+    }
+    Err(queue_full("requests in flight", REQUESTS_IN_FLIGHT_MAX, in_flight))
+}
+
+/// The error for what comes to a server that is leaving.
+pub(crate) fn leaving(name: &str) -> ErrorBody {
+    let detail = format!("{name} is leaving: use another server");
+    ErrorBody::new(ErrorCode::ShuttingDown).subject(name).detail(&detail)
+}
+
 /// The error for a kind that is not served on a connection.
 pub(crate) fn unsupported(kind: u16, hint: &str) -> ErrorBody {
-    let name = Kind::from_u16(kind).map_or_else(|| format!("kind {kind:#06x}"), |kind| format!("{kind:?}"));
+    let name = kind_name(kind);
     let detail = format!("{name} is not served here: {hint}");
     ErrorBody::new(ErrorCode::Unsupported).subject(&name).limit(0, kind.into()).detail(&detail)
 }

@@ -5,14 +5,14 @@ use bytes::Bytes;
 use pygmy_proto::batch::EntryKind;
 use pygmy_proto::frame::Frame;
 use pygmy_proto::header::FLAG_TRACE;
-use pygmy_proto::limits::{SUBMIT_BYTES_SOFT, SUBMIT_JOBS_MAX};
+use pygmy_proto::limits::{JOBS_MAX, SUBMIT_BYTES_SOFT, SUBMIT_JOBS_MAX};
 use pygmy_proto::message::{JobResult, LinkStatus, Results, Role, Stage, Submit, SubmitJob, Write};
 use pygmy_proto::types::{Blob, Bounded};
 use pygmy_proto::{ErrorBody, ErrorCode, Kind, Message, codec};
 
 use super::dispatch::Dispatcher;
 use super::jobs::{JobKey, Jobs};
-use super::{Ctx, deadline_of, extend_trace, late, remaining_ms, span, was_not_taken};
+use super::{Ctx, deadline_of, extend_trace, late, leaving, malformed, queue_full, remaining_ms, span, was_not_taken};
 use crate::machine::ConnId;
 use crate::settings::ClusterSettings;
 
@@ -77,7 +77,7 @@ impl Order {
     /// A write from a front.
     pub fn on_write(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, kind: Kind, frame: &Frame<'_>) {
         let request_id = frame.header.request_id;
-        match self.admit(kind, frame) {
+        match self.admit(kind, frame, ctx.name) {
             Err(error) => ctx.out.send_error(conn, request_id, ctx.me, &error),
             Ok(kind) => {
                 let deadline_ns = deadline_of(ctx.now, &frame.header);
@@ -100,24 +100,25 @@ impl Order {
     }
 
     /// Checks everything that can be checked without ordering it.
-    fn admit(&self, kind: Kind, frame: &Frame<'_>) -> Result<EntryKind, ErrorBody> {
+    fn admit(&self, kind: Kind, frame: &Frame<'_>, name: &str) -> Result<EntryKind, ErrorBody> {
         if self.leaving {
-            return Err(ErrorBody::new(ErrorCode::ShuttingDown).detail("this order server is leaving"));
+            return Err(leaving(name));
         }
         if !self.jobs.has_room() {
-            let jobs = self.jobs.len() as u64;
-            return Err(ErrorBody::new(ErrorCode::Busy).limit(jobs, jobs).detail("too many writes are in work"));
+            return Err(queue_full("writes in work", JOBS_MAX, self.jobs.len()));
         }
         if kind == Kind::OpenSession {
             return match frame.body {
                 [] => Ok(EntryKind::Register),
-                _ => Err(malformed(kind, "its body must be empty")),
+                _ => Err(malformed(kind as u16, "its body must be empty")),
             };
         }
-        let write: Write = frame.decode().map_err(|error| malformed(kind, &error.to_string()))?;
-        if write.session == 0 || write.counter == 0 {
-            let detail = "a write names a session as given by OpenSession, and a counter from 1";
-            return Err(ErrorBody::new(ErrorCode::InvalidArgument).subject("session").limit(1, 0).detail(detail));
+        let write: Write = frame.decode().map_err(|error| malformed(kind as u16, &error.to_string()))?;
+        for (field, value) in [("session", write.session), ("counter", write.counter)] {
+            if value == 0 {
+                let detail = "a write names a session as given by OpenSession, and a counter from 1";
+                return Err(ErrorBody::new(ErrorCode::InvalidArgument).subject(field).limit(1, 0).detail(detail));
+            }
         }
         write.command.check()?;
         Ok(EntryKind::Command)
@@ -256,11 +257,6 @@ impl Order {
             ctx.out.send_error(job.conn, job.request_id, ctx.me, &error);
         }
     }
-}
-
-fn malformed(kind: Kind, why: &str) -> ErrorBody {
-    let name = format!("{kind:?}");
-    ErrorBody::new(ErrorCode::Malformed).subject(&name).detail(&format!("{name}: {why}"))
 }
 
 fn unknown_outcome() -> ErrorBody {

@@ -1,14 +1,15 @@
 //! Reads of the replicated state, and those that wait until it is as fresh as they ask.
 
 use bytes::BytesMut;
+use hashbrown::HashMap;
 use pygmy_proto::frame::Frame;
 use pygmy_proto::header::FLAG_TRACE;
-use pygmy_proto::limits::{ORDERS_PAGE_MAX, PAGE_MAX};
+use pygmy_proto::limits::{JOBS_MAX, ORDERS_PAGE_MAX, PAGE_MAX};
 use pygmy_proto::message::{Books, Lookup, LookupOk, Message, Order, OrderOk, Orders, Search, Stage, Topics};
 use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
 
-use super::jobs::Jobs;
-use super::{Ctx, deadline_of, span, trace_of};
+use super::jobs::{JobKey, Jobs};
+use super::{Ctx, deadline_of, malformed, queue_full, span, trace_of};
 use crate::machine::ConnId;
 use crate::store::{Store, unknown_book};
 
@@ -27,12 +28,6 @@ pub enum Read {
     Order(Order),
     /// A page of orders.
     Orders(Orders),
-}
-
-/// Why a read was not even tried.
-fn malformed(kind: Kind, error: &codec::BodyError) -> ErrorBody {
-    let name = format!("{kind:?}");
-    ErrorBody::new(ErrorCode::Malformed).subject(&name).detail(&format!("{name}: {error}"))
 }
 
 fn check_limit(limit: u32, max: u32) -> Result<(), ErrorBody> {
@@ -56,7 +51,10 @@ impl Read {
             Kind::Orders => frame.decode().map(Read::Orders),
             _ => return None,
         };
-        Some(read.map_err(|error| malformed(kind, &error)).and_then(|read| read.check().map(|()| read)))
+        Some(
+            read.map_err(|error| malformed(kind as u16, &error.to_string()))
+                .and_then(|read| read.check().map(|()| read)),
+        )
     }
 
     fn check(&self) -> Result<(), ErrorBody> {
@@ -125,6 +123,8 @@ struct Parked {
 pub struct Reads {
     stage: Stage,
     parked: Jobs<Parked>,
+    /// What each connection waits for: its request ids and the keys in `parked`. None is empty.
+    by_conn: HashMap<ConnId, HashMap<u64, JobKey>>,
     scratch: BytesMut,
     answered: u64,
 }
@@ -132,12 +132,20 @@ pub struct Reads {
 impl Reads {
     /// For a role whose time is told as `stage`.
     pub fn new(stage: Stage) -> Self {
-        Self { stage, parked: Jobs::default(), scratch: BytesMut::new(), answered: 0 }
+        Self { stage, parked: Jobs::default(), by_conn: HashMap::new(), scratch: BytesMut::new(), answered: 0 }
     }
 
     /// Reads that wait.
     pub fn waiting(&self) -> usize {
         self.parked.len()
+    }
+    /// Reads of one connection that wait.
+    pub fn waiting_of(&self, conn: ConnId) -> usize {
+        self.by_conn.get(&conn).map_or(0, HashMap::len)
+    }
+    /// Whether a read that a connection asked for under this id waits.
+    pub fn is_in_flight(&self, conn: ConnId, request_id: u64) -> bool {
+        self.by_conn.get(&conn).is_some_and(|ids| ids.contains_key(&request_id))
     }
     /// Reads answered so far.
     pub fn answered(&self) -> u64 {
@@ -164,9 +172,10 @@ impl Reads {
         if parked.read.floor() <= applied {
             self.answer(ctx, &parked, store, applied);
         } else if self.parked.has_room() {
-            self.parked.insert(Some(deadline_of(ctx.now, header)), parked);
+            let key = self.parked.insert(Some(deadline_of(ctx.now, header)), parked);
+            self.by_conn.entry(conn).or_default().insert(header.request_id, key);
         } else {
-            let error = ErrorBody::new(ErrorCode::Busy).detail("too many reads wait for a position of the log");
+            let error = queue_full("waiting reads", JOBS_MAX, self.parked.len());
             ctx.out.send_error(conn, header.request_id, ctx.me, &error);
         }
     }
@@ -178,7 +187,18 @@ impl Reads {
         }
         for key in self.parked.keys(|parked| parked.read.floor() <= applied) {
             if let Some(parked) = self.parked.remove(key) {
+                self.free_id(&parked);
                 self.answer(ctx, &parked, store, applied);
+            }
+        }
+    }
+
+    /// Notes that a read waits no more.
+    fn free_id(&mut self, parked: &Parked) {
+        if let Some(ids) = self.by_conn.get_mut(&parked.conn) {
+            ids.remove(&parked.request_id);
+            if ids.is_empty() {
+                self.by_conn.remove(&parked.conn);
             }
         }
     }
@@ -205,10 +225,7 @@ impl Reads {
 
     /// Forgets what a connection asked for.
     pub fn on_closed(&mut self, conn: ConnId) {
-        if self.parked.is_empty() {
-            return;
-        }
-        for key in self.parked.keys(|parked| parked.conn == conn) {
+        for key in self.by_conn.remove(&conn).into_iter().flat_map(HashMap::into_values) {
             self.parked.remove(key);
         }
     }
@@ -221,6 +238,7 @@ impl Reads {
     /// Tells those whose deadline has passed.
     pub fn on_timeout(&mut self, ctx: &mut Ctx<'_>, applied: u64) {
         for (_, parked) in self.parked.take_late(ctx.now.mono_ns) {
+            self.free_id(&parked);
             let waited_ms = ctx.now.mono_ns.saturating_sub(parked.arrived_ns) / 1_000_000;
             let floor = parked.read.floor();
             let detail = format!(

@@ -39,6 +39,11 @@ pub(super) fn parse(text: &str) -> Result<List, Fault> {
     let mut list = List::default();
     while read(&mut reader, &mut record)? {
         let start = start(text, &record);
+        // Only the last record can have an open quote: it holds all that follows.
+        let is_last = reader.position().byte() >= text.len() as u64;
+        if let Some(at) = is_last.then(|| open_quote(&text[start..])).flatten() {
+            return Err(Fault { offset: start + at, problem: Problem::UnclosedQuote });
+        }
         if record.len() != expected {
             let problem = Problem::RecordLength { expected, found: record.len() };
             return Err(Fault { offset: start, problem });
@@ -81,6 +86,24 @@ fn start(text: &str, record: &StringRecord) -> usize {
     let mark = record.position().map_or(0, |at| usize::try_from(at.byte()).unwrap_or(usize::MAX));
     let rest = text.get(mark..).unwrap_or_default();
     mark.min(text.len()) + (rest.len() - rest.trim_start_matches(['\r', '\n']).len())
+}
+
+/// Where the quote stands that is still open at the end of `record`. One within a value that does not begin with a
+/// quote is a character like any other.
+fn open_quote(record: &str) -> Option<usize> {
+    let mut opened = None;
+    let mut is_value_start = true;
+    let mut bytes = record.bytes().enumerate().peekable();
+    while let Some((at, byte)) = bytes.next() {
+        match (opened, byte) {
+            (None, b'"') if is_value_start => opened = Some(at),
+            // Two in a row stand for one character.
+            (Some(_), b'"') if bytes.next_if(|(_, next)| *next == b'"').is_none() => opened = None,
+            _ => {}
+        }
+        is_value_start = opened.is_none() && byte == b',';
+    }
+    opened
 }
 
 /// Where value number `column` of the record at the start of `text` begins: commas within quotes do not count.

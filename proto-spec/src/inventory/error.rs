@@ -96,6 +96,14 @@ pub enum Problem {
         /// As written.
         found: String,
     },
+    /// No whole number of what the format counts costs in.
+    #[error("the cost {found:?} is not a whole number in digits; here it is in {unit}")]
+    NotACost {
+        /// As written.
+        found: String,
+        /// The unit.
+        unit: &'static str,
+    },
     /// A number below zero.
     #[error("the {field} {found} is negative; the least is 0")]
     Negative {
@@ -144,6 +152,21 @@ pub enum Problem {
         expected: usize,
         /// Values of this record.
         found: usize,
+    },
+    /// A quote that is still open where the CSV ends.
+    #[error("the quote that opens here is never closed")]
+    UnclosedQuote,
+    /// A line that is too long for what it could be.
+    #[error("the line is longer than {max} bytes")]
+    LineTooLong {
+        /// The most that is read.
+        max: usize,
+    },
+    /// An input that is too long, or does not end.
+    #[error("the list is longer than {max} bytes; import it in parts")]
+    ListTooLong {
+        /// The most that is read.
+        max: usize,
     },
     /// A JSON object lacks a field.
     #[error("the object has no field {name:?}")]

@@ -19,11 +19,13 @@ mod duplicate;
 mod error;
 mod json;
 mod original;
+mod read;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use error::{Field, InventoryError, Problem};
+pub use read::{LINE_BYTES_MAX, LIST_BYTES_MAX, ReadError, read};
 pub use write::{Row, Writer};
 
 use error::Fault;
@@ -137,7 +139,11 @@ struct Texts<'a> {
 impl Texts<'_> {
     /// The book, whose cost is given in units of `cents_per_unit`; or which field is wrong and how.
     fn book(&self, cents_per_unit: u64) -> Result<NewBook, (Field, Problem)> {
-        let units = number(Field::Cost, self.cost, COST_CENTS_MAX / cents_per_unit)?;
+        let unit = if cents_per_unit == 1 { "cents" } else { "whole units of the currency" };
+        let units = match number(Field::Cost, self.cost, COST_CENTS_MAX / cents_per_unit) {
+            Err((field, Problem::NotANumber { found, .. })) => return Err((field, Problem::NotACost { found, unit })),
+            other => other?,
+        };
         let stock = number(Field::Stock, self.stock, u32::MAX.into())?;
         book(self.id, self.title, self.topic, units * cents_per_unit, stock)
     }

@@ -103,8 +103,10 @@ fn numbers_say_what_is_wrong_with_them() {
     );
     assert_eq!(
         fails(&original("20.50", "1"), Format::Original, 5, 1),
-        Problem::NotANumber { field: Field::Cost, found: "20.50".into() }
+        Problem::NotACost { found: "20.50".into(), unit: "whole units of the currency" }
     );
+    let problem = fails(&csv("a,T,t,1.50,1\n"), Format::Csv, 2, 7);
+    assert!(problem.to_string().ends_with("here it is in cents"), "{problem}");
     assert!(matches!(fails(&original("1", "  +4"), Format::Original, 6, 3), Problem::NotANumber { .. }));
     assert!(matches!(
         fails(&original("1", "4294967296"), Format::Original, 6, 1),
@@ -187,6 +189,79 @@ fn json_says_what_is_missing_or_misshaped() {
     assert!(matches!(fails(b"{\"id\":7}", Format::JsonLines, 1, 7), Problem::Json(text) if text.contains("string")));
     assert!(matches!(fails(b"\n [\"a\",\"T\",\"t\",1,1]\n", Format::JsonLines, 2, 2), Problem::Json(_)));
     assert!(matches!(fails(b"{\"id\":\"a\"", Format::JsonLines, 1, 9), Problem::Json(_)));
+}
+
+#[test]
+fn a_quote_that_is_never_closed_is_named_where_it_opens() {
+    for (rest, line, column) in
+        [("a,\"T,t,1,1\nb,U,t,1,1\n", 2, 3), ("a,T,t,1,1\nb,\"U \"\"v\"\",t,1,1", 3, 3), ("a,T,t,1,\"5\n", 2, 9)]
+    {
+        assert_eq!(fails(&csv(rest), Format::Csv, line, column), Problem::UnclosedQuote, "{rest}");
+    }
+    assert_eq!(&*parse(&csv("a,5\" disk,t,1,1\n"), Format::Csv).unwrap()[0].title, "5\" disk");
+    assert_eq!(&*parse(&csv("a,\"a \"\"b\"\"\",t,1,1"), Format::Csv).unwrap()[0].title, "a \"b\"");
+}
+
+/// Repeats a text for ever, and counts what was taken of it.
+struct Endless<'a> {
+    text: &'a [u8],
+    taken: usize,
+}
+
+impl std::io::Read for Endless<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        for byte in &mut *out {
+            *byte = self.text[self.taken % self.text.len()];
+            self.taken += 1;
+        }
+        Ok(out.len())
+    }
+}
+
+fn gives_up(text: &[u8], taken_max: usize) -> InventoryError {
+    let mut endless = Endless { text, taken: 0 };
+    let Err(ReadError::Inventory(error)) = read(&mut endless, None) else { panic!("it has no end") };
+    assert!(endless.taken <= taken_max, "{} bytes were read of {error}", endless.taken);
+    error
+}
+
+#[test]
+fn what_has_no_end_is_given_up_early() {
+    const MIB: usize = 1024 * 1024;
+    let error = gives_up(b"\0", 2 * MIB);
+    assert_eq!((error.line, error.problem), (1, Problem::LineTooLong { max: LINE_BYTES_MAX }));
+    assert!(matches!(gives_up(b"y\n", MIB).problem, Problem::NotANumber { field: Field::Count, .. }));
+    assert!(matches!(gives_up(b"a,b\n", MIB).problem, Problem::MissingColumn { .. }));
+    let error = read::read_at_most(Endless { text: b"\n", taken: 0 }, None, MIB);
+    let Err(ReadError::Inventory(error)) = error else { panic!("it has no end") };
+    assert_eq!(error.problem, Problem::ListTooLong { max: MIB });
+}
+
+#[test]
+fn a_long_list_is_read_whole_in_every_format() {
+    let books: Vec<NewBook> = (0..20_000)
+        .map(|number| NewBook {
+            id: BookId::new(&format!("b{number}")).unwrap(),
+            title: types::title("About \"it\",\u{e9} with a comma").unwrap(),
+            topic: types::topic("t").unwrap(),
+            cost_cents: 100,
+            stock: 1,
+        })
+        .collect();
+    for format in [Format::Csv, Format::JsonLines] {
+        let mut out = Vec::new();
+        let mut writer = Writer::new(&mut out, format).unwrap();
+        books.iter().try_for_each(|book| writer.write(book)).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(read(&*out, None).unwrap(), books);
+    }
+    // Lines within quotes: the first look at the list sees a quote that is closed only later.
+    let notes = "a line of notes\n".repeat(40_000);
+    let csv = format!("id,title,topic,cost,stock,notes\na,T,t,1,1,\"{notes}\"\n");
+    assert_eq!(read(csv.as_bytes(), None).unwrap().len(), 1);
+    let mut original = format!("{}\n", books.len());
+    books.iter().for_each(|book| original += &format!("{}\nt\n{}\n1\n1\n", &*book.title, &*book.id));
+    assert_eq!(read(original.as_bytes(), None).unwrap(), books);
 }
 
 fn any_book() -> impl Strategy<Value = Book> {

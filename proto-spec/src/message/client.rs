@@ -293,7 +293,7 @@ fn check_copies(book: &BookId, copies: u32) -> Result<(), ErrorBody> {
     if (1..=COPIES_MAX).contains(&copies) {
         return Ok(());
     }
-    let detail = format!("{copies} copies of {book}: a line takes 1 to {COPIES_MAX}");
+    let detail = format!("{copies} copies of {book}: it must be 1 to {COPIES_MAX}");
     Err(invalid(book, COPIES_MAX.into(), copies.into(), &detail))
 }
 
@@ -311,10 +311,10 @@ fn check_new_book(book: &NewBook) -> Result<(), ErrorBody> {
     check_cost(&book.id, book.cost_cents)
 }
 
-/// Refuses an empty list and one that names a book twice.
-fn check_distinct(mut ids: Vec<&BookId>, what: &str) -> Result<(), ErrorBody> {
+/// Refuses an empty list in `field` and one that names a book twice.
+fn check_distinct(mut ids: Vec<&BookId>, field: &str, what: &str) -> Result<(), ErrorBody> {
     if ids.is_empty() {
-        return Err(invalid(what, 1, 0, &format!("{what} must have at least one line")));
+        return Err(invalid(field, 1, 0, &format!("{what} must have at least one line")));
     }
     ids.sort_unstable();
     match ids.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -334,7 +334,7 @@ impl Command {
                 if let [line] = &lines[..] {
                     return check_copies(&line.book, line.copies);
                 }
-                check_distinct(lines.iter().map(|line| &line.book).collect(), "a cart")?;
+                check_distinct(lines.iter().map(|line| &line.book).collect(), "lines", "a cart")?;
                 lines.iter().try_for_each(|line| check_copies(&line.book, line.copies))
             }
             Command::Restock { book, copies } => check_copies(book, *copies),
@@ -342,7 +342,7 @@ impl Command {
             Command::Add { book } => check_new_book(book),
             Command::Retire { .. } => Ok(()),
             Command::Put { books } => {
-                check_distinct(books.iter().map(|book| &book.id).collect(), "a put")?;
+                check_distinct(books.iter().map(|book| &book.id).collect(), "books", "a put")?;
                 books.iter().try_for_each(check_new_book)
             }
         }
@@ -472,7 +472,9 @@ pub struct ReplicaStatus {
     pub committed: u64,
     /// Applied up to.
     pub applied: u64,
-    /// Hash of the whole state at `applied`; equal at equal `applied` on every replica.
+    /// Hash of the whole state at `applied`; equal at equal `applied` on every replica. In JSON 16 hex digits, for many
+    /// readers of JSON round numbers above 2^53.
+    #[serde(serialize_with = "as_hex")]
     pub state_hash: u64,
     /// Books in the store.
     pub books: u64,
@@ -482,6 +484,10 @@ pub struct ReplicaStatus {
     pub sessions: u64,
     /// Durable positions of the voters, as last heard.
     pub peers: Bounded<PeerDurable, REPLICAS_MAX>,
+}
+
+fn as_hex<S: serde::Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{hash:016x}"))
 }
 
 /// How far another replica is, as last heard.
