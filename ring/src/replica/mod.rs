@@ -719,12 +719,13 @@ impl<S: StateMachine> Replica<S> {
         if seq <= self.log.last_seq() || at.base.end.epoch > self.promised {
             return false;
         }
+        let was_installed = self.installed();
         self.machine = machine;
         self.sessions = sessions;
         self.log = Log::behind(at.base, &at.boundaries);
         self.memberships = VecDeque::from([(seq, at.membership)]);
         (self.on_disk, self.committed, self.applied) = (seq, seq, seq);
-        self.durable = 0;
+        self.durable = if self.installed() { seq } else { 0 };
         self.known_committed = self.known_committed.max(seq);
         self.known_end = self.known_end.max(seq);
         self.origins.clear();
@@ -733,6 +734,9 @@ impl<S: StateMachine> Replica<S> {
         self.checks.clear();
         self.give_up_tickets(0);
         self.adoption_after_snapshot(seq);
+        if self.installed() && !was_installed {
+            self.on_installed(now);
+        }
         self.append_early(now);
         self.note_end(now, self.known_end);
         true
