@@ -8,6 +8,7 @@
 //! * [`codec`]: the only module that knows which library writes the bodies.
 //! * [`message`]: one struct for each body.
 //! * [`batch`]: the layout of log entries, shared by the wire and the log.
+//! * [`datagram`]: heartbeats between nodes, each under a keyed hash, and the guard against their repetition.
 //! * [`limits`], [`error`]: every bound and every error code, in one place each.
 //! * [`inventory`]: the text formats in which book lists are imported and exported.
 //!
@@ -15,6 +16,7 @@
 
 pub mod batch;
 pub mod codec;
+pub mod datagram;
 pub mod error;
 pub mod frame;
 pub mod header;

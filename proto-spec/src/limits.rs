@@ -81,6 +81,16 @@ pub const SUBMIT_JOBS_MAX: usize = 8_192;
 pub const SUBMIT_BYTES_SOFT: usize = 1024 * 1024;
 /// Log replicas in one cluster: one byte-sized table per token.
 pub const REPLICAS_MAX: usize = 32;
+/// Longest address of a node in a configuration, in bytes.
+pub const ADDRESS_LEN_MAX: usize = 255;
+/// Logs that were removed and are remembered by name: 16 bytes each in every configuration.
+pub const REMOVED_MAX: usize = 1_024;
+/// Boundaries of epochs that a log names, the latest ones: 18 bytes each.
+pub const BOUNDARIES_MAX: usize = 256;
+/// Nodes in one cluster, of all roles.
+pub const NODES_MAX: usize = 256;
+/// Longest datagram between two nodes, in bytes: it fits the smallest packet that IPv6 carries whole.
+pub const DATAGRAM_LEN_MAX: usize = 1_200;
 
 const _: () = assert!(HELLO_BODY_MAX < CLIENT_BODY_MAX && CLIENT_BODY_MAX < PEER_BODY_MAX);
 // A full Put fits a client's frame, and so do a full page and a full page of full orders, with a full trace before them.
@@ -95,9 +105,9 @@ const _: () = assert!(SUBMIT_BYTES_SOFT + CLIENT_BODY_MAX + SUBMIT_JOBS_MAX * 32
 const _: () = assert!(BATCH_BYTES_MAX + CLIENT_BODY_MAX + 4096 <= PEER_BODY_MAX);
 // The dearest possible cart has a total that fits.
 const _: () = assert!((CART_LINES_MAX as u128) * (COPIES_MAX as u128) * (COST_CENTS_MAX as u128) <= u64::MAX as u128);
-/// Longest address of a node in a configuration, in bytes.
-pub const ADDRESS_LEN_MAX: usize = 255;
-/// Logs that were removed and are remembered by name.
-pub const REMOVED_MAX: usize = 1_024;
-/// Boundaries of epochs that a log names.
-pub const BOUNDARIES_MAX: usize = 256;
+// A promise with the fullest configuration fits a frame between servers, and a configuration fits an entry.
+const VOTER_BYTES_MAX: usize = 2 + 16 + 1 + 8 + ADDRESS_LEN_MAX;
+const MEMBERSHIP_BYTES_MAX: usize =
+    8 + 8 + REPLICAS_MAX * VOTER_BYTES_MAX + 1 + 16 + VOTER_BYTES_MAX + 8 + REMOVED_MAX * 16;
+const _: () = assert!(MEMBERSHIP_BYTES_MAX <= CLIENT_BODY_MAX);
+const _: () = assert!(MEMBERSHIP_BYTES_MAX + BOUNDARIES_MAX * 18 + 256 <= PEER_BODY_MAX);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::handshake::{Epoch, Role};
 use crate::error::{ErrorBody, ErrorCode};
 use crate::limits::{
-    CART_LINES_MAX, COPIES_MAX, COST_CENTS_MAX, ORDERS_PAGE_MAX, PAGE_MAX, PUT_BOOKS_MAX, REPLICAS_MAX,
+    CART_LINES_MAX, COPIES_MAX, COST_CENTS_MAX, NODES_MAX, ORDERS_PAGE_MAX, PAGE_MAX, PUT_BOOKS_MAX, REPLICAS_MAX,
 };
 use crate::types::{BookId, Bounded, Name, Title, Topic};
 
@@ -446,7 +446,7 @@ pub struct StatusOk {
     /// Requests answered.
     pub answered: u64,
     /// Links to other servers.
-    pub links: Bounded<LinkStatus, 255>,
+    pub links: Bounded<LinkStatus, { NODES_MAX - 1 }>,
     /// For log replicas.
     pub replica: Option<ReplicaStatus>,
 }
