@@ -11,6 +11,7 @@ use pygmy_proto::batch::Batch;
 use pygmy_proto::frame::{self, Frame, FrameError};
 use pygmy_proto::message::Epoch;
 use pygmy_proto::{ErrorBody, Kind, Message};
+use pygmy_ring::Vote;
 
 /// The time of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,9 +103,25 @@ pub enum Input<'a> {
         /// Why.
         reason: CloseReason,
     },
+    /// A datagram came. Who sent it is what its contents prove.
+    Datagram {
+        /// Its bytes.
+        bytes: &'a [u8],
+    },
+    /// The vote file holds this.
+    VoteDurable(Vote),
+    /// The log's disk is full, or has room again.
+    DiskFull(bool),
+    /// A part of the log that was asked for by [`Output::ReadLog`]; empty when it is not held.
+    LogRead {
+        /// For which node it was read.
+        node: u16,
+        /// The batches, contiguous.
+        batches: Vec<Batch>,
+    },
     /// The log writer made a prefix of what it was given durable.
     Durable {
-        /// Epoch of the last batch of the group.
+        /// The epoch that was given with the last batch of the group.
         epoch: Epoch,
         /// Its last position.
         seq: u64,
@@ -146,8 +163,32 @@ pub enum Output {
         /// Why.
         reason: CloseReason,
     },
-    /// Make a batch durable, behind all given before; answered by [`Input::Durable`].
-    Append(Batch),
+    /// Make a batch durable, behind all given before, in place of whatever was given at and above its position; answered
+    /// by [`Input::Durable`] with the same epoch.
+    Append {
+        /// The epoch in which it is appended.
+        epoch: Epoch,
+        /// The batch.
+        batch: Batch,
+    },
+    /// Make the vote durable, behind all given before; answered by [`Input::VoteDurable`].
+    Vote(Vote),
+    /// Read a part of the log; answered by [`Input::LogRead`].
+    ReadLog {
+        /// For which node.
+        node: u16,
+        /// First position wanted.
+        from_seq: u64,
+        /// Last position wanted.
+        upto: u64,
+    },
+    /// Send the datagram in this range of [`Outbox::bytes`] to a node. It may get lost.
+    Datagram {
+        /// To which node.
+        node: u16,
+        /// Where the datagram is.
+        range: Range<usize>,
+    },
     /// Nothing is in flight any more: the process may end.
     Left,
     /// The process must end at once: a promise would be broken by going on.
@@ -208,6 +249,14 @@ impl Outbox {
     /// Sends an error on `conn`.
     pub fn send_error(&mut self, conn: ConnId, request_id: u64, node: u16, error: &ErrorBody) {
         self.send(conn, request_id, node.into(), 0, error);
+    }
+
+    /// Sends the same datagram, which `fill` appends, to each of `nodes`.
+    pub fn send_datagram(&mut self, nodes: impl Iterator<Item = u16>, fill: impl FnOnce(&mut BytesMut)) {
+        let start = self.bytes.len();
+        fill(&mut self.bytes);
+        let range = start..self.bytes.len();
+        self.outputs.extend(nodes.map(|node| Output::Datagram { node, range: range.clone() }));
     }
 
     /// Adds any other output.

@@ -1,5 +1,6 @@
 //! One node: its connections and their handshakes, and the role that does the rest.
 
+mod beats;
 mod handshake;
 #[cfg(test)]
 mod tests;
@@ -11,7 +12,7 @@ use pygmy_proto::frame::{Frame, FrameError};
 use pygmy_proto::message::{LinkStatus, Ping, Pong, ReplicaHello, Role, Stage, Status, StatusOk};
 use pygmy_proto::types::{Bounded, Name};
 use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind};
-use pygmy_ring::ConfigError;
+use pygmy_ring::{ConfigError, Recovered};
 
 use crate::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, Outbox, Output};
 use crate::roles::catalog::Catalog;
@@ -21,6 +22,8 @@ use crate::roles::reads::{Read, Reads};
 use crate::roles::replica::StoreReplica;
 use crate::roles::{Ctx, Links, check_in_flight, kind_name, malformed, unsupported};
 use crate::settings::Settings;
+use crate::store::Store;
+use self::beats::Beats;
 
 /// What a connection is at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,23 +82,32 @@ pub struct Node {
     /// Every other server, and whether its link is up; for status.
     known: BTreeMap<u16, bool>,
     duty: Duty,
+    beats: Beats,
     leaving: bool,
     left: bool,
 }
 
 impl Node {
-    /// A node with nothing in it yet.
+    /// A node whose log is new.
     ///
     /// # Errors
     /// When the cluster's settings make no ring.
     pub fn new(settings: Settings, now: Now) -> Result<Self, ConfigError> {
+        Self::open(settings, now, Recovered::empty(Store::new()))
+    }
+
+    /// A node over what its files hold; a front has none.
+    ///
+    /// # Errors
+    /// When the cluster's settings make no ring.
+    pub fn open(settings: Settings, now: Now, recovered: Recovered<Store>) -> Result<Self, ConfigError> {
         let duty = match settings.own().role {
             Role::Order => {
-                let replica = Box::new(StoreReplica::new(&settings)?);
+                let replica = Box::new(StoreReplica::open(&settings, now, recovered)?);
                 Duty::Order(Order::new(&settings.cluster), replica, Reads::new(Stage::Order))
             }
             Role::Catalog => {
-                let replica = Box::new(StoreReplica::new(&settings)?);
+                let replica = Box::new(StoreReplica::open(&settings, now, recovered)?);
                 Duty::Catalog(Catalog::default(), replica, Reads::new(Stage::Catalog))
             }
             Role::Front | Role::Client => Duty::Front(Front::new(&settings.cluster)),
@@ -112,6 +124,7 @@ impl Node {
             links: Links::default(),
             known,
             duty,
+            beats: Beats::new(&settings),
             leaving: false,
             left: false,
             settings,
@@ -123,8 +136,13 @@ impl Node {
     /// # Errors
     /// As [`Self::new`].
     #[cfg(feature = "mistakes")]
-    pub fn with_mistake(settings: Settings, now: Now, mistake: pygmy_ring::Mistake) -> Result<Self, ConfigError> {
-        let planted = StoreReplica::with_mistake(&settings, mistake)?;
+    pub fn with_mistake(
+        settings: Settings,
+        now: Now,
+        recovered: Recovered<Store>,
+        mistake: pygmy_ring::Mistake,
+    ) -> Result<Self, ConfigError> {
+        let planted = StoreReplica::with_mistake(&settings, now, recovered, mistake)?;
         let mut node = Self::new(settings, now)?;
         if let Some(replica) = node.duty.replica_mut() {
             *replica = planted;
@@ -278,6 +296,9 @@ impl Node {
             Duty::Order(order, ..) => order.on_server_up(node),
             Duty::Catalog(..) => {}
         }
+        if let Some(hello) = &hello {
+            self.beats.pin(node, hello.boot_nonce);
+        }
         if let (Some(replica), Some(hello)) = (self.duty.replica_mut(), hello) {
             replica.handle(now, pygmy_ring::Input::PeerUp { node, hello });
         }
@@ -349,6 +370,22 @@ impl Node {
         }
     }
 
+    /// Another log has taken this one's place for good: there is nothing left to do here.
+    fn leave_if_removed(&mut self, now: Now) {
+        let removed = self.duty.replica().is_some_and(|replica| replica.is_removed(self.settings.log_uuid));
+        if removed && !self.leaving {
+            log::warn!("this log was replaced and is no longer part of the cluster: the process leaves");
+            self.leave(now);
+        }
+    }
+
+    /// Gives the ring an input, if this node is a log replica.
+    fn ring(&mut self, now: Now, input: pygmy_ring::Input) {
+        if let Some(replica) = self.duty.replica_mut() {
+            replica.handle(now, input);
+        }
+    }
+
     fn has_left(&self) -> bool {
         match &self.duty {
             Duty::Front(front) => front.in_flight() == 0,
@@ -415,11 +452,11 @@ impl Machine for Node {
             Input::Frame { conn, frame } => self.on_frame(now, conn, &frame, out),
             Input::BadFrame { conn, error } => self.on_bad_frame(now, conn, error, out),
             Input::Closed { conn, .. } => self.forget(now, conn, out),
-            Input::Durable { epoch, seq, hash } => {
-                if let Some(replica) = self.duty.replica_mut() {
-                    replica.handle(now, pygmy_ring::Input::Durable { epoch, seq, hash });
-                }
-            }
+            Input::Datagram { bytes } => self.on_datagram(now, bytes),
+            Input::Durable { epoch, seq, hash } => self.ring(now, pygmy_ring::Input::Durable { epoch, seq, hash }),
+            Input::VoteDurable(vote) => self.ring(now, pygmy_ring::Input::VoteDurable(vote)),
+            Input::DiskFull(full) => self.ring(now, pygmy_ring::Input::DiskFull(full)),
+            Input::LogRead { node, batches } => self.ring(now, pygmy_ring::Input::LogRead { node, batches }),
             Input::Leave => self.leave(now),
         }
     }
@@ -440,6 +477,8 @@ impl Machine for Node {
                 reads.on_applied(&mut ctx, replica.store(), replica.applied());
             }
         }
+        self.send_beat(out);
+        self.leave_if_removed(now);
         if self.leaving && !self.left && self.has_left() {
             self.left = true;
             out.push(Output::Left);

@@ -2,6 +2,9 @@
 
 use pygmy_proto::limits;
 
+/// Datagrams read in one turn.
+pub(super) const DATAGRAM_BUDGET: usize = 256;
+
 /// Bounds of one loop. The default is what the protocol says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

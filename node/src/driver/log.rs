@@ -1,28 +1,36 @@
 //! The seam behind which batches become durable.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mio::Waker;
 use pygmy_proto::batch::Batch;
 use pygmy_proto::message::Epoch;
+use pygmy_ring::Vote;
 
-/// The end of what is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Durable {
-    /// Epoch of the last durable batch.
-    pub epoch: Epoch,
-    /// Its last position.
-    pub seq: u64,
-    /// Hash of the entry there.
-    pub hash: u128,
-}
-
-impl Durable {
-    /// The mark at the end of `batch`.
-    fn end_of(batch: &Batch) -> Self {
-        let header = batch.header();
-        Self { epoch: header.epoch, seq: batch.last_seq(), hash: header.hash_last }
-    }
+/// What the log writer tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogEvent {
+    /// The log is durable up to here.
+    Durable {
+        /// The epoch that was given with the last durable batch.
+        epoch: Epoch,
+        /// Its last position.
+        seq: u64,
+        /// Hash of the entry there.
+        hash: u128,
+    },
+    /// The vote file holds this.
+    Vote(Vote),
+    /// The disk is full, or has room again.
+    Full(bool),
+    /// A part of the log was read; empty when it is not held.
+    Read {
+        /// For which node.
+        node: u16,
+        /// The batches, contiguous.
+        batches: Vec<Batch>,
+    },
 }
 
 /// A write or sync that failed. What reached the disk is then unknown, so the process ends and nothing is retried.
@@ -38,8 +46,14 @@ pub trait LogWriter {
     /// Takes what wakes the loop. Called once, before the first batch.
     fn attach(&mut self, waker: Arc<Waker>);
 
-    /// Takes a batch, behind all taken before.
-    fn submit(&mut self, batch: Batch);
+    /// Takes a batch, behind all taken before, in place of whatever was taken at and above its position.
+    fn submit(&mut self, epoch: Epoch, batch: Batch);
+
+    /// Takes a vote, behind all taken before.
+    fn submit_vote(&mut self, vote: Vote);
+
+    /// Asks for a part of the log, from `from_seq` on, not beyond `upto`; answered by [`LogEvent::Read`].
+    fn read(&mut self, node: u16, from_seq: u64, upto: u64);
 
     /// Closes the group of this turn: what was submitted since the last call is to be made durable together.
     ///
@@ -47,11 +61,11 @@ pub trait LogWriter {
     /// The log can no longer be written.
     fn flush(&mut self) -> Result<(), LogError>;
 
-    /// The new end of what is durable, when it moved since the last call. Never blocks.
+    /// What has happened since the last call, one thing at a time and in order. Never blocks.
     ///
     /// # Errors
     /// The log can no longer be written.
-    fn poll_durable(&mut self) -> Result<Option<Durable>, LogError>;
+    fn poll(&mut self) -> Result<Option<LogEvent>, LogError>;
 }
 
 /// A log without a disk: the state machine's own memory is the only copy.
@@ -61,27 +75,39 @@ pub trait LogWriter {
 /// no vote.
 #[derive(Debug, Default)]
 pub struct MemoryLog {
-    group: Option<Durable>,
-    durable: Option<Durable>,
+    group: Vec<LogEvent>,
+    events: VecDeque<LogEvent>,
 }
 
 impl LogWriter for MemoryLog {
     /// It is done whenever it is asked, so there is never a reason to wake anybody.
     fn attach(&mut self, _waker: Arc<Waker>) {}
 
-    fn submit(&mut self, batch: Batch) {
-        self.group = Some(Durable::end_of(&batch));
+    fn submit(&mut self, epoch: Epoch, batch: Batch) {
+        let (seq, hash) = (batch.last_seq(), batch.header().hash_last);
+        // Of several in a row the last one says it for all.
+        if matches!(self.group.last(), Some(LogEvent::Durable { epoch: before, .. }) if *before == epoch) {
+            self.group.pop();
+        }
+        self.group.push(LogEvent::Durable { epoch, seq, hash });
+    }
+
+    fn submit_vote(&mut self, vote: Vote) {
+        self.group.push(LogEvent::Vote(vote));
+    }
+
+    /// Whatever the replica itself no longer holds is held nowhere.
+    fn read(&mut self, node: u16, _from_seq: u64, _upto: u64) {
+        self.events.push_back(LogEvent::Read { node, batches: Vec::new() });
     }
 
     fn flush(&mut self) -> Result<(), LogError> {
-        if let Some(end) = self.group.take() {
-            self.durable = Some(end);
-        }
+        self.events.extend(self.group.drain(..));
         Ok(())
     }
 
-    fn poll_durable(&mut self) -> Result<Option<Durable>, LogError> {
-        Ok(self.durable.take())
+    fn poll(&mut self) -> Result<Option<LogEvent>, LogError> {
+        Ok(self.events.pop_front())
     }
 }
 
@@ -99,17 +125,22 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_group_is_durable_up_to_its_last_batch_and_is_told_once() {
+    fn a_closed_group_is_durable_up_to_its_last_batch_and_is_told_once_and_in_order() {
+        let epoch = Epoch { counter: 2, node: 5 };
+        let vote = Vote { promised: epoch, cut: epoch };
         let mut log = MemoryLog::default();
-        log.submit(batch(1));
-        log.submit(batch(3));
-        assert_eq!(log.poll_durable().unwrap(), None, "the group is still open");
+        log.submit(epoch, batch(1));
+        log.submit(epoch, batch(3));
+        log.submit_vote(vote);
+        assert_eq!(log.poll().unwrap(), None, "the group is still open");
         log.flush().unwrap();
-        let last = batch(3);
-        let expected = Durable { epoch: Epoch { counter: 1, node: 0 }, seq: 4, hash: last.header().hash_last };
-        assert_eq!(log.poll_durable().unwrap(), Some(expected));
-        assert_eq!(log.poll_durable().unwrap(), None);
+        let hash = batch(3).header().hash_last;
+        assert_eq!(log.poll().unwrap(), Some(LogEvent::Durable { epoch, seq: 4, hash }));
+        assert_eq!(log.poll().unwrap(), Some(LogEvent::Vote(vote)));
+        assert_eq!(log.poll().unwrap(), None);
         log.flush().unwrap();
-        assert_eq!(log.poll_durable().unwrap(), None, "an empty group makes no notice");
+        assert_eq!(log.poll().unwrap(), None, "an empty group makes no notice");
+        log.read(7, 1, 4);
+        assert_eq!(log.poll().unwrap(), Some(LogEvent::Read { node: 7, batches: Vec::new() }));
     }
 }

@@ -15,15 +15,15 @@
 //! * After [`Input::BadFrame`] the connection is closed, whether the machine asks for it or not.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use mio::{Events, Interest, Poll, Token, Waker};
-use pygmy_proto::batch::Batch;
 use pygmy_proto::frame::{Deframer, Flow, Frame};
+use pygmy_proto::limits::DATAGRAM_LEN_MAX;
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
@@ -32,6 +32,7 @@ mod clock;
 mod conn;
 mod conns;
 mod counters;
+mod datagrams;
 mod limits;
 mod links;
 mod log;
@@ -43,12 +44,13 @@ pub use self::clock::now;
 pub use self::counters::Counters;
 pub use self::limits::Limits;
 pub use self::links::LinkConfig;
-pub use self::log::{Durable, LogError, LogWriter, MemoryLog};
+pub use self::log::{LogError, LogEvent, LogWriter, MemoryLog};
 
 use self::conn::Got;
 use self::conns::{Conns, SLOTS_MAX};
+use self::datagrams::Datagrams;
 use self::limits::{
-    ACCEPT_BUDGET, ACCEPT_PAUSE_MS, CLIENT_READ_BUDGET, DURABLE_ROUNDS_MAX, GRACE_MS, NEW_READ_BUDGET,
+    ACCEPT_BUDGET, ACCEPT_PAUSE_MS, CLIENT_READ_BUDGET, DATAGRAM_BUDGET, DURABLE_ROUNDS_MAX, GRACE_MS, NEW_READ_BUDGET,
     PEER_READ_BUDGET, PEER_RESERVE, READ_BUFFER,
 };
 use self::links::Links;
@@ -60,6 +62,7 @@ use crate::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, Outbox
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
+const DATAGRAMS: Token = Token(usize::MAX - 3);
 const EVENTS_PER_TURN: usize = 1024;
 
 /// What a loop is made of.
@@ -69,8 +72,12 @@ pub struct DriverConfig {
     pub node: u16,
     /// Where others connect.
     pub listener: TcpListener,
+    /// Where heartbeats come and go.
+    pub datagrams: UdpSocket,
     /// Whom this node connects to.
     pub links: Vec<LinkConfig>,
+    /// Whom it sends heartbeats to.
+    pub neighbours: Vec<LinkConfig>,
     /// Its bounds.
     pub limits: Limits,
     /// Whether SIGTERM and SIGINT make it leave (and SIGHUP does nothing). They belong to the whole process.
@@ -133,8 +140,7 @@ pub struct Driver<M, L> {
     timers: TimerTable,
     limits: Limits,
     outbox: Outbox,
-    /// Batches of this turn.
-    group: Vec<Batch>,
+    datagrams: Datagrams,
     /// The one buffer that all connections are read into.
     buffer: Vec<u8>,
     reading: Vec<ConnId>,
@@ -158,6 +164,8 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
         config.listener.set_nonblocking(true)?;
         let mut listener = mio::net::TcpListener::from_std(config.listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let mut datagrams = Datagrams::new(config.datagrams, config.neighbours)?;
+        datagrams.register(poll.registry(), DATAGRAMS)?;
         let signals = config.signals.then(|| Signals::new([SIGTERM, SIGINT, SIGHUP])).transpose()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let limits = config.limits;
@@ -177,7 +185,7 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
             timers: TimerTable::default(),
             limits,
             outbox: Outbox::new(),
-            group: Vec::new(),
+            datagrams,
             buffer: vec![0; READ_BUFFER],
             reading: Vec::new(),
             now,
@@ -225,6 +233,7 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
         self.conns.counters.turns += 1;
         self.on_events();
         self.accept();
+        self.read_datagrams();
         self.read_connections();
         self.fire_timers();
         if let Err(error) = self.step_machine() {
@@ -242,7 +251,7 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
 
     /// Sleeps until an event or the earliest timer, or not at all when work is left.
     fn wait(&mut self) -> io::Result<()> {
-        let busy = self.conns.has_work() || self.more_durable || (self.accept_ready && self.listener.is_some());
+        let busy = self.conns.has_work() || self.datagrams.is_ready() || self.more_durable || (self.accept_ready && self.listener.is_some());
         let timeout = if busy {
             Some(Duration::ZERO)
         } else {
@@ -263,6 +272,7 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
             match event.token() {
                 LISTENER => self.accept_ready = true,
                 SIGNALS => self.on_signals(),
+                DATAGRAMS => self.datagrams.ready(),
                 WAKER => {
                     if self.handle.leave.swap(false, Ordering::AcqRel) {
                         self.on_leave("a request");
@@ -280,6 +290,16 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
         // A literal address is answered without a wake-up, so the answers are looked for in every turn.
         while let Some(resolved) = self.resolver.poll() {
             self.on_resolved(resolved.node, resolved.addresses);
+        }
+    }
+
+    /// Heartbeats, as many as one turn may take: they are read before anything else, so that a loop that is behind with
+    /// its work does not take for silence what lies in its own socket.
+    fn read_datagrams(&mut self) {
+        let mut buffer = [0; DATAGRAM_LEN_MAX + 1];
+        for _ in 0..DATAGRAM_BUDGET {
+            let Some(len) = self.datagrams.receive(&mut buffer) else { return };
+            self.give(Input::Datagram { bytes: &buffer[..len] });
         }
     }
 
@@ -336,7 +356,12 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
                 }
             }
             Output::Close { conn, reason } => self.conns.close(conn, reason, now_ns),
-            Output::Append(batch) => self.group.push(batch),
+            Output::Append { epoch, batch } => self.log.submit(epoch, batch),
+            Output::Vote(vote) => self.log.submit_vote(vote),
+            Output::ReadLog { node, from_seq, upto } => self.log.read(node, from_seq, upto),
+            Output::Datagram { node, range } => {
+                self.datagrams.send(node, self.outbox.bytes().get(range).unwrap_or_default());
+            }
             Output::Left => self.on_left(),
             Output::Fatal { why } => self.exit = Some(Exit::Fatal(why)),
         }
@@ -529,8 +554,13 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
         }
         self.more_durable = true;
         for round in 0..DURABLE_ROUNDS_MAX {
-            match self.log.poll_durable()? {
-                Some(Durable { epoch, seq, hash }) => self.give(Input::Durable { epoch, seq, hash }),
+            match self.log.poll()? {
+                Some(event) => self.give(match event {
+                    LogEvent::Durable { epoch, seq, hash } => Input::Durable { epoch, seq, hash },
+                    LogEvent::Vote(vote) => Input::VoteDurable(vote),
+                    LogEvent::Full(full) => Input::DiskFull(full),
+                    LogEvent::Read { node, batches } => Input::LogRead { node, batches },
+                }),
                 None if round > 0 => {
                     self.more_durable = false;
                     break;
@@ -540,9 +570,6 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
             self.tell_closed();
             self.machine.end_turn(self.now, &mut self.outbox);
             self.carry_out();
-            for batch in self.group.drain(..) {
-                self.log.submit(batch);
-            }
             self.log.flush()?;
         }
         self.timers.set(Timer::Machine, self.machine.next_timeout());

@@ -1,6 +1,6 @@
 //! One node in this process.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 
 use super::identity::{self, Identity};
@@ -29,9 +29,11 @@ pub fn run(config: &Path, name: &str) -> Result<Exit, LocalError> {
     }
     let what = format!("{name} cannot listen on {}; is another process there?", own.address);
     let listener = TcpListener::bind(&own.address).map_err(LocalError::system(what))?;
+    let what = format!("{name} cannot receive heartbeats on {}; is another process there?", own.address);
+    let datagrams = UdpSocket::bind(&own.address).map_err(LocalError::system(what))?;
     // The last step before the node speaks: a start that failed above has cost no vote.
     let settings = settle(cluster, &own, &node_dir)?;
-    let exit = drive(settings, listener)?;
+    let exit = drive(settings, listener, datagrams)?;
     drop(held);
     Ok(exit)
 }
@@ -68,7 +70,7 @@ fn settle(cluster: ClusterSettings, own: &NodeSettings, node_dir: &NodeDir) -> R
     Ok(Settings { cluster, me: own.number, log_uuid, boot_nonce })
 }
 
-fn drive(settings: Settings, listener: TcpListener) -> Result<Exit, LocalError> {
+fn drive(settings: Settings, listener: TcpListener, datagrams: UdpSocket) -> Result<Exit, LocalError> {
     let links = links(&settings);
     let own = settings.own();
     log::info!(
@@ -79,7 +81,9 @@ fn drive(settings: Settings, listener: TcpListener) -> Result<Exit, LocalError> 
         settings.cluster.nodes.len(),
         own.address
     );
-    let config = DriverConfig { node: settings.me, listener, links, limits: Limits::default(), signals: true };
+    let neighbours = neighbours(&settings);
+    let (node, limits) = (settings.me, Limits::default());
+    let config = DriverConfig { node, listener, datagrams, links, neighbours, limits, signals: true };
     let node = Node::new(settings, now()).map_err(|error| LocalError::Refused(error.to_string()))?;
     let mut driver = Driver::new(config, MemoryLog::default(), |_| node)
         .map_err(LocalError::system("cannot set up the event loop"))?;
@@ -90,6 +94,12 @@ fn links(settings: &Settings) -> Vec<LinkConfig> {
     let others = settings.cluster.dials(settings.me);
     let known = others.into_iter().filter_map(|number| settings.cluster.node(number));
     known.map(|node| LinkConfig { node: node.number, address: node.address.clone() }).collect()
+}
+
+/// All other nodes: heartbeats need no connection.
+fn neighbours(settings: &Settings) -> Vec<LinkConfig> {
+    let others = settings.cluster.nodes.iter().filter(|node| node.number != settings.me);
+    others.map(|node| LinkConfig { node: node.number, address: node.address.clone() }).collect()
 }
 
 /// Random bytes of the system.

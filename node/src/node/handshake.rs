@@ -9,7 +9,6 @@ use pygmy_proto::{ErrorBody, ErrorCode, Kind};
 
 use super::{Conn, Duty, Node};
 use crate::machine::{CloseReason, ConnClass, ConnId, Now, Outbox, Output};
-use crate::roles::replica::StoreReplica;
 
 /// Request id of the `Hello` that a server sends.
 const HELLO_ID: u64 = 1;
@@ -26,7 +25,7 @@ impl Node {
             settings: self.settings_hash,
             credentials: Blob::new(Bytes::copy_from_slice(&self.settings.cluster.key)).unwrap_or_default(),
             name: Name::truncated(&own.name),
-            replica: self.duty.replica().map(StoreReplica::hello),
+            replica: self.duty.replica().map(|replica| replica.hello(node)),
         };
         out.send(conn, HELLO_ID, 0, 0, &hello);
         self.conns.insert(conn, Conn::Greeting { node });
@@ -43,7 +42,7 @@ impl Node {
             }
             Ok((hello, Role::Client)) => {
                 log::debug!("client {:?} connected", hello.name.as_str());
-                self.answer_hello(conn, request_id, CLIENT_BODY_MAX, out);
+                self.answer_hello(conn, request_id, CLIENT_BODY_MAX, 0, out);
                 self.conns.insert(conn, Conn::Client);
                 self.clients += 1;
                 out.push(Output::Class { conn, class: ConnClass::Client });
@@ -53,13 +52,13 @@ impl Node {
             }
             Ok((hello, _)) => {
                 let number = self.settings.cluster.node_named(&hello.name).map_or(0, |node| node.number);
-                self.answer_hello(conn, request_id, PEER_BODY_MAX, out);
+                self.answer_hello(conn, request_id, PEER_BODY_MAX, number, out);
                 self.link_up(now, conn, number, hello.replica, out);
             }
         }
     }
 
-    fn answer_hello(&self, conn: ConnId, request_id: u64, body_max: usize, out: &mut Outbox) {
+    fn answer_hello(&self, conn: ConnId, request_id: u64, body_max: usize, node: u16, out: &mut Outbox) {
         let own = self.settings.own();
         let answer = HelloOk {
             version: VERSION,
@@ -69,7 +68,7 @@ impl Node {
             cluster: self.settings.cluster.id,
             body_max: body_max as u32,
             in_flight_max: REQUESTS_IN_FLIGHT_MAX as u32,
-            replica: self.duty.replica().map(StoreReplica::hello),
+            replica: self.duty.replica().map(|replica| replica.hello(node)),
         };
         out.send(conn, request_id, self.settings.me.into(), 0, &answer);
     }
@@ -123,6 +122,16 @@ impl Node {
         let known = self.settings.cluster.node_named(&hello.name).is_some_and(|node| {
             node.role == hello.role && node.is_replica() == hello.replica.is_some() && node.number != self.settings.me
         });
+        let own = self.duty.replica();
+        let removed = hello.replica.as_ref().filter(|theirs| own.is_some_and(|own| own.is_removed(theirs.log_uuid)));
+        if let Some(theirs) = removed {
+            let detail = format!(
+                "the log {} of {} was replaced and never counts again: empty its directory to start a new one",
+                hex(&theirs.log_uuid),
+                hello.name
+            );
+            return Err(ErrorBody::new(ErrorCode::NotAMember).subject(&hello.name).detail(&detail));
+        }
         if known {
             return Ok(());
         }

@@ -80,6 +80,11 @@ impl Catalog {
                         self.put_error(&job, &not_taken(why, ctx.name));
                     }
                 }
+                Settled::Unknown { ticket } => {
+                    if let Some(job) = self.jobs.remove(ticket) {
+                        self.put_error(&job, &unknown());
+                    }
+                }
             }
         }
         self.flush(ctx);
@@ -171,9 +176,17 @@ fn not_taken(why: NotTaken, name: &str) -> ErrorBody {
         NotTaken::TooLong => ErrorBody::new(ErrorCode::InvalidArgument)
             .limit(CLIENT_BODY_MAX as u64, 0)
             .detail("the write is longer than an entry of the log may be"),
+        NotTaken::OutOfSpace => busy("the disk of this catalog's log is full; nothing was done"),
+        NotTaken::ChangeRefused(why) => ErrorBody::new(ErrorCode::InvalidArgument).subject("voters").detail(why),
         NotTaken::NotACatalog => ErrorBody::new(ErrorCode::Unavailable).detail("this server orders no writes"),
         NotTaken::Leaving => leaving(name),
     }
+}
+
+/// The write was numbered in an epoch that is over. The order server sends it again under the same id.
+fn unknown() -> ErrorBody {
+    let detail = "the epoch in which the write was ordered is over; ask again with the same session and counter";
+    ErrorBody::new(ErrorCode::OutcomeUnknown).subject("Write").detail(detail)
 }
 
 fn session_error(error: SessionError) -> ErrorBody {

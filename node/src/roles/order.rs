@@ -180,8 +180,17 @@ impl Order {
     fn on_result(&mut self, ctx: &mut Ctx<'_>, node: u16, result: &JobResult) {
         // Results of jobs that were given up or moved find nothing, or another catalog's number.
         let Some(job) = self.jobs.get_mut(result.job).filter(|job| job.server == node) else { return };
-        let handed_back = result.kind == ErrorBody::KIND as u16
-            && codec::decode::<ErrorBody>(&result.body).is_ok_and(|error| was_not_taken(&error));
+        let error = (result.kind == ErrorBody::KIND as u16).then(|| codec::decode::<ErrorBody>(&result.body).ok());
+        let error = error.flatten();
+        let handed_back = error.as_ref().is_some_and(was_not_taken);
+        if error.is_some_and(|error| error.known_code() == Some(ErrorCode::OutcomeUnknown)) {
+            // Its epoch is over. Under the same id it takes effect once, whatever became of it there.
+            job.orphaned = true;
+            job.server = 0;
+            self.catalogs.done(node);
+            self.outgoing.push(result.job);
+            return;
+        }
         if handed_back && job.refusals + 1 < self.catalogs.len() {
             // The next catalog gets it at the end of this turn.
             job.refusals += 1;

@@ -3,11 +3,11 @@
 use bytes::{Bytes, BytesMut};
 use pygmy_proto::frame::{self, Frame};
 use pygmy_proto::limits::REPLICAS_MAX;
-use pygmy_proto::message::{PeerDurable, ReplicaHello, ReplicaStatus, Role};
-use pygmy_proto::types::Bounded;
+use pygmy_proto::message::{Membership, PeerDurable, ReplicaBeat, ReplicaHello, ReplicaStatus, Role, Voter};
+use pygmy_proto::types::{Bounded, Text};
 use pygmy_proto::{Kind, codec};
 use pygmy_ring::replica::Completion;
-use pygmy_ring::{Config, ConfigError, Input, Limits, Member, NotTaken, PeerMessage, Replica, Target};
+use pygmy_ring::{Config, ConfigError, Input, Limits, NotTaken, PeerMessage, Recovered, Replica, Target};
 
 use super::Ctx;
 use crate::machine::{Now, Output};
@@ -26,6 +26,11 @@ pub enum Settled {
         /// Why.
         why: NotTaken,
     },
+    /// It was numbered, and whether it takes effect is not known here.
+    Unknown {
+        /// The proposer's number.
+        ticket: u64,
+    },
 }
 
 /// A ring replica over the store, its frames and its log.
@@ -33,18 +38,25 @@ pub enum Settled {
 pub struct StoreReplica {
     ring: Replica<Store>,
     settled: Vec<Settled>,
+    beat: Option<ReplicaBeat>,
 }
 
 fn ring_config(settings: &Settings) -> Config {
-    let members = settings.cluster.replicas();
+    let replicas = || settings.cluster.replicas();
+    let catalogs = replicas().filter(|node| node.role == Role::Catalog);
+    let voters = replicas().map(|node| Voter {
+        node: node.number,
+        log_uuid: node.log_uuid,
+        holds_token: node.role == Role::Catalog,
+        address: Text::default(),
+    });
     Config {
         me: settings.me,
         log_uuid: settings.log_uuid,
         boot_nonce: settings.boot_nonce,
-        config_id: 1,
-        members: members
-            .map(|node| Member { node: node.number, log_uuid: node.log_uuid, holds_token: node.role == Role::Catalog })
-            .collect(),
+        catalogs: catalogs.map(|node| node.number).collect(),
+        peers: replicas().map(|node| node.number).filter(|number| *number != settings.me).collect(),
+        membership: Membership { id: 1, voters: Bounded::truncated(voters.collect()), ..Membership::default() },
         rotate: settings.cluster.token == TokenMode::Rotate,
         limits: Limits::default(),
         mistake: None,
@@ -56,25 +68,30 @@ fn ring_now(now: Now) -> pygmy_ring::Now {
 }
 
 impl StoreReplica {
-    /// An empty replica.
+    /// A replica over what its files hold, or an empty one.
     ///
     /// # Errors
     /// When the cluster's settings make no ring.
-    pub fn new(settings: &Settings) -> Result<Self, ConfigError> {
-        Self::from_config(ring_config(settings))
+    pub fn open(settings: &Settings, now: Now, recovered: Recovered<Store>) -> Result<Self, ConfigError> {
+        Self::from_config(ring_config(settings), now, recovered)
     }
 
-    /// An empty replica that makes a known mistake, to prove that the checkers find it.
+    /// One that makes a known mistake, to prove that the checkers find it.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// As [`Self::open`].
     #[cfg(feature = "mistakes")]
-    pub fn with_mistake(settings: &Settings, mistake: pygmy_ring::Mistake) -> Result<Self, ConfigError> {
-        Self::from_config(Config { mistake: Some(mistake), ..ring_config(settings) })
+    pub fn with_mistake(
+        settings: &Settings,
+        now: Now,
+        recovered: Recovered<Store>,
+        mistake: pygmy_ring::Mistake,
+    ) -> Result<Self, ConfigError> {
+        Self::from_config(Config { mistake: Some(mistake), ..ring_config(settings) }, now, recovered)
     }
 
-    fn from_config(config: Config) -> Result<Self, ConfigError> {
-        Ok(Self { ring: Replica::new(config, Store::new())?, settled: Vec::new() })
+    fn from_config(config: Config, now: Now, recovered: Recovered<Store>) -> Result<Self, ConfigError> {
+        Ok(Self { ring: Replica::open(config, ring_now(now), recovered)?, settled: Vec::new(), beat: None })
     }
 
     /// The replicated state.
@@ -89,9 +106,17 @@ impl StoreReplica {
     pub fn applied(&self) -> u64 {
         self.ring.applied()
     }
-    /// What it says of itself in a handshake.
-    pub fn hello(&self) -> ReplicaHello {
-        self.ring.hello()
+    /// What it says of itself in a handshake with `node`.
+    pub fn hello(&self, node: u16) -> ReplicaHello {
+        self.ring.hello(node)
+    }
+    /// Whether the log with this identity was removed from the cluster for ever.
+    pub fn is_removed(&self, log_uuid: [u8; 16]) -> bool {
+        self.ring.is_removed(log_uuid)
+    }
+    /// The heartbeat that is due, if one is.
+    pub fn take_beat(&mut self) -> Option<ReplicaBeat> {
+        self.beat.take()
     }
 
     /// A ring frame from another replica. False when the kind is none of the ring's.
@@ -107,6 +132,12 @@ impl StoreReplica {
             Some(Kind::Commit) => PeerMessage::Commit(frame.decode()?),
             Some(Kind::Fetch) => PeerMessage::Fetch(frame.decode()?),
             Some(Kind::FetchRefused) => PeerMessage::FetchRefused(frame.decode()?),
+            Some(Kind::PreVote) => PeerMessage::PreVote(frame.decode()?),
+            Some(Kind::PreVoteAnswer) => PeerMessage::PreVoteAnswer(frame.decode()?),
+            Some(Kind::Prepare) => PeerMessage::Prepare(frame.decode()?),
+            Some(Kind::Promise) => PeerMessage::Promise(frame.decode()?),
+            Some(Kind::Install) => PeerMessage::Install(frame.decode()?),
+            Some(Kind::Reject) => PeerMessage::Reject(frame.decode()?),
             _ => return Ok(false),
         };
         self.handle(now, Input::Message { node, message });
@@ -128,10 +159,21 @@ impl StoreReplica {
     /// Passes on what the ring wants done so far. Must be called before and after a link comes or goes: what was meant
     /// for the process at the old link's end is not for the one at the new link's.
     pub fn pass_on(&mut self, ctx: &mut Ctx<'_>) {
-        for output in self.ring.drain_outputs() {
+        let outputs: Vec<_> = self.ring.drain_outputs().collect();
+        for output in outputs {
             match output {
                 pygmy_ring::Output::Send { to, message } => send(ctx, to, &message),
-                pygmy_ring::Output::Append(batch) => ctx.out.push(Output::Append(batch)),
+                pygmy_ring::Output::Append { epoch, batch } => ctx.out.push(Output::Append { epoch, batch }),
+                pygmy_ring::Output::Vote(vote) => ctx.out.push(Output::Vote(vote)),
+                pygmy_ring::Output::Beat(beat) => self.beat = Some(beat),
+                pygmy_ring::Output::ReadLog { node, from_seq, upto } => {
+                    ctx.out.push(Output::ReadLog { node, from_seq, upto });
+                }
+                pygmy_ring::Output::NeedSnapshot { node } => log::error!(
+                    "what follows seq {} is no longer in any log that can be reached, node {node} among them",
+                    self.ring.log().last_seq()
+                ),
+                pygmy_ring::Output::Unknown { ticket } => self.settled.push(Settled::Unknown { ticket }),
                 pygmy_ring::Output::Done(completion) => self.settled.push(Settled::Done(completion)),
                 pygmy_ring::Output::Refused { ticket, why } => self.settled.push(Settled::Refused { ticket, why }),
                 pygmy_ring::Output::Fatal(why) => ctx.out.push(Output::Fatal { why }),
@@ -159,7 +201,7 @@ impl StoreReplica {
         let ring = self.ring.status();
         let peers = ring.peers.into_iter().map(|(node, durable)| PeerDurable { node, durable }).collect();
         ReplicaStatus {
-            voter: ring.voter,
+            voter: ring.voter && !ring.withheld,
             voters: ring.voters,
             epoch: ring.epoch,
             holder: ring.holder,
@@ -205,6 +247,12 @@ fn encode(message: &PeerMessage) -> Bytes {
         PeerMessage::Commit(m) => frame::write(&mut out, 0, 0, 0, m),
         PeerMessage::Fetch(m) => frame::write(&mut out, 0, 0, 0, m),
         PeerMessage::FetchRefused(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::PreVote(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::PreVoteAnswer(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::Prepare(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::Promise(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::Install(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::Reject(m) => frame::write(&mut out, 0, 0, 0, m),
     }
     out.freeze()
 }
