@@ -17,8 +17,8 @@ mod timer;
 pub use config::{Config, ConfigError, Limits, LogUuid, Mistake};
 pub use log::Base;
 pub use replica::{
-    Change, Checkpoint, Completion, Input, NotTaken, Now, Output, PeerMessage, Proposal, Queues, Recovered, Replica, Status, Target,
-    Vote,
+    Change, Checkpoint, Completion, Input, NotTaken, Now, Output, PeerMessage, Proposal, Queues, Recovered, Replica,
+    Status, Target, Vote,
 };
 pub use sessions::{SessionError, Sessions};
 

@@ -119,7 +119,8 @@ impl Log {
         let own: Vec<Boundary> = self.boundaries.iter().copied().collect();
         own.iter().enumerate().rev().find_map(|(index, boundary)| {
             let other = theirs.iter().position(|b| b == boundary)?;
-            let end = |list: &[Boundary], at: usize, last: u64| list.get(at + 1).map_or(last, |next| next.first_seq - 1);
+            let end =
+                |list: &[Boundary], at: usize, last: u64| list.get(at + 1).map_or(last, |next| next.first_seq - 1);
             Some(end(&own, index, self.last_seq()).min(end(theirs, other, their_last)))
         })
     }

@@ -26,15 +26,8 @@ const COUNT: usize = 7;
 pub(crate) struct TimerTable([Option<u64>; COUNT]);
 
 impl TimerTable {
-    pub(crate) const ALL: [Timer; COUNT] = [
-        Timer::Gap,
-        Timer::CommitNotice,
-        Timer::Unserved,
-        Timer::Rotate,
-        Timer::Apply,
-        Timer::Beat,
-        Timer::Campaign,
-    ];
+    pub(crate) const ALL: [Timer; COUNT] =
+        [Timer::Gap, Timer::CommitNotice, Timer::Unserved, Timer::Rotate, Timer::Apply, Timer::Beat, Timer::Campaign];
 
     /// Sets a timer, replacing an earlier setting.
     pub(crate) fn set(&mut self, timer: Timer, at_ns: u64) {

@@ -186,7 +186,8 @@ impl<S: StateMachine> Replica<S> {
         self.fetching_from = Some(node);
         self.fetched_bytes = 0;
         self.counters.fetches_sent += 1;
-        let fetch = Fetch { epoch: self.promised, from_seq: self.log.last_seq() + 1, hash_before: self.log.last_hash() };
+        let fetch =
+            Fetch { epoch: self.promised, from_seq: self.log.last_seq() + 1, hash_before: self.log.last_hash() };
         self.send(Target::Node(node), PeerMessage::Fetch(fetch));
     }
 

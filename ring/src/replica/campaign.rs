@@ -362,7 +362,9 @@ impl<S: StateMachine> Replica<S> {
         if !matches!(self.campaign.stage, Stage::Cutting { .. }) {
             return;
         }
-        let Stage::Cutting { pledges, chosen } = std::mem::replace(&mut self.campaign.stage, Stage::Idle) else { return };
+        let Stage::Cutting { pledges, chosen } = std::mem::replace(&mut self.campaign.stage, Stage::Idle) else {
+            return;
+        };
         if let Some(best) = pledges.get(&chosen) {
             let keep = self.log.common_prefix(&best.boundaries, best.last.seq).unwrap_or(self.committed);
             self.truncate(keep);

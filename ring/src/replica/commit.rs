@@ -20,7 +20,9 @@ impl<S: StateMachine> Replica<S> {
         if seq > self.log.last_seq() || self.log.hash_at(seq).is_some_and(|own| own != hash) {
             if epoch == self.promised {
                 let end = self.log.end();
-                self.fatal(format!("the log writer reports seq {seq} durable, which is not what it was given up to {end:?}"));
+                self.fatal(format!(
+                    "the log writer reports seq {seq} durable, which is not what it was given up to {end:?}"
+                ));
             }
             return;
         }

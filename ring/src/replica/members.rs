@@ -75,13 +75,16 @@ impl<S: StateMachine> Replica<S> {
     /// A peer remembers what this log acknowledged. Should the log have lost that, its vote must not count until it is
     /// back (RING §4, amnesia).
     pub(super) fn remember_own_acknowledgement(&mut self, acked: &Acked) {
-        let lost = acked.log_uuid == self.config.log_uuid
-            && acked.end.epoch >= self.vote.cut
-            && acked.end > self.log.end();
+        let lost =
+            acked.log_uuid == self.config.log_uuid && acked.end.epoch >= self.vote.cut && acked.end > self.log.end();
         if !lost || self.config.makes(Mistake::EmptyDiskVotes) {
             return;
         }
-        log::error!("this log once acknowledged {:?} and now ends at {:?}: its vote is withheld", acked.end, self.log.end());
+        log::error!(
+            "this log once acknowledged {:?} and now ends at {:?}: its vote is withheld",
+            acked.end,
+            self.log.end()
+        );
         let until = self.withheld.map_or(acked.end, |withheld| withheld.until.max(acked.end));
         self.withheld = Some(Withheld { until, promised: self.promised });
     }
@@ -173,9 +176,10 @@ impl<S: StateMachine> Replica<S> {
         if self.votes(new.log_uuid) {
             return Some(remove(current, *old));
         }
-        let ready = self.peers.values().any(|peer| {
-            peer.up && peer.log_uuid == new.log_uuid && peer.durable + NEAR_THE_END >= self.committed
-        });
+        let ready = self
+            .peers
+            .values()
+            .any(|peer| peer.up && peer.log_uuid == new.log_uuid && peer.durable + NEAR_THE_END >= self.committed);
         let own = self.config.log_uuid == new.log_uuid;
         (ready || own).then(|| add(current, new))
     }

@@ -273,9 +273,8 @@ impl<S: StateMachine> Replica<S> {
 
     /// Whether the token may be given to `node`: it is heard, and has been well for long enough.
     pub(super) fn may_hold(&self, node: u16) -> bool {
-        let rested = |peer: &Peer| {
-            peer.well_since_ns.is_some_and(|since| self.now_ns.saturating_sub(since) >= peer.penalty_ns)
-        };
+        let rested =
+            |peer: &Peer| peer.well_since_ns.is_some_and(|since| self.now_ns.saturating_sub(since) >= peer.penalty_ns);
         // Whoever has not heard of this epoch yet would drop its token.
         let knows = |peer: &Peer| peer.promised == self.promised && !self.is_removed(peer.log_uuid);
         self.is_heard(node) && self.peers.get(&node).is_some_and(|peer| rested(peer) && knows(peer))
