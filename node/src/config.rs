@@ -165,7 +165,7 @@ fn check_nodes(settings: &ClusterSettings) -> Result<(), ConfigError> {
     for (index, node) in settings.nodes.iter().enumerate() {
         let key = |key: &str| format!("node[{}].{key}", node.number);
         for other in &settings.nodes[..index] {
-            let allowed = |what: &str| format!("a {what} of its own: node[{}] has this one", other.number);
+            let allowed = |what: &str| format!("one of its own: node[{}] has this {what}", other.number);
             if other.name == node.name {
                 return Err(refused(&key("name"), &node.name, &allowed("name")));
             }
@@ -395,19 +395,19 @@ mod tests {
             ),
             ("name = \"order-1\"", "name = \"../up\"", "node[2].name = \"../up\"", "a letter or digit"),
             ("name = \"order-1\"", "name = 7", "node[2].name = 7", "a letter or digit"),
-            ("name = \"order-1\"", "name = \"front-1\"", "node[2].name = \"front-1\"", "node[1] has this one"),
+            ("name = \"order-1\"", "name = \"front-1\"", "node[2].name = \"front-1\"", "node[1] has this name"),
             ("127.0.0.1:7402", "127.0.0.1:0", "node[2].address = \"127.0.0.1:0\"", "1 to 65535"),
             ("127.0.0.1:7402", "127.0.0.1", "node[2].address = \"127.0.0.1\"", "1 to 65535"),
             ("127.0.0.1:7402", "127.0.0.1:+80", "node[2].address = \"127.0.0.1:+80\"", "1 to 65535"),
             ("127.0.0.1:7402", "::1:80", "node[2].address = \"::1:80\"", "in brackets"),
-            ("127.0.0.1:7402", "127.0.0.1:7401", "node[2].address = \"127.0.0.1:7401\"", "node[1] has this one"),
+            ("127.0.0.1:7402", "127.0.0.1:7401", "node[2].address = \"127.0.0.1:7401\"", "node[1] has this address"),
             ("role = \"order\"", "role = \"front\"", "node[2].log = \"0202", "leave the key out"),
             ("log = \"0303", "log = \"03", "node[3].log = \"03", "32 hex digits"),
             (
                 "log = \"03030303030303030303030303030303\"",
                 "log = \"02020202020202020202020202020202\"",
                 "node[3].log = \"0202",
-                "node[2] has this one",
+                "node[2] has this log",
             ),
             ("role = \"catalog\"", "role = \"order\"", "no [[node]] has role = \"catalog\"", "at least one"),
         ];

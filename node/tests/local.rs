@@ -191,6 +191,25 @@ fn a_refused_up_harms_no_node_and_down_needs_no_file() {
 }
 
 #[test]
+fn an_up_that_fails_half_way_stops_what_it_started() {
+    let place = Place::new();
+    std::fs::create_dir(place.path()).expect("made");
+    std::fs::write(place.path().join("catalog-1"), "no directory").expect("written");
+    let complaint = place.fails(SMALL, 1);
+    assert!(complaint.contains("catalog-1"), "{complaint}");
+    assert!(place.path().join("order-1/node.log").exists(), "it was started");
+    assert_eq!(processes_of(&place), Vec::<String>::new());
+}
+
+/// Command lines of the processes that run a node of `place`, even those that have not said so yet.
+fn processes_of(place: &Place) -> Vec<String> {
+    let config = place.path().join("cluster.toml").display().to_string();
+    let entries = std::fs::read_dir("/proc").expect("it is there").filter_map(Result::ok);
+    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).into_owned()).filter(|line| line.contains(&config)).collect()
+}
+
+#[test]
 fn a_start_is_not_taken_in_by_another_process_at_the_address() {
     let place = Place::new();
     place.done(SMALL);

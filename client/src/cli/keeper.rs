@@ -19,7 +19,7 @@ use super::unsettled;
 /// A session whose oldest unsettled write is so far back takes no more writes, for the store keeps all later results
 /// until that one is settled. Half the window, so that the store never has to refuse one.
 const SPREAD_MAX: u64 = SESSION_WINDOW / 2;
-/// Unsettled writes that are kept. A client that piles up more of them has another problem.
+/// Unsettled writes that are kept. With so many, further writes get sessions of their own, for none is dropped.
 const UNSETTLED_MAX: usize = 1_000;
 
 /// The session file of one cluster, as far as it can be used.
@@ -100,13 +100,20 @@ impl Keeper {
         }
         // Another write bears this identity, or its session is gone. Either way the store has not executed this one
         // under it, and never will: it takes one command for an identity, and none for what it has forgotten.
-        log::warn!("write {}:{} was not done, for its identity was used up; another one is taken", id.0, id.1);
         if let Some(held) = &mut held {
             held.forget(id);
         }
-        let id = number(&mut held, client, words, true)?;
-        let result = send(client, id, command, interrupts);
-        Ok(Attempt { result, held, id })
+        let again = number(&mut held, client, words, true)?;
+        if result.is_ok() && again.0 <= floor {
+            // A session is numbered by its position, so the log itself has been set back, and the answer is no older
+            // than the write.
+            if let Some(held) = &mut held {
+                held.forget(again);
+            }
+            return Ok(Attempt { result, held, id });
+        }
+        let result = send(client, again, command, interrupts);
+        Ok(Attempt { result, held, id: again })
     }
 
     /// Settles a write that was sent before.
@@ -206,8 +213,8 @@ fn send(client: &mut Client, id: (u64, u64), command: Command, interrupts: &Inte
     result
 }
 
-/// Whether an answer proves that the identity was not this write's alone. `floor` is a position that the log had
-/// before the write was sent: what lies at or below it was somebody else's.
+/// Whether an answer shows that the identity was not this write's alone. `floor` is a position that the log had before
+/// the write was sent: unless the log was set back since, what lies at or below it was somebody else's.
 fn was_reused(result: &Result<Written, Error>, floor: u64) -> bool {
     match result {
         Ok(done) => done.seq <= floor,
@@ -261,16 +268,15 @@ impl Held {
         Ok(())
     }
 
-    /// Takes the next counter in the file; `None` when the file cannot be written.
+    /// Takes the next counter in the file; `None` when that cannot be written there.
     fn reserve(&mut self, words: &[String]) -> Option<u64> {
+        if self.state.unsettled.len() >= UNSETTLED_MAX {
+            return None;
+        }
         let counter = self.state.next_counter;
         self.state.seal = self.lock.renew()?;
         self.state.next_counter += 1;
         self.state.unsettled.push(Unsettled { session: self.state.session, counter, command: words.to_vec() });
-        if self.state.unsettled.len() > UNSETTLED_MAX {
-            let lost = self.state.unsettled.remove(0);
-            log::warn!("write {}:{} is no longer kept as unsettled: there are too many", lost.session, lost.counter);
-        }
         self.save(true).then_some(counter)
     }
 

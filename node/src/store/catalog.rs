@@ -127,7 +127,7 @@ impl Catalog {
     pub(super) fn restock(&mut self, seq: u64, id: &BookId, copies: u32) -> Result<Book, ErrorBody> {
         self.edit(seq, id, |book| {
             book.stock = book.stock.checked_add(copies).ok_or_else(|| {
-                let detail = format!("{copies} more copies of {id} would exceed the largest stock, {}", u32::MAX);
+                let detail = format!("a stock of {id} with {copies} more would exceed the largest, {}", u32::MAX);
                 let room = u64::from(u32::MAX - book.stock);
                 ErrorBody::new(ErrorCode::StockOverflow).subject(id).limit(room, copies.into()).detail(&detail)
             })?;
