@@ -5,7 +5,7 @@ mod world;
 
 use std::panic::catch_unwind;
 
-use world::{Plan, Summary, add, run};
+use world::{Plan, Summary, run};
 
 fn plan(seed: u64) -> Plan {
     Plan { seed, mistake: None, trace: false }
@@ -34,17 +34,7 @@ fn every_seed_is_safe_and_comes_to_an_end() {
                 continue;
             }
         };
-        total.steps += summary.steps;
-        total.frames += summary.frames;
-        total.entries += summary.entries;
-        total.deaths += summary.deaths;
-        total.breaks += summary.breaks;
-        total.pauses += summary.pauses;
-        total.wipes += summary.wipes;
-        total.partitions += summary.partitions;
-        total.snapshots += summary.snapshots;
-        total.changes += summary.changes;
-        add(&mut total.counters, &summary.counters);
+        total.add(&summary);
     }
     println!("{total:?}");
     assert!(failed.is_empty(), "{} seeds failed: {failed:?}", failed.len());
@@ -55,6 +45,7 @@ fn every_seed_is_safe_and_comes_to_an_end() {
     assert!(counted.fetches_sent > 0 && counted.tokens_resent > 0 && counted.handed_back > 0);
     assert!(counted.duplicates_answered > 0 && counted.epochs_started > 0 && counted.truncations > 0);
     assert!(counted.unknown > 0 && counted.configurations > 0);
+    assert!(total.rare.never().is_empty(), "never reached: {:?}", total.rare.never());
 }
 
 #[test]

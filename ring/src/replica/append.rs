@@ -6,7 +6,7 @@ use pygmy_proto::limits::BATCH_BYTES_MAX;
 use pygmy_proto::message::{Data, Epoch, Fetch, FetchRefused};
 use pygmy_proto::types::Blob;
 
-use super::{FETCH_AGAIN_NS, GAP_NS, Now, Output, Peer, PeerMessage, Replica, Target, Timer};
+use super::{FETCH_AGAIN_NS, GAP_NS, Now, Output, Peer, PeerMessage, REFUSED_AGAIN_NS, Replica, Target, Timer};
 use crate::StateMachine;
 use crate::config::Mistake;
 
@@ -166,8 +166,21 @@ impl<S: StateMachine> Replica<S> {
         }
         // The one after the peer that was asked last, round the table.
         let next = candidates.iter().copied().find(|node| Some(*node) > before).or(candidates.first().copied());
-        if let Some(node) = next {
-            self.fetch_from(now, node);
+        match next {
+            Some(node) => self.fetch_from(now, node),
+            None => self.forget_refusals(now),
+        }
+    }
+
+    /// Nobody holds what follows. Should no snapshot have come by then, all are asked again, and so is for a snapshot:
+    /// whoever was to give it may be gone.
+    fn forget_refusals(&mut self, now: Now) {
+        let mut refused = false;
+        for peer in self.peers.values_mut().filter(|peer| peer.up) {
+            refused |= peer.refused_fetch.take().is_some();
+        }
+        if refused {
+            self.timers.set(Timer::Gap, now.mono_ns + REFUSED_AGAIN_NS);
         }
     }
 

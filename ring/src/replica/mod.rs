@@ -189,6 +189,8 @@ const CHECKS_KEPT: usize = 64;
 const GAP_NS: u64 = 2_000_000;
 /// An unanswered fetch is repeated, at another peer, after this.
 const FETCH_AGAIN_NS: u64 = 50_000_000;
+/// What all peers have refused is asked for again after this.
+const REFUSED_AGAIN_NS: u64 = 500_000_000;
 /// Peers that have not been told of a commit by any other frame are told after this.
 const COMMIT_NOTICE_NS: u64 = 1_000_000;
 /// Un-numbered writes are handed back when the token has not come after this.

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
-use pygmy_proto::batch::Batch;
+use pygmy_proto::batch::{Batch, EntryKind};
 use pygmy_proto::message::{Epoch, Membership};
 use pygmy_ring::config::LogUuid;
 use pygmy_ring::{Config, Replica};
 
 use super::disk::Disk;
 use super::machine::{Journal, Op};
+use super::rare::configuration_in;
 
 /// A violation, in words.
 pub type Check = Result<(), String>;
@@ -43,8 +44,12 @@ pub struct Checker {
     hops: HashMap<Epoch, u64>,
     /// Logs that ever had the batch with this last hash on their platters.
     platters: HashMap<u128, HashSet<LogUuid>>,
-    /// The highest epoch that each log has answered for.
+    /// The highest epoch that each log has answered for, and all that have promised an epoch.
     promises: HashMap<LogUuid, Epoch>,
+    pledged: HashMap<Epoch, HashSet<LogUuid>>,
+    /// Where each epoch begins, and where the voters changed last in it.
+    starts: HashMap<Epoch, u64>,
+    config_seq: HashMap<Epoch, u64>,
     state_hashes: HashMap<u64, u64>,
     /// Every configuration that was ever in force anywhere, by its id.
     memberships: HashMap<u64, Vec<Membership>>,
@@ -57,15 +62,57 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// I5, I9: one batch for each (epoch, position).
-    pub fn on_append(&mut self, node: u16, batch: &Batch) -> Check {
+    /// I5, I9: one batch for each (epoch, position). Whether it is a new one.
+    pub fn on_append(
+        &mut self,
+        node: u16,
+        batch: &Batch,
+        replica: &Replica<Journal>,
+        disk: &Disk,
+    ) -> Result<bool, String> {
         let header = batch.header();
         let at = (header.epoch, header.first_seq);
-        if !self.ordered.contains_key(&at) {
+        let new = !self.ordered.contains_key(&at);
+        if new {
             ensure!(header.origin == node, "I5: node {node} appends {at:?}, which its origin has not");
+            self.on_ordered(batch, replica, disk)?;
         }
         let known = *self.ordered.entry(at).or_insert(header.hash_last);
         ensure!(known == header.hash_last, "I5: node {node} appends another batch at {at:?}");
+        Ok(new)
+    }
+
+    /// An epoch begins once, with a majority of the voters that its own log names; voters change by one at a time.
+    fn on_ordered(&mut self, batch: &Batch, replica: &Replica<Journal>, disk: &Disk) -> Check {
+        let (epoch, seq) = (batch.header().epoch, batch.header().first_seq);
+        let membership = replica.membership();
+        if batch.entries().next().is_some_and(|entry| entry.kind == EntryKind::NewEpoch) {
+            let start = *self.starts.entry(epoch).or_insert(seq);
+            ensure!(start == seq, "I5: {epoch:?} begins at {start} and at {seq}");
+            let none = HashSet::new();
+            let pledged = self.pledged.get(&epoch).unwrap_or(&none);
+            let own = |uuid: LogUuid| uuid == disk.uuid && disk.vote.promised >= epoch;
+            let count = membership.voters.iter().filter(|v| pledged.contains(&v.log_uuid) || own(v.log_uuid)).count();
+            ensure!(
+                count > membership.voters.len() / 2,
+                "{epoch:?} begins with the promises of {count} of {:?}",
+                membership.voters
+            );
+        }
+        if let Some(next) = configuration_in(batch) {
+            let before = self.memberships.get(&(next.id - 1)).into_iter().flatten();
+            let apart = |m: &Membership| {
+                let lacks = |a: &Membership, b: &Membership| {
+                    a.voters.iter().filter(|v| !b.voters.iter().any(|w| w.log_uuid == v.log_uuid)).count()
+                };
+                lacks(m, &next) + lacks(&next, m)
+            };
+            ensure!(before.clone().any(|m| apart(m) <= 1), "two voters change at once at {seq}: {next:?}");
+            let start = self.starts.get(&epoch).copied().unwrap_or(u64::MAX);
+            let settled = replica.committed() >= start.max(self.config_seq.get(&epoch).copied().unwrap_or(0));
+            ensure!(settled, "the voters change at {seq} while what was before is not committed: {replica:?}");
+            self.config_seq.insert(epoch, seq);
+        }
         Ok(())
     }
 
@@ -89,6 +136,11 @@ impl Checker {
 
     /// I6: what a log answers for never goes back.
     pub fn on_promise(&mut self, uuid: LogUuid, epoch: Epoch) -> Check {
+        self.pledged.entry(epoch).or_default().insert(uuid);
+        self.on_ack(uuid, epoch)
+    }
+
+    pub fn on_ack(&mut self, uuid: LogUuid, epoch: Epoch) -> Check {
         let promised = self.promises.entry(uuid).or_default();
         ensure!(epoch >= *promised, "I6: a log that answered for {promised:?} answers for {epoch:?}");
         *promised = epoch;

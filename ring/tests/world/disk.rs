@@ -40,11 +40,29 @@ pub struct Disk {
     pub snapshot: Option<Snapshot>,
     pub queue: VecDeque<Item>,
     pub syncing: bool,
+    /// It once held all up to here, and lost some of it.
+    pub lost: Option<Lost>,
+}
+
+/// What a disk has lost.
+#[derive(Debug, Clone, Copy)]
+pub struct Lost {
+    pub upto: LogEnd,
+    /// Whether that shows when it is read.
+    pub shows: bool,
 }
 
 impl Disk {
     pub fn new(uuid: LogUuid) -> Self {
-        Self { uuid, vote: Vote::default(), log: Vec::new(), snapshot: None, queue: VecDeque::new(), syncing: false }
+        Self {
+            uuid,
+            vote: Vote::default(),
+            log: Vec::new(),
+            snapshot: None,
+            queue: VecDeque::new(),
+            syncing: false,
+            lost: None,
+        }
     }
 
     pub fn base(&self) -> Base {
@@ -110,7 +128,20 @@ impl Disk {
             recovered.membership = Some(snapshot.at.membership.clone());
         }
         recovered.batches = self.log.clone();
+        recovered.damaged = self.ails().filter(|lost| lost.shows).map(|lost| lost.upto);
         recovered
+    }
+
+    /// Whether it still lacks what it once held.
+    pub fn ails(&self) -> Option<Lost> {
+        self.lost.filter(|lost| self.end() < lost.upto)
+    }
+
+    /// The last `count` batches are gone, if there are so many.
+    pub fn lose(&mut self, count: usize, shows: bool) {
+        let upto = self.end();
+        self.log.truncate(self.log.len().saturating_sub(count));
+        self.lost = Some(Lost { upto, shows });
     }
 
     /// The batch at `seq` of the log as its replica has it: what was written last counts, synced or not.
@@ -124,7 +155,6 @@ impl Disk {
 
     pub fn holds(&self, seq: u64, hash: u128) -> bool {
         // What a snapshot contains was on the platter before.
-        seq <= self.base().end.seq
-            || self.log.iter().any(|b| (b.last_seq(), b.header().hash_last) == (seq, hash))
+        seq <= self.base().end.seq || self.log.iter().any(|b| (b.last_seq(), b.header().hash_last) == (seq, hash))
     }
 }

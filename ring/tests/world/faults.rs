@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pygmy_proto::message::Membership;
 use pygmy_ring::config::LogUuid;
 use pygmy_ring::{Change, Config, Input, Mistake, Replica};
 
@@ -18,7 +19,9 @@ impl World {
         self.schedule(after, Event::Fault);
         let count = self.nodes.len() as u64;
         let (a, b) = (self.upto(count) as u16 + 1, self.upto(count) as u16 + 1);
-        match self.upto(20) {
+        match self.upto(23) {
+            20 | 21 if self.pace.damages => return self.damage(a),
+            22 if self.pace.changes => self.change(a),
             0..3 if self.pace.deaths => return self.kill(a),
             3..7 if self.nodes[&a].replica.is_none() => self.restart(a),
             7 if self.pace.deaths => {
@@ -33,7 +36,7 @@ impl World {
             11 | 12 if self.pace.partitions => self.part(a),
             13 | 14 if self.pace.changes => self.change(a),
             15 if self.pace.snapshots => self.take_snapshot(a),
-            16 if self.pace.deaths && self.boot(a).is_some() => {
+            16 if self.pace.deaths && self.boot(a).is_some() && !self.must_remember(a) => {
                 self.trace(|| format!("{a} is asked to leave"));
                 if let Some(state) = self.nodes.get_mut(&a) {
                     state.leaving = true;
@@ -69,6 +72,7 @@ impl World {
             if self.upto(2) == 0 && self.can_do_without(*node) {
                 self.kill(*node)?;
                 self.trace(|| format!("{node} stays dead for good"));
+                self.to_replace.remove(node);
                 if let Some(state) = self.nodes.get_mut(node) {
                     state.gone = true;
                 }
@@ -86,13 +90,19 @@ impl World {
         Ok(())
     }
 
-    /// Whether a majority of the voters of every configuration that any log names is left, and a catalog, when `node`
-    /// and all that are gone are left out.
+    /// Whether a majority of the voters of every configuration that any log names is left, and a catalog, when `node`,
+    /// all that are gone and all that lack what they once held are left out.
     pub(super) fn can_do_without(&self, node: u16) -> bool {
-        let left = |n: u16| n != node && !self.nodes[&n].gone;
+        let left = |n: u16| n != node && !self.nodes[&n].gone && self.nodes[&n].disk.ails().is_none();
+        // A replacement that has begun must find the log that it names.
+        let named = |m: &Membership| m.swap.as_ref().is_some_and(|s| s.new.log_uuid == self.nodes[&node].disk.uuid);
+        if self.memberships().iter().any(named) {
+            return false;
+        }
         let logs: BTreeSet<LogUuid> =
             self.nodes.iter().filter(|(n, _)| left(**n)).map(|(_, state)| state.disk.uuid).collect();
-        let removed = |n: u16| self.alive().any(|(_, replica)| replica.membership().removed.contains(&self.nodes[&n].disk.uuid));
+        let removed =
+            |n: u16| self.alive().any(|(_, replica)| replica.membership().removed.contains(&self.nodes[&n].disk.uuid));
         let catalogs = self.nodes.keys().filter(|n| left(**n) && self.is_catalog(**n) && !removed(**n)).count();
         let majority = |voters: &[pygmy_proto::message::Voter]| {
             voters.iter().filter(|voter| logs.contains(&voter.log_uuid)).count() > voters.len() / 2
@@ -101,7 +111,7 @@ impl World {
     }
 
     /// Every configuration that any log, also of a dead process, names last.
-    fn memberships(&self) -> Vec<pygmy_proto::message::Membership> {
+    fn memberships(&self) -> Vec<Membership> {
         let of_disk = |state: &super::Node| {
             let now = pygmy_ring::Now { mono_ns: self.now, wall_us: 0 };
             let replica = Replica::open(state.config.clone(), now, state.disk.recovered()).ok()?;
@@ -119,7 +129,7 @@ impl World {
     }
 
     pub(super) fn kill(&mut self, node: u16) -> Check {
-        if self.nodes[&node].replica.is_none() {
+        if self.nodes[&node].replica.is_none() || self.must_remember(node) {
             return Ok(());
         }
         self.trace(|| format!("{node} dies"));
@@ -191,6 +201,10 @@ impl World {
         let fresh = uuid(node, self.next_boot);
         self.trace(|| format!("the disk of {node} is lost"));
         let keeps_name = self.plan.mistake == Some(Mistake::EmptyDiskVotes);
+        let old = self.nodes[&node].disk.uuid;
+        if !keeps_name && self.memberships().iter().any(|m| m.voters.iter().any(|v| v.log_uuid == old)) {
+            self.to_replace.insert(node, old);
+        }
         if let Some(state) = self.nodes.get_mut(&node) {
             let name = if keeps_name { state.disk.uuid } else { fresh };
             state.disk = Disk::new(name);
@@ -275,6 +289,79 @@ impl World {
         };
         let new = voter(new, self.nodes[&new].disk.uuid, catalogs);
         self.propose_change(at, Change::Replace { old, new });
+    }
+
+    /// Whoever lost its disk is put in its own former place, however often that must be asked for.
+    pub(super) fn on_operator(&mut self) {
+        let after = 20 * MS + self.upto(100 * MS);
+        self.schedule(after, Event::Operator);
+        let settled = |world: &Self, old: LogUuid, new: LogUuid| {
+            let named = |uuid| move |m: &Membership| m.voters.iter().any(|voter| voter.log_uuid == uuid);
+            let memberships: Vec<Membership> = world.alive().map(|(_, replica)| replica.membership().clone()).collect();
+            let all = !memberships.is_empty() && memberships.iter().all(|m| !named(old)(m) && m.swap.is_none());
+            all.then(|| memberships.iter().any(named(new)))
+        };
+        for (node, old) in self.to_replace.clone() {
+            let new = self.nodes[&node].disk.uuid;
+            if let Some(votes) = settled(self, old, new) {
+                self.summary.rare.lost_disks_replaced += u64::from(votes);
+                self.to_replace.remove(&node);
+                continue;
+            }
+            let asked: Vec<u16> = self.alive().map(|(n, _)| n).filter(|n| self.is_catalog(*n)).collect();
+            let waits = self.tickets.values().any(|ticket| ticket.client.is_none());
+            if self.nodes[&node].replica.is_none() || asked.is_empty() || waits {
+                continue;
+            }
+            let at = asked[self.upto(asked.len() as u64) as usize];
+            let catalogs = self.nodes[&node].config.catalogs.len() as u16;
+            self.propose_change(at, Change::Replace { old, new: voter(node, new, catalogs) });
+        }
+    }
+
+    /// Whether a replacement is half done.
+    pub(super) fn is_swapping(&self) -> bool {
+        self.alive().any(|(_, replica)| replica.membership().swap.is_some())
+    }
+
+    /// Whether `node` has been told of what its disk has silently lost: another process would have to be told again.
+    fn must_remember(&self, node: u16) -> bool {
+        self.nodes[&node].replica.is_some() && self.nodes[&node].disk.ails().is_some_and(|lost| !lost.shows)
+    }
+
+    /// The disk of a dead process loses the end of its log, which it had acknowledged. Either that shows when it is
+    /// read, or it does not; then somebody who remembers must be the first whom it meets. Never are all copies of an
+    /// entry lost.
+    fn damage(&mut self, node: u16) -> Check {
+        let state = &self.nodes[&node];
+        let ails = self.nodes.values().any(|state| state.disk.ails().is_some());
+        let spent = self.summary.wipes > 0 && self.nodes.len() < 5;
+        if state.replica.is_some() || state.disk.log.is_empty() || ails || spent || !self.can_do_without(node) {
+            return Ok(());
+        }
+        let (uuid, end) = (state.disk.uuid, state.disk.end());
+        let shows = self.upto(2) == 0;
+        let count = 1 + self.upto(4) as usize;
+        let remembers = |replica: &Replica<_>| {
+            let acked = replica.hello(node).acked;
+            acked.log_uuid == uuid && acked.end >= end
+        };
+        let witness = self.alive().find(|(other, r)| self.nodes[other].paused_until <= self.now && remembers(r));
+        let witness = witness.map(|(other, _)| other);
+        if !shows && witness.is_none() {
+            return Ok(());
+        }
+        self.trace(|| format!("the disk of {node} loses the last {count} batches up to {end:?}; it shows: {shows}"));
+        if let Some(state) = self.nodes.get_mut(&node) {
+            state.disk.lose(count, shows);
+        }
+        if shows {
+            self.summary.rare.damages += 1;
+            return Ok(());
+        }
+        self.summary.rare.amnesias += 1;
+        self.restart(node);
+        witness.map_or(Ok(()), |witness| self.meet(node, witness))
     }
 
     fn take_snapshot(&mut self, node: u16) {

@@ -12,6 +12,7 @@ pub mod disk;
 mod faults;
 pub mod machine;
 mod net;
+pub mod rare;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -31,6 +32,7 @@ use checker::{Check, Checker, Seen, ensure};
 use client::{Client, Wish};
 use disk::{Disk, Item, Notice, Snapshot};
 use machine::Journal;
+use rare::Rare;
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -62,7 +64,20 @@ pub struct Summary {
     pub partitions: u64,
     pub snapshots: u64,
     pub changes: u64,
+    pub rare: Rare,
     pub counters: Counters,
+}
+
+impl Summary {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        macro_rules! each {
+            ($($field:ident),*) => { $(self.$field += other.$field;)* };
+        }
+        each!(steps, frames, entries, deaths, breaks, pauses, wipes, partitions, snapshots, changes);
+        self.rare.add(&other.rare);
+        add(&mut self.counters, &other.counters);
+    }
 }
 
 /// Runs one seed to its end, or to the first violation.
@@ -89,6 +104,7 @@ enum Event {
     Client { client: usize },
     Restart { node: u16 },
     Heal { partition: u64 },
+    Operator,
     Fault,
 }
 
@@ -125,6 +141,10 @@ struct Node {
     leaving: bool,
     /// Stays dead for good.
     gone: bool,
+    /// As of its last turn: whether it votes, whether its vote is withheld, and its configuration's id.
+    voter: bool,
+    withheld: bool,
+    config_id: u64,
 }
 
 /// The link of a pair: index 0 is the end with the lower number, which accepts.
@@ -172,6 +192,8 @@ struct Pace {
     loss: u64,
     /// Snapshots are taken.
     snapshots: bool,
+    /// Disks lose what they had acknowledged.
+    damages: bool,
 }
 
 struct World {
@@ -190,6 +212,9 @@ struct World {
     checker: Checker,
     pace: Pace,
     faults_end: u64,
+    /// Voters whose disks were lost, and that are to be replaced, by slot.
+    to_replace: BTreeMap<u16, LogUuid>,
+    last_ordered_configuration: Option<(Membership, u16)>,
     summary: Summary,
 }
 
@@ -215,7 +240,7 @@ impl World {
         let catalogs = rng.random_range(2..=3_u16);
         let voters = if rng.random_bool(0.5) { 3 } else { 5 };
         // Beside the voters there may be one that only learns, until it takes another one's place.
-        let nodes = voters + u16::from(rng.random_bool(0.3));
+        let nodes = voters + if rng.random_bool(0.4) { rng.random_range(1..=2) } else { 0 };
         let members = (1..=voters).map(|node| voter(node, uuid(node, 0), catalogs)).collect();
         let membership = Membership { id: 1, voters: Bounded::truncated(members), ..Membership::default() };
         let mut limits = Limits::default();
@@ -250,10 +275,11 @@ impl World {
             deaths: rng.random_bool(0.7),
             pauses: rng.random_bool(0.4),
             partitions: rng.random_bool(0.5),
-            changes: rng.random_bool(0.4),
+            changes: rng.random_bool(0.5),
             hasty: rng.random_bool(0.2),
             loss: [0, 5, 30][rng.random_range(0..3)],
             snapshots: rng.random_bool(0.5),
+            damages: rng.random_bool(0.4),
         };
         // A client that asks again only rarely shows what the ring alone does not bring to an end.
         let patience_ns = if rng.random_bool(0.5) { 300 * MS } else { 5_000 * MS };
@@ -276,6 +302,8 @@ impl World {
             checker: Checker::default(),
             pace,
             faults_end,
+            to_replace: BTreeMap::new(),
+            last_ordered_configuration: None,
             summary: Summary::default(),
             rng,
         };
@@ -293,6 +321,7 @@ impl World {
             world.schedule(MS, Event::Client { client });
         }
         world.schedule(MS, Event::Fault);
+        world.schedule(MS, Event::Operator);
         world
     }
 
@@ -315,6 +344,9 @@ impl World {
                 seen,
                 leaving,
                 gone: false,
+                voter: true,
+                withheld: false,
+                config_id: 0,
             },
         );
         self.arm(node);
@@ -339,9 +371,16 @@ impl World {
     fn live(&mut self) -> Check {
         self.run_until(|world| world.now >= world.faults_end)?;
         let end = self.faults_end + LIVENESS_NS;
-        let done = |world: &Self| world.tickets.is_empty() && world.clients.iter().all(Client::is_done);
+        let answered = |world: &Self| world.tickets.is_empty() && world.clients.iter().all(Client::is_done);
+        let done = |world: &Self| answered(world) && world.to_replace.is_empty() && !world.is_swapping();
         self.run_until(|world| done(world) || world.now >= end)?;
-        ensure!(done(self), "not everything is answered: tickets {}, clients {:?}", self.tickets.len(), self.clients);
+        ensure!(
+            answered(self),
+            "not everything is answered: tickets {}, clients {:?}",
+            self.tickets.len(),
+            self.clients
+        );
+        ensure!(done(self), "voters that lost their disks are not replaced: {:?}", self.to_replace);
         let end = self.now + CONVERGENCE_NS;
         self.run_until(|world| world.now >= end || (world.now % MS < 100 * US && world.converged().is_ok()))?;
         self.converged()
@@ -386,9 +425,10 @@ impl World {
     /// Whose process an event needs.
     fn actor(event: &Event) -> Option<u16> {
         match event {
-            Event::Message { to, .. } | Event::Beat { to, .. } | Event::Hello { to, .. } | Event::HelloOk { to, .. } => {
-                Some(*to)
-            }
+            Event::Message { to, .. }
+            | Event::Beat { to, .. }
+            | Event::Hello { to, .. }
+            | Event::HelloOk { to, .. } => Some(*to),
             Event::Down { node, .. }
             | Event::Turn { node, .. }
             | Event::Timer { node, .. }
@@ -438,6 +478,7 @@ impl World {
             Event::Restart { node } if self.nodes[&node].replica.is_none() => self.restart(node),
             Event::Restart { .. } => {}
             Event::Heal { partition } => self.end_partition(partition),
+            Event::Operator => self.on_operator(),
             Event::Fault => return self.on_fault(),
         }
         Ok(())
@@ -519,7 +560,11 @@ impl World {
                 }
                 Output::Beat(beat) => self.send_beats(node, &beat),
                 Output::Append { epoch, batch } => {
-                    self.checker.on_append(node, &batch)?;
+                    if let Some(replica) = &self.nodes[&node].replica
+                        && self.checker.on_append(node, &batch, replica, &self.nodes[&node].disk)?
+                    {
+                        self.count_configuration(&batch);
+                    }
                     self.write(node, Item::Append { epoch, batch });
                 }
                 Output::Vote(vote) => self.write(node, Item::Vote(vote)),
@@ -548,6 +593,12 @@ impl World {
             self.checker.on_holder(token.epoch, node, state.config.boot_nonce, token.hop)?;
         }
         self.checker.on_turn(node, &mut state.seen, replica, &state.disk, &state.config)?;
+        let (status, rare) = (replica.status(), &mut self.summary.rare);
+        rare.learners_promoted += u64::from(status.voter && !state.voter);
+        rare.votes_withheld += u64::from(status.withheld && !state.withheld);
+        rare.votes_given_back += u64::from(!status.withheld && state.withheld);
+        rare.configurations_undone += u64::from(status.config_id < state.config_id);
+        (state.voter, state.withheld, state.config_id) = (status.voter, status.withheld, status.config_id);
         let mut holders: Vec<_> = self.alive().filter_map(|(_, replica)| replica.token().map(|t| t.epoch)).collect();
         holders.sort_unstable();
         ensure!(holders.windows(2).all(|two| two[0] != two[1]), "I5: two hold the token of one epoch: {holders:?}");
@@ -597,8 +648,10 @@ impl World {
         let Some(state) = self.nodes.get_mut(&to) else { return };
         let Some(replica) = &mut state.replica else { return };
         let Snapshot { machine, sessions, at } = snapshot.clone();
+        let before_install = !replica.installed();
         if replica.install_snapshot(now, machine, sessions, at) {
             self.summary.snapshots += 1;
+            self.summary.rare.snapshots_before_install += u64::from(before_install);
             // Whatever is still on its way to the disk lies below.
             state.disk.queue.retain(|item| matches!(item, Item::Vote(_)));
             state.disk.log.clear();
@@ -679,9 +732,7 @@ impl World {
         self.trace(|| format!("ticket {} done at {}", done.ticket, done.seq));
         self.checker.on_done(done.seq, ticket.answered_before)?;
         match (ticket.client, ticket.counter) {
-            (Some(client), Some(counter)) => {
-                self.clients[client].on_answer(counter, done.result, &mut self.checker)
-            }
+            (Some(client), Some(counter)) => self.clients[client].on_answer(counter, done.result, &mut self.checker),
             (Some(client), None) => {
                 self.clients[client].on_registered(done.seq);
                 Ok(())
@@ -719,6 +770,8 @@ impl World {
             return Err(format!("ticket {number} is answered twice"));
         };
         self.trace(|| format!("ticket {number}: outcome unknown"));
+        let holds = self.replica(ticket.node).is_some_and(|replica| replica.token().is_some());
+        self.summary.rare.deaf_holders += u64::from(holds);
         if let Some(client) = ticket.client {
             let again = self.now + self.upto(20 * MS);
             self.clients[client].on_handed_back(ticket.counter, again);
@@ -745,8 +798,20 @@ pub fn add(sum: &mut Counters, part: &Counters) {
         ($($field:ident),*) => { $(sum.$field += part.$field;)* };
     }
     each!(
-        batches_ordered, tokens_received, tokens_resent, tokens_refused, batches_early, fetches_sent, handed_back,
-        duplicates_answered, epochs_started, epochs_installed, prevotes_asked, promises, truncations, unknown,
+        batches_ordered,
+        tokens_received,
+        tokens_resent,
+        tokens_refused,
+        batches_early,
+        fetches_sent,
+        handed_back,
+        duplicates_answered,
+        epochs_started,
+        epochs_installed,
+        prevotes_asked,
+        promises,
+        truncations,
+        unknown,
         configurations
     );
 }

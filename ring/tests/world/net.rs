@@ -19,6 +19,7 @@ impl World {
 
     pub(super) fn send(&mut self, from: u16, to: u16, message: PeerMessage) -> Check {
         self.check_sent(from, &message)?;
+        self.count_sent(from, &message);
         let side = usize::from(from > to);
         let Some(conn) = self.link(from, to).seen[side] else { return Ok(()) };
         self.summary.frames += 1;
@@ -33,12 +34,24 @@ impl World {
     /// I6, I7: what is answered for is on the platter.
     fn check_sent(&mut self, from: u16, message: &PeerMessage) -> Check {
         let disk = &self.nodes[&from].disk;
+        let promised = disk.vote.promised.max(disk.end().epoch);
         match message {
-            PeerMessage::Promise(promise) => self.checker.on_promise(disk.uuid, promise.epoch),
+            PeerMessage::Prepare(prepare) => {
+                ensure!(promised >= prepare.epoch, "I6: node {from} asks for {:?} before it promised", prepare.epoch);
+                Ok(())
+            }
+            PeerMessage::Promise(promise) => {
+                let (epoch, last) = (promise.epoch, promise.last);
+                ensure!(promised >= epoch, "I6: node {from} answers for {epoch:?} before it is written down");
+                let held = last.seq == 0 || disk.holds(last.seq, promise.last_hash);
+                ensure!(held, "I7: node {from} promises {epoch:?} with {last:?}, which it has not got");
+                self.checker.on_promise(disk.uuid, epoch)
+            }
             PeerMessage::Ack(ack) => {
                 let held = ack.durable == 0 || disk.holds(ack.durable, ack.hash);
                 ensure!(held, "I7: node {from} acknowledges {} and has not got it", ack.durable);
-                self.checker.on_promise(disk.uuid, ack.epoch)
+                ensure!(promised >= ack.epoch, "I6: node {from} acknowledges in {:?} before it promised", ack.epoch);
+                self.checker.on_ack(disk.uuid, ack.epoch)
             }
             _ => Ok(()),
         }
@@ -91,6 +104,28 @@ impl World {
         let stale = self.upto(2) == 0;
         let Some(hello) = old.filter(|_| stale).or_else(|| self.hello(dialer, acceptor)) else { return };
         self.deliver(dialer, acceptor, Event::Hello { from: dialer, to: acceptor, conn, hello });
+    }
+
+    /// The two have a link at once.
+    pub(super) fn meet(&mut self, a: u16, b: u16) -> Check {
+        let (acceptor, dialer) = pair(a, b);
+        if self.link(a, b).seen.iter().any(Option::is_some) {
+            for (node, peer) in [(acceptor, dialer), (dialer, acceptor)] {
+                if self.link(a, b).seen[usize::from(node > peer)].is_some() {
+                    self.down(node, peer)?;
+                }
+            }
+        }
+        let link = self.link(a, b);
+        link.conn += 1;
+        link.broken = false;
+        link.seen = [Some(link.conn); 2];
+        let (Some(from_dialer), Some(from_acceptor)) = (self.hello(dialer, acceptor), self.hello(acceptor, dialer))
+        else {
+            return Ok(());
+        };
+        self.up(acceptor, dialer, from_dialer)?;
+        self.up(dialer, acceptor, from_acceptor)
     }
 
     fn hello(&self, node: u16, to: u16) -> Option<ReplicaHello> {
