@@ -340,6 +340,11 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         let (chosen, best) = (*chosen, best.clone());
+        if chosen != own && !self.is_up(best.node) {
+            // Its owner is gone already: the choice is made without it.
+            self.drop_pledge(&chosen);
+            return self.choose(now);
+        }
         let Stage::Gathering { pledges } = std::mem::replace(&mut self.campaign.stage, Stage::Idle) else { return };
         self.campaign.until_ns = now.mono_ns + PROGRESS_NS;
         if chosen == own {
@@ -354,6 +359,12 @@ impl<S: StateMachine> Replica<S> {
         } else {
             self.campaign.stage = Stage::Fetching { pledges, chosen };
             self.fetch_chosen(now);
+        }
+    }
+
+    fn drop_pledge(&mut self, uuid: &LogUuid) {
+        if let Stage::Gathering { pledges } = &mut self.campaign.stage {
+            pledges.remove(uuid);
         }
     }
 

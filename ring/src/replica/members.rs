@@ -147,8 +147,14 @@ impl<S: StateMachine> Replica<S> {
     fn first_change(&self, change: &Change) -> Result<Membership, &'static str> {
         let Change::Replace { old, new } = change;
         let current = self.membership();
-        if current.swap.is_some() {
-            return Err("another replacement is under way");
+        if let Some(swap) = &current.swap {
+            // What was to come may itself be gone for good: another log may take its place before it votes.
+            let again = swap.old == *old && !self.votes(swap.new.log_uuid);
+            if !again || self.votes(new.log_uuid) || current.removed.contains(&new.log_uuid) {
+                return Err("another replacement is under way");
+            }
+            let swap = Swap { old: *old, new: new.clone() };
+            return Ok(Membership { id: current.id + 1, swap: Some(swap), ..current.clone() });
         }
         if !self.votes(*old) {
             return Err("the log that is to go is none of the voters");
