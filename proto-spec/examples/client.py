@@ -183,8 +183,17 @@ def put_text(value):
 ID = text(64)
 ROLE = unit("Client", "Front", "Order", "Catalog")
 EPOCH = record(counter=U64, node=U16)
+LOG_END = record(epoch=EPOCH, seq=U64)
 REPLICA = record(
-    log_uuid=raw(16), boot_nonce=U64, config_id=U64, epoch=EPOCH, last_seq=U64, committed=U64, token_hop=U64, want=U64
+    log_uuid=raw(16),
+    boot_nonce=U64,
+    config_id=U64,
+    promised=EPOCH,
+    last=LOG_END,
+    committed=U64,
+    token_hop=U64,
+    want=U64,
+    acked=record(log_uuid=raw(16), end=LOG_END),
 )
 BOOK = record(id=ID, title=text(512), topic=text(64), cost_cents=U64, stock=U32, changed_seq=U64)
 ORDER_LINE = record(book=ID, copies=U32, cost_cents=U64, left=U32)

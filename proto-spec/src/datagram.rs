@@ -28,7 +28,7 @@ pub const MAC_LEN: usize = 32;
 const KEY_CONTEXT: &str = "pygmy heartbeat datagrams, version 1";
 
 // The largest heartbeat there is fits.
-const REPLICA_BEAT_BYTES_MAX: usize = 140 + 8 + REPLICAS_MAX * 2;
+const REPLICA_BEAT_BYTES_MAX: usize = 132 + 8 + REPLICAS_MAX * 2;
 const HEARTBEAT_BYTES_MAX: usize = 4 + 8 + (NODES_MAX - 1) * 2 + 1 + REPLICA_BEAT_BYTES_MAX;
 const _: () = assert!(HEADER_LEN + HEARTBEAT_BYTES_MAX + MAC_LEN <= DATAGRAM_LEN_MAX);
 

@@ -10,13 +10,13 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use common::kinds::with_message;
-use common::samples::samples;
+use common::samples::{self, samples};
 use pygmy_proto::batch::Batch;
 use pygmy_proto::frame::{Deframer, Flow, FrameError};
 use pygmy_proto::header::{HEADER_LEN, Kind};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, HELLO_BODY_MAX, PEER_BODY_MAX, VERSION};
 use pygmy_proto::message::Trace;
-use pygmy_proto::{codec, header};
+use pygmy_proto::{codec, datagram, header};
 
 struct Counting;
 
@@ -172,9 +172,26 @@ fn an_idle_deframer_holds_little() {
     assert!(held <= 4 * 1024, "{held} bytes are held between two frames");
 }
 
+/// A stranger's datagram costs nothing, and a member's no more than it holds.
+#[test]
+fn datagrams_cost_nothing_before_they_are_verified() {
+    let key = samples::datagram_key();
+    for (name, good) in samples::datagrams() {
+        for at in 0..good.len() {
+            let mut bytes = good.to_vec();
+            bytes[at] ^= 0x55;
+            let used = peak(|| assert!(datagram::read(&bytes, &key).is_err()));
+            assert_eq!(used, 0, "{name} with another byte {at}");
+        }
+        let used = peak(|| assert!(datagram::read(&good, &key).is_ok()));
+        assert!(used <= allowed(&good), "{name}: {used} bytes");
+    }
+    assert_eq!(peak(|| assert!(datagram::read(&[0; 65_536], &key).is_err())), 0);
+}
+
 #[test]
 fn batches_are_parsed_in_place() {
-    let good = common::samples::batch().bytes().clone();
+    let good = samples::batch().bytes().clone();
     for at in 0..good.len().saturating_sub(3) {
         let mut bytes = good.to_vec();
         bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());

@@ -40,7 +40,9 @@ fn each_refusal_has_its_reason() {
     assert_eq!(refusal(&set(16, &[0; 8])), BatchError::Seq(0));
     assert_eq!(refusal(&set(16, &[255; 8])), BatchError::Seq(u64::MAX));
     assert_eq!(refusal(&set(71, &[1])), BatchError::Reserved(1 << 56));
-    assert_eq!(refusal(&set(first, &[3])), BatchError::Kind(3));
+    for unknown in [0, 5, 255] {
+        assert_eq!(refusal(&|b| b[first] = unknown), BatchError::Kind(unknown));
+    }
     let long = CLIENT_BODY_MAX as u32 + 1;
     assert_eq!(
         refusal(&|b| b[second + 1..second + 5].copy_from_slice(&long.to_le_bytes())),

@@ -38,6 +38,7 @@ all_return! {
     lookup search topics books order orders write
     session_opened lookup_ok search_ok topics_ok books_ok order_ok orders_ok write_ok status_ok
     submit results data token want ack commit fetch fetch_refused
+    pre_vote pre_vote_answer prepare promise install reject
 }
 
 #[test]
@@ -213,28 +214,31 @@ proptest! {
     fn batches_return(
         epoch in any::<(u64, u16)>().prop_map(|(counter, node)| Epoch { counter, node }),
         (origin, first_seq, time_us, hash_before) in (any::<u16>(), 1..u64::MAX - 100, any::<u64>(), any::<u128>()),
-        bodies in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..400)), 1..20),
+        bodies in prop::collection::vec((1_u8..=4, prop::collection::vec(any::<u8>(), 0..400)), 1..20),
     ) {
-        let kind = |register: bool| if register { EntryKind::Register } else { EntryKind::Command };
+        let kind = |number| EntryKind::from_u8(number).expect("a known kind");
         let mut builder = BatchBuilder::new(epoch, origin, first_seq, time_us, hash_before);
-        for (register, body) in &bodies {
-            builder.push(kind(*register), body);
+        for (number, body) in &bodies {
+            builder.push(kind(*number), body);
         }
         let built = builder.finish().expect("at least one entry");
         let parsed = Batch::parse(built.bytes().clone());
         prop_assert_eq!(parsed.as_ref(), Ok(&built));
         prop_assert_eq!(built.last_seq(), first_seq + bodies.len() as u64 - 1);
         let entries: Vec<_> = built.entries().map(|e| (e.seq, e.kind, e.body.to_vec())).collect();
-        let expected: Vec<_> = (first_seq..).zip(bodies).map(|(seq, (r, body))| (seq, kind(r), body)).collect();
+        let expected: Vec<_> = (first_seq..).zip(bodies).map(|(seq, (number, body))| (seq, kind(number), body)).collect();
         prop_assert_eq!(entries, expected);
     }
 
     /// A harmed batch is refused, or it is what the builder makes of what is read from it.
     #[test]
     fn harmed_batches(harms in prop::collection::vec(harm(), 1..4)) {
-        let bytes = harmed(common::samples::batch().bytes().to_vec(), &harms);
-        if let Ok(batch) = Batch::parse(bytes.into()) {
-            prop_assert_eq!(common::rebuilt(&batch), batch);
+        let [start, config] = common::samples::special_batches();
+        for good in [common::samples::batch(), start, config] {
+            let bytes = harmed(good.bytes().to_vec(), &harms);
+            if let Ok(batch) = Batch::parse(bytes.into()) {
+                prop_assert_eq!(common::rebuilt(&batch), batch);
+            }
         }
     }
 }

@@ -4,16 +4,21 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::samples::{Sample, samples};
+use common::samples::{self, Sample, samples};
 use common::{hex, kinds};
+use pygmy_proto::datagram;
 use pygmy_proto::frame::{self, Deframer, Flow};
 use pygmy_proto::header::HEADER_LEN;
 use pygmy_proto::limits::PEER_BODY_MAX;
 use pygmy_proto::{ErrorCode, Kind};
 
-/// The files, by name without the ending.
+/// The frames among the files, by name without the ending.
 fn files() -> BTreeMap<String, Vec<u8>> {
-    let directory = std::fs::read_dir(common::path("vectors")).expect("vectors/ stands beside Cargo.toml");
+    files_in("vectors")
+}
+
+fn files_in(directory: &str) -> BTreeMap<String, Vec<u8>> {
+    let directory = std::fs::read_dir(common::path(directory)).expect("vectors/ stands beside Cargo.toml");
     directory
         .map(|entry| entry.expect("a readable entry").path())
         .filter(|path| path.extension().is_some_and(|ending| ending == "hex"))
@@ -33,6 +38,10 @@ fn bless() {
     for sample in samples() {
         let text = hex::format(&sample.frame, HEADER_LEN);
         std::fs::write(common::path(&format!("vectors/{}.hex", sample.name)), text).expect("a vector is written");
+    }
+    for (name, bytes) in samples::datagrams() {
+        let text = hex::format(&bytes, datagram::HEADER_LEN);
+        std::fs::write(common::path(&format!("vectors/datagrams/{name}.hex")), text).expect("a vector is written");
     }
     for (name, bytes) in seeds() {
         let path = common::path(&format!("fuzz/seeds/{name}"));
@@ -65,7 +74,13 @@ fn seeds() -> BTreeMap<String, Vec<u8>> {
         }
     }
     seeds.insert("framing/three".to_owned(), stream);
-    seeds.insert("batch/two".to_owned(), common::samples::batch().bytes().to_vec());
+    seeds.insert("batch/two".to_owned(), samples::batch().bytes().to_vec());
+    let [start, config] = samples::special_batches();
+    seeds.insert("batch/new-epoch".to_owned(), start.bytes().to_vec());
+    seeds.insert("batch/config".to_owned(), config.bytes().to_vec());
+    for (name, bytes) in samples::datagrams() {
+        seeds.insert(format!("datagram/{name}"), bytes.to_vec());
+    }
     seeds
 }
 
@@ -83,6 +98,21 @@ fn samples_encode_to_the_vectors() {
     for sample in samples() {
         let golden = files.remove(&sample.name).unwrap_or_else(|| panic!("vectors/{}.hex is missing", sample.name));
         assert_eq!(sample.frame[..], golden[..], "{} is not encoded as it was", sample.name);
+    }
+    assert!(files.is_empty(), "vectors without a sample: {:?}", files.keys());
+}
+
+#[test]
+fn heartbeats_are_written_as_the_vectors_and_read_from_them() {
+    let mut files = files_in("vectors/datagrams");
+    for (name, (header, heartbeat)) in
+        [("heartbeat-front", samples::heartbeat_of_front()), ("heartbeat-replica", samples::heartbeat_of_replica())]
+    {
+        let golden = files.remove(name).unwrap_or_else(|| panic!("vectors/datagrams/{name}.hex is missing"));
+        assert_eq!(datagram::read(&golden, &samples::datagram_key()).as_ref(), Ok(&(header, heartbeat.clone())));
+        let mut again = kinds::dirty();
+        datagram::write(&mut again, &samples::datagram_key(), &header, &heartbeat);
+        assert_eq!(again[2..], golden[..], "{name} is not written as it was");
     }
     assert!(files.is_empty(), "vectors without a sample: {:?}", files.keys());
 }

@@ -2,7 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pygmy_proto::batch::{BATCH_HEADER_LEN, Batch, BatchBuilder, BatchError, ENTRY_HEADER_LEN, EntryKind, Stamp, entry_hash};
+use pygmy_proto::batch::{
+    BATCH_HEADER_LEN, Batch, BatchBuilder, BatchError, ENTRY_HEADER_LEN, EntryKind, Stamp, entry_hash,
+};
 use pygmy_proto::message::Epoch;
 
 fuzz_target!(|input: &[u8]| {

@@ -14,6 +14,12 @@ const KINDS: &[Kind] = &[
     Kind::Commit,
     Kind::Fetch,
     Kind::FetchRefused,
+    Kind::PreVote,
+    Kind::PreVoteAnswer,
+    Kind::Prepare,
+    Kind::Promise,
+    Kind::Install,
+    Kind::Reject,
 ];
 
 fuzz_target!(|input: &[u8]| pygmy_proto_fuzz::body_of(KINDS, input));

@@ -12,7 +12,8 @@ macro_rules! with_message {
             Hello HelloOk Ping Pong
             OpenSession Lookup Search Topics Books Order Orders Write Status
             SessionOpened LookupOk SearchOk TopicsOk BooksOk OrderOk OrdersOk WriteOk StatusOk
-            Submit Results Data Token Want Ack Commit Fetch FetchRefused)
+            Submit Results Data Token Want Ack Commit Fetch FetchRefused
+            PreVote PreVoteAnswer Prepare Promise Install Reject)
     };
     (@ $kind:expr, $M:ident, $body:expr, $($name:ident)*) => {
         match $kind {

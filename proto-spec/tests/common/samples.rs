@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use pygmy_proto::batch::{Batch, BatchBuilder, EntryKind};
 use pygmy_proto::codec;
+use pygmy_proto::datagram::{self, DatagramKey, Header, Heartbeat};
 use pygmy_proto::error::{ErrorBody, ErrorCode};
 use pygmy_proto::frame;
 use pygmy_proto::header::FLAG_TRACE;
 use pygmy_proto::message::*;
-use pygmy_proto::types::{self, BookId, Bounded, Name, Title, Topic};
+use pygmy_proto::types::{self, BookId, Bounded, Name, Text, Title, Topic};
 use pygmy_proto::{Kind, types::Blob};
 
 /// A named frame.
@@ -77,12 +78,38 @@ fn replica() -> ReplicaHello {
         log_uuid: std::array::from_fn(|i| 0xb0 + i as u8),
         boot_nonce: 0x1122_3344_5566_7788,
         config_id: 1,
-        epoch: epoch(),
-        last_seq: 99,
+        promised: epoch(),
+        last: log_end(),
         committed: 98,
         token_hop: 7,
         want: 3,
+        acked: Acked { log_uuid: std::array::from_fn(|i| 0xc0 + i as u8), end: LogEnd { epoch: FIRST, seq: 97 } },
     }
+}
+pub const FIRST: Epoch = Epoch { counter: 1, node: 0 };
+const SECOND: Epoch = Epoch { counter: 2, node: 6 };
+fn log_end() -> LogEnd {
+    LogEnd { epoch: SECOND, seq: 99 }
+}
+fn boundaries() -> Boundaries {
+    list(vec![Boundary { epoch: FIRST, first_seq: 1 }, Boundary { epoch: SECOND, first_seq: 12 }])
+}
+fn voter(node: u16, address: &str) -> Voter {
+    let address = Text::new(address).expect("a short address");
+    Voter { node, log_uuid: [0xb0 + node as u8; 16], holds_token: node >= 5, address }
+}
+/// Three voters, one of them on an address of its own.
+pub fn membership() -> Membership {
+    let voters = vec![voter(4, ""), voter(5, ""), voter(6, "10.0.0.6:7006")];
+    Membership { id: 1, voters: list(voters), swap: None, removed: list(vec![]) }
+}
+/// The first change of a replacement: the voter of node 5, which is dead, has gone, and the one that comes is named.
+pub fn half_swapped() -> Membership {
+    let Membership { voters, .. } = membership();
+    let (stay, go): (Vec<Voter>, Vec<Voter>) = voters.into_vec().into_iter().partition(|voter| voter.node != 5);
+    let new = Voter { log_uuid: [0xd5; 16], ..go[0].clone() };
+    let swap = Some(Swap { old: go[0].log_uuid, new });
+    Membership { id: 2, voters: list(stay), swap, removed: list(vec![go[0].log_uuid]) }
 }
 fn hello(role: Role) -> Hello {
     let server = role != Role::Client;
@@ -122,6 +149,67 @@ pub fn batch() -> Batch {
     builder.finish().expect("two entries were pushed")
 }
 
+/// The batches of the examples behind that one: an epoch that begins, and the first change of a replacement.
+pub fn special_batches() -> [Batch; 2] {
+    let before = *batch().header();
+    let start = codec::encode(&EpochStart { config_id: 1 });
+    let mut builder = BatchBuilder::new(SECOND, 6, 12, 1_700_000_001_000_000, before.hash_last);
+    builder.push(EntryKind::NewEpoch, &start);
+    let start = builder.finish().expect("an entry was pushed");
+    let mut builder = BatchBuilder::new(SECOND, 6, 13, 1_700_000_002_000_000, start.header().hash_last);
+    builder.push(EntryKind::Config, &codec::encode(&half_swapped()));
+    [start, builder.finish().expect("an entry was pushed")]
+}
+
+/// A front's heartbeat.
+pub fn heartbeat_of_front() -> (Header, Heartbeat) {
+    let header = Header { node: 1, boot_nonce: 0x99aa_bbcc_ddee_ff00, counter: 7 };
+    (header, Heartbeat { late_us: 1_500, hears: list(vec![2, 5, 6]), replica: None })
+}
+
+/// A log replica's heartbeat.
+pub fn heartbeat_of_replica() -> (Header, Heartbeat) {
+    let header = Header { node: 6, boot_nonce: 0x1122_3344_5566_7788, counter: 1 << 40 };
+    let beat = ReplicaBeat {
+        log_uuid: [0xb6; 16],
+        boot_nonce: header.boot_nonce,
+        promised: SECOND,
+        config_id: 1,
+        hop: 8,
+        holder: 6,
+        claims: true,
+        want: 3,
+        last: log_end(),
+        durable: 98,
+        durable_hash: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
+        committed: 97,
+        applied: 96,
+        withheld: false,
+        fetched: 4_096,
+        hears: list(vec![4, 5]),
+        late_us: 250,
+    };
+    (header, Heartbeat { late_us: 300, hears: list(vec![1, 4, 5]), replica: Some(beat) })
+}
+
+/// The key of the datagrams in the vectors: that of the cluster and under the credentials of the sample `Hello`s.
+pub fn datagram_key() -> DatagramKey {
+    DatagramKey::new(&std::array::from_fn(|i| 0xa0 + i as u8), &[7; 32])
+}
+
+/// A whole datagram.
+pub fn datagram(header: &Header, heartbeat: &Heartbeat) -> Bytes {
+    let mut out = bytes::BytesMut::new();
+    datagram::write(&mut out, &datagram_key(), header, heartbeat);
+    out.freeze()
+}
+
+/// The datagrams among the vectors, by name.
+pub fn datagrams() -> [(&'static str, Bytes); 2] {
+    [("heartbeat-front", heartbeat_of_front()), ("heartbeat-replica", heartbeat_of_replica())]
+        .map(|(name, (header, heartbeat))| (name, datagram(&header, &heartbeat)))
+}
+
 /// A trace with every stage.
 pub fn trace() -> Trace {
     use Stage::*;
@@ -149,6 +237,7 @@ pub fn samples() -> Vec<Sample> {
     statuses(&mut all);
     errors(&mut all);
     peers(&mut all);
+    epochs(&mut all);
     all.0
 }
 
@@ -298,4 +387,28 @@ fn peers(all: &mut Samples) {
     all.add("commit", &Commit { epoch: epoch(), committed: 11 });
     all.add("fetch", &Fetch { epoch: epoch(), from_seq: 5, hash_before: 1 });
     all.add("fetch-refused", &FetchRefused { epoch: epoch(), first_seq: 6, last_seq: 11 });
+}
+
+fn epochs(all: &mut Samples) {
+    let [start, config] = special_batches();
+    let [start, config] = [start, config].map(|batch| blob(batch.bytes().clone()));
+    all.add("data-new-epoch", &Data { epoch: SECOND, hop: 1, committed: 11, batch: start });
+    all.add("data-config", &Data { epoch: SECOND, hop: 1, committed: 12, batch: config });
+    all.add("pre-vote", &PreVote { epoch: FIRST, attempt: 3, last: LogEnd { epoch: FIRST, seq: 11 } });
+    all.add("pre-vote-answer", &PreVoteAnswer { epoch: FIRST, attempt: 3, yes: true });
+    let voters = membership().voters.iter().map(|voter| voter.log_uuid).collect();
+    all.add("prepare", &Prepare { epoch: SECOND, boot_nonce: 0x1122_3344_5566_7788, voters: list(voters) });
+    let promise = Promise {
+        epoch: Epoch { counter: 3, node: 5 },
+        boot_nonce: 6,
+        last: log_end(),
+        last_hash: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
+        committed: 98,
+        boundaries: boundaries(),
+        membership: membership(),
+    };
+    all.add("promise", &promise);
+    all.add("promise-swap", &Promise { membership: half_swapped(), ..promise });
+    all.add("install", &Install { epoch: Epoch { counter: 3, node: 5 }, first_seq: 100, boundaries: boundaries() });
+    all.add("reject", &Reject { epoch: SECOND });
 }

@@ -3,6 +3,7 @@
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use pygmy_proto::datagram::{Header, Heartbeat};
 use pygmy_proto::error::{ErrorBody, Retry};
 use pygmy_proto::message::*;
 use pygmy_proto::types::{Blob, BookId, Bounded, InlineStr, Text};
@@ -43,16 +44,43 @@ fn epoch() -> impl Strategy<Value = Epoch> + Clone {
 }
 
 fn replica_hello() -> impl Strategy<Value = ReplicaHello> + Clone {
-    (any::<([u8; 16], u64, u64)>(), epoch(), any::<(u64, u64, u64, u64)>()).prop_map(|(a, epoch, b)| ReplicaHello {
-        log_uuid: a.0,
-        boot_nonce: a.1,
-        config_id: a.2,
-        epoch,
-        last_seq: b.0,
-        committed: b.1,
-        token_hop: b.2,
-        want: b.3,
+    let acked = (any::<[u8; 16]>(), log_end()).prop_map(|(log_uuid, end)| Acked { log_uuid, end });
+    (any::<([u8; 16], u64, u64)>(), epoch(), log_end(), any::<(u64, u64, u64)>(), acked).prop_map(
+        |(a, promised, last, b, acked)| ReplicaHello {
+            log_uuid: a.0,
+            boot_nonce: a.1,
+            config_id: a.2,
+            promised,
+            last,
+            committed: b.0,
+            token_hop: b.1,
+            want: b.2,
+            acked,
+        },
+    )
+}
+
+fn log_end() -> impl Strategy<Value = LogEnd> + Clone {
+    (epoch(), any::<u64>()).prop_map(|(epoch, seq)| LogEnd { epoch, seq })
+}
+
+fn boundaries() -> impl Strategy<Value = Boundaries> + Clone {
+    list((epoch(), any::<u64>()).prop_map(|(epoch, first_seq)| Boundary { epoch, first_seq }))
+}
+
+fn voter() -> impl Strategy<Value = Voter> + Clone {
+    (any::<(u16, [u8; 16], bool)>(), text()).prop_map(|((node, log_uuid, holds_token), address)| Voter {
+        node,
+        log_uuid,
+        holds_token,
+        address,
     })
+}
+
+pub fn membership() -> impl Strategy<Value = Membership> + Clone {
+    let swap = (any::<[u8; 16]>(), voter()).prop_map(|(old, new)| Swap { old, new });
+    (any::<u64>(), list(voter()), option::of(swap), list(any::<[u8; 16]>()))
+        .prop_map(|(id, voters, swap, removed)| Membership { id, voters, swap, removed })
 }
 
 pub fn hello() -> impl Strategy<Value = Hello> + Clone {
@@ -359,6 +387,78 @@ pub fn fetch_refused() -> impl Strategy<Value = FetchRefused> + Clone {
     })
 }
 
+pub fn pre_vote() -> impl Strategy<Value = PreVote> + Clone {
+    (epoch(), any::<u64>(), log_end()).prop_map(|(epoch, attempt, last)| PreVote { epoch, attempt, last })
+}
+pub fn pre_vote_answer() -> impl Strategy<Value = PreVoteAnswer> + Clone {
+    (epoch(), any::<(u64, bool)>()).prop_map(|(epoch, (attempt, yes))| PreVoteAnswer { epoch, attempt, yes })
+}
+pub fn prepare() -> impl Strategy<Value = Prepare> + Clone {
+    (epoch(), any::<u64>(), list(any::<[u8; 16]>())).prop_map(|(epoch, boot_nonce, voters)| Prepare {
+        epoch,
+        boot_nonce,
+        voters,
+    })
+}
+pub fn promise() -> impl Strategy<Value = Promise> + Clone {
+    (epoch(), log_end(), any::<(u64, u128, u64)>(), boundaries(), membership()).prop_map(
+        |(epoch, last, (boot_nonce, last_hash, committed), boundaries, membership)| Promise {
+            epoch,
+            boot_nonce,
+            last,
+            last_hash,
+            committed,
+            boundaries,
+            membership,
+        },
+    )
+}
+pub fn install() -> impl Strategy<Value = Install> + Clone {
+    (epoch(), any::<u64>(), boundaries()).prop_map(|(epoch, first_seq, boundaries)| Install {
+        epoch,
+        first_seq,
+        boundaries,
+    })
+}
+pub fn reject() -> impl Strategy<Value = Reject> + Clone {
+    epoch().prop_map(|epoch| Reject { epoch })
+}
+
+fn replica_beat() -> impl Strategy<Value = ReplicaBeat> + Clone {
+    let head = any::<([u8; 16], u64, u64, u64, u16, bool, u64)>();
+    let tail = any::<(u64, u128, u64, u64, bool, u64, u32)>();
+    (head, epoch(), log_end(), tail, list(any::<u16>())).prop_map(|(a, promised, last, b, hears)| ReplicaBeat {
+        log_uuid: a.0,
+        boot_nonce: a.1,
+        promised,
+        config_id: a.2,
+        hop: a.3,
+        holder: a.4,
+        claims: a.5,
+        want: a.6,
+        last,
+        durable: b.0,
+        durable_hash: b.1,
+        committed: b.2,
+        applied: b.3,
+        withheld: b.4,
+        fetched: b.5,
+        hears,
+        late_us: b.6,
+    })
+}
+
+/// A heartbeat and the header that it may be sent under.
+pub fn heartbeat() -> impl Strategy<Value = (Header, Heartbeat)> + Clone {
+    let header = (1..=u16::MAX, any::<(u64, u64)>());
+    (header, any::<u32>(), list(any::<u16>()), option::of(replica_beat())).prop_map(
+        |((node, (nonce, counter)), late_us, hears, replica)| {
+            let boot_nonce = replica.as_ref().map_or(nonce, |beat| beat.boot_nonce);
+            (Header { node, boot_nonce, counter }, Heartbeat { late_us, hears, replica })
+        },
+    )
+}
+
 /// The kind and the bytes of an arbitrary message of any kind.
 pub fn body() -> impl Strategy<Value = (Kind, Vec<u8>)> {
     fn encoded<M: Message + std::fmt::Debug>(message: M) -> (Kind, Vec<u8>) {
@@ -397,5 +497,11 @@ pub fn body() -> impl Strategy<Value = (Kind, Vec<u8>)> {
         commit().prop_map(encoded).boxed(),
         fetch().prop_map(encoded).boxed(),
         fetch_refused().prop_map(encoded).boxed(),
+        pre_vote().prop_map(encoded).boxed(),
+        pre_vote_answer().prop_map(encoded).boxed(),
+        prepare().prop_map(encoded).boxed(),
+        promise().prop_map(encoded).boxed(),
+        install().prop_map(encoded).boxed(),
+        reject().prop_map(encoded).boxed(),
     ])
 }

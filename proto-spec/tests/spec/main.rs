@@ -12,6 +12,7 @@ use common::samples::{self, book, id, list, samples};
 use common::{hex, strategies};
 use proptest::prelude::*;
 use pygmy_proto::batch::{Batch, BatchHeader, EntryKind, Stamp, entry_hash};
+use pygmy_proto::datagram::{self, Heartbeat};
 use pygmy_proto::frame::{self, Deframer, Flow};
 use pygmy_proto::header::{FLAG_TRACE, HEADER_LEN, Header};
 use pygmy_proto::limits::{self, CLIENT_BODY_MAX};
@@ -83,7 +84,8 @@ fn the_limits_are_those_of_the_code() {
         ORDERS_PAGE_MAX TRACE_SPANS_MAX REQUESTS_IN_FLIGHT_MAX CONNECTIONS_MAX JOBS_MAX DEADLINE_MS_MAX
         DEADLINE_MS_DEFAULT HANDSHAKE_MS_MAX CLIENT_OUTPUT_HIGH CLIENT_OUTPUT_MAX CLIENT_STALL_MS_MAX PEER_OUTPUT_MAX
         SESSIONS_MAX SESSION_DISTANCE_MAX SESSION_WINDOW SESSION_RESULT_BYTES_MAX RESULT_BYTES_MAX BATCH_ENTRIES_MAX
-        BATCH_BYTES_MAX SUBMIT_JOBS_MAX SUBMIT_BYTES_SOFT REPLICAS_MAX
+        BATCH_BYTES_MAX SUBMIT_JOBS_MAX SUBMIT_BYTES_SOFT REPLICAS_MAX ADDRESS_LEN_MAX REMOVED_MAX BOUNDARIES_MAX NODES_MAX
+        DATAGRAM_LEN_MAX
     );
     let documented = rows(&section("9. Limits")).into_iter().map(|row| {
         let value = row[1].replace(',', "").parse().expect("a number");
@@ -246,6 +248,112 @@ fn example_of_a_batch() {
     let entries: Vec<_> = batch.entries().map(|entry| (entry.seq, entry.kind, entry.body)).collect();
     assert_eq!(entries, [(10, EntryKind::Register, &[][..]), (11, EntryKind::Command, &body[..])]);
     assert_eq!(samples::batch().bytes()[..], bytes[..], "the builder makes the example");
+}
+
+#[test]
+fn examples_of_epochs_and_configurations() {
+    let text = section("14. Batches of the log");
+    let [start, config] = samples::special_batches();
+    for (bytes, built) in [(example("batch-new-epoch"), &start), (example("batch-config"), &config)] {
+        assert_eq!(Batch::parse(bytes.into()).as_ref(), Ok(built));
+        let hash = built.header().hash_last;
+        assert!(text.contains(&format!("`0x{hash:032x}`")), "the text must name {hash:032x}");
+    }
+    assert_eq!(start.header().hash_before, samples::batch().header().hash_last);
+    let bodies = [("EpochStart", &start, EntryKind::NewEpoch), ("Membership", &config, EntryKind::Config)];
+    for (name, batch, kind) in bodies {
+        let entries: Vec<_> = batch.entries().collect();
+        assert_eq!(entries.iter().map(|entry| entry.kind).collect::<Vec<_>>(), [kind]);
+        let seen = match kind {
+            EntryKind::NewEpoch => format!("{:?}", codec::decode::<EpochStart>(entries[0].body).expect("a beginning")),
+            _ => format!("{:?}", codec::decode::<Membership>(entries[0].body).expect("a configuration")),
+        };
+        let mut rest = entries[0].body;
+        assert_eq!(schema().show(name, &mut rest), seen);
+        assert!(rest.is_empty());
+    }
+}
+
+/// The kinds of entries have the numbers and the names of their table.
+#[test]
+fn the_kinds_of_entries_are_those_of_the_code() {
+    let text = section("14. Batches of the log");
+    let (_, table) = text.split_once("| kind | name | body |").expect("the table of entries");
+    let documented: Vec<_> =
+        rows(&format!("| kind | name | body |{table}")).into_iter().map(|row| row[..2].to_vec()).collect();
+    let known = (0..=u8::MAX).filter_map(EntryKind::from_u8).map(|kind| {
+        let name = match kind {
+            EntryKind::Register => "register",
+            EntryKind::Command => "command",
+            EntryKind::NewEpoch => "new epoch",
+            EntryKind::Config => "config",
+        };
+        [(kind as u8).to_string(), name.to_owned()].to_vec()
+    });
+    assert_eq!(documented, known.collect::<Vec<_>>());
+}
+
+/// Compares an example with the vector of the same message; only the header differs, for vectors bear a request id.
+fn check_vector<M: Message + PartialEq + std::fmt::Debug>(bytes: &[u8], vector: &str) {
+    let sample = samples().into_iter().find(|sample| sample.name == vector).expect("a vector of that name");
+    let message: M = codec::decode(&sample.frame[HEADER_LEN..]).expect("a valid vector");
+    let again = frame::to_bytes(0, 0, 0, &message);
+    assert_eq!(bytes, &again[..], "{vector} must read\n{}", hex::format(&again, HEADER_LEN));
+}
+
+#[test]
+fn examples_of_what_replicas_say() {
+    check_vector::<Hello>(&example("hello-replica"), "hello-catalog");
+    check_vector::<PreVote>(&example("pre-vote"), "pre-vote");
+    check_vector::<PreVoteAnswer>(&example("pre-vote-answer"), "pre-vote-answer");
+    check_vector::<Prepare>(&example("prepare"), "prepare");
+    check_vector::<Promise>(&example("promise"), "promise");
+    check_vector::<Install>(&example("install"), "install");
+    check_vector::<Reject>(&example("reject"), "reject");
+}
+
+#[test]
+fn examples_of_heartbeats() {
+    let key = samples::datagram_key();
+    let front = (example("heartbeat-front"), samples::heartbeat_of_front());
+    for (bytes, (header, heartbeat)) in [front, (example("heartbeat-replica"), samples::heartbeat_of_replica())] {
+        assert_eq!(datagram::read(&bytes, &key).as_ref(), Ok(&(header, heartbeat.clone())));
+        assert_eq!(samples::datagram(&header, &heartbeat)[..], bytes[..]);
+        check_table_of_datagrams(&bytes, &header, &heartbeat);
+    }
+}
+
+/// The tables alone find everything where the code has put it.
+fn check_table_of_datagrams(bytes: &[u8], header: &datagram::Header, heartbeat: &Heartbeat) {
+    let table = rows(&section("15. Heartbeats"));
+    let place = |name: &str| {
+        let row = table.iter().find(|row| row[3] == name).unwrap_or_else(|| panic!("no row {name}"));
+        let from: usize = row[0].parse().expect("an offset");
+        from..from + row[1].parse::<usize>().unwrap_or(bytes.len() - datagram::MAC_LEN - from)
+    };
+    let number = |name| bytes[place(name)].iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte));
+    assert_eq!((number("node"), number("boot_nonce")), (header.node.into(), header.boot_nonce));
+    assert_eq!((number("counter"), number("version")), (header.counter, datagram::VERSION.into()));
+    assert_eq!(bytes[place("magic")], datagram::MAGIC);
+    let mut body = &bytes[place("body")];
+    assert_eq!(number("length"), body.len() as u64);
+    assert_eq!(schema().show("Heartbeat", &mut body), format!("{heartbeat:?}"));
+    assert!(body.is_empty());
+}
+
+#[test]
+fn the_tables_decode_any_heartbeat_and_configuration() {
+    let schema = schema();
+    proptest!(|((_, heartbeat) in strategies::heartbeat(), membership in strategies::membership())| {
+        let bytes = codec::encode(&heartbeat);
+        let mut rest = &bytes[..];
+        prop_assert_eq!(schema.show("Heartbeat", &mut rest), format!("{heartbeat:?}"));
+        prop_assert!(rest.is_empty());
+        let bytes = codec::encode(&membership);
+        let mut rest = &bytes[..];
+        prop_assert_eq!(schema.show("Membership", &mut rest), format!("{membership:?}"));
+        prop_assert!(rest.is_empty());
+    });
 }
 
 /// No example stands in the document that no test compares.
