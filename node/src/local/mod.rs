@@ -13,6 +13,7 @@ use crate::settings::{ClusterSettings, NodeSettings};
 pub mod caller;
 pub mod control;
 pub mod identity;
+pub mod meta;
 pub mod pidfile;
 pub mod ports;
 pub mod process;
