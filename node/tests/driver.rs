@@ -3,14 +3,14 @@
 mod driver_support;
 
 use std::io::{ErrorKind, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use driver_support::*;
 use pygmy_node::driver::{Exit, Limits, LinkConfig, raise_open_files_limit};
 use pygmy_node::machine::CloseReason;
 use pygmy_proto::ErrorCode;
-use pygmy_proto::limits::{CLIENT_BODY_MAX, HELLO_BODY_MAX};
+use pygmy_proto::limits::{CLIENT_BODY_MAX, DATAGRAM_LEN_MAX, HELLO_BODY_MAX};
 
 #[test]
 fn frames_may_come_byte_by_byte() {
@@ -363,4 +363,25 @@ fn nothing_is_sent_in_the_turn_of_a_fatal_finding() {
     client.send(&frame(FAIL, 2, b""));
     client.assert_ended();
     assert_eq!(server.join().0, Exit::Fatal("asked to".into()));
+}
+
+#[test]
+fn datagrams_of_any_length_come_and_go_and_neighbours_that_are_not_there_do_no_harm() {
+    let neighbour = UdpSocket::bind("127.0.0.1:0").unwrap();
+    neighbour.set_read_timeout(Some(PATIENCE)).unwrap();
+    let address = |socket: &UdpSocket| socket.local_addr().unwrap().to_string();
+    let gone = address(&UdpSocket::bind("127.0.0.1:0").unwrap());
+    let links = vec![
+        LinkConfig { node: NEIGHBOUR, address: address(&neighbour) },
+        LinkConfig { node: NEIGHBOUR + 1, address: gone },
+        LinkConfig { node: NEIGHBOUR + 2, address: "no address".into() },
+    ];
+    let server = start_among(Limits::default(), Vec::new(), links, OnLeave::Left);
+    let mut buffer = [0; DATAGRAM_LEN_MAX];
+    for len in [0, 1, 300, DATAGRAM_LEN_MAX] {
+        neighbour.send_to(&vec![len as u8; len], server.heartbeats).unwrap();
+        let (count, from) = neighbour.recv_from(&mut buffer).expect("it comes back");
+        assert_eq!((&buffer[..count], from), (&*vec![len as u8; len], server.heartbeats));
+    }
+    server.leave();
 }

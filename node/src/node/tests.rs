@@ -97,12 +97,34 @@ impl Bench {
         }
     }
 
-    /// Ends the turn; the frames it sent.
+    /// Ends the turn, and those that the disk asks for, which takes no time here; the frames they sent.
     fn turn(&mut self) -> Vec<Seen> {
-        self.node.end_turn(self.now, &mut self.out);
         let mut seen = Vec::new();
+        loop {
+            let synced = self.one_turn(&mut seen);
+            if synced.is_empty() {
+                return seen;
+            }
+            for input in synced {
+                self.input(input);
+            }
+        }
+    }
+
+    /// Ends one turn; what the disk has to say after it.
+    fn one_turn(&mut self, seen: &mut Vec<Seen>) -> Vec<Input<'static>> {
+        self.node.end_turn(self.now, &mut self.out);
+        let mut synced = Vec::new();
         for output in self.out.take_outputs() {
             let (conn, bytes) = match output {
+                Output::Append { epoch, batch } => {
+                    synced.push(Input::Durable { epoch, seq: batch.last_seq(), hash: batch.header().hash_last });
+                    continue;
+                }
+                Output::Vote(vote) => {
+                    synced.push(Input::VoteDurable(vote));
+                    continue;
+                }
                 Output::Frame { conn, range } => (conn, self.out.bytes()[range].to_vec()),
                 Output::Shared { conn, bytes } => (conn, bytes.to_vec()),
                 Output::Close { conn, reason } => {
@@ -118,7 +140,7 @@ impl Bench {
             fed.expect("a node sends whole frames");
         }
         self.out.recycle(Vec::new());
-        seen
+        synced
     }
 
     fn pass(&mut self, milliseconds: u64) -> Vec<Seen> {
@@ -167,11 +189,12 @@ fn replica_hello(node: u16) -> ReplicaHello {
         log_uuid: [node as u8; 16],
         boot_nonce: u64::from(node) + 100,
         config_id: 1,
-        epoch: Epoch { counter: 1, node: 0 },
-        last_seq: 0,
+        promised: Epoch::default(),
+        last: LogEnd::default(),
         committed: 0,
         token_hop: 0,
         want: 0,
+        acked: Acked::default(),
     }
 }
 
@@ -477,14 +500,45 @@ fn a_catalog_that_goes_or_hands_back_has_its_writes_moved_under_the_same_identit
     assert!(bench.send(catalogs[0], 0, 0, 0, &result(job, Kind::WriteOk, &done)).is_empty());
 }
 
+/// The `Hello` of the second catalog.
+fn greet(replica: ReplicaHello) -> bytes::Bytes {
+    let mut hello = hello(Role::Catalog, "catalog-5", [7; 16]);
+    hello.replica = Some(replica);
+    frame::to_bytes(1, 0, 0, &hello)
+}
+
+/// Has the first catalog elected by the order servers; the epoch that begins.
+fn elect(bench: &mut Bench) -> Epoch {
+    fn first<M: Message>(sent: &[Seen]) -> M {
+        sent.iter().find(|seen| seen.header.kind == M::KIND as u16).expect("it is sent").decode()
+    }
+    let orders = ORDERS.map(|node| bench.server(node));
+    let other = bench.conn();
+    bench.input(Input::Accepted { conn: other });
+    // Now all are there, and nobody knows of an epoch.
+    let ask: PreVote = first(&bench.send_bytes(other, &greet(replica_hello(CATALOGS[1]))));
+    let yes = PreVoteAnswer { epoch: Epoch::default(), attempt: ask.attempt, yes: true };
+    let sent = orders.map(|conn| bench.send(conn, 0, 0, 0, &yes)).concat();
+    let Prepare { epoch, boot_nonce, .. } = first(&sent);
+    let promise = Promise {
+        epoch,
+        boot_nonce,
+        last: LogEnd::default(),
+        last_hash: 0,
+        committed: 0,
+        boundaries: Bounded::default(),
+        membership: bench.node.replica().expect("a catalog").ring().membership().clone(),
+    };
+    let sent = orders.map(|conn| bench.send(conn, 0, 0, 0, &promise)).concat();
+    bench.lose(other);
+    first::<Install>(&sent).epoch
+}
+
 #[test]
 fn a_token_meant_for_a_process_never_reaches_the_next_one_under_its_name() {
     let mut bench = Bench::new(CATALOGS[0]);
-    let greet = |boot_nonce: u64| {
-        let mut hello = hello(Role::Catalog, "catalog-5", [7; 16]);
-        hello.replica = Some(ReplicaHello { boot_nonce, want: 1, ..replica_hello(CATALOGS[1]) });
-        frame::to_bytes(1, 0, 0, &hello)
-    };
+    let promised = elect(&mut bench);
+    let greet = |boot_nonce| greet(ReplicaHello { boot_nonce, promised, want: 1, ..replica_hello(CATALOGS[1]) });
     let is_token = |seen: &&Seen| seen.header.kind == Kind::Token as u16;
     let first = bench.conn();
     bench.input(Input::Accepted { conn: first });

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // Each test file uses its part.
 
 use std::io::{Read, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,14 @@ impl Cluster {
         };
         let nodes = roles.iter().enumerate().map(node).collect();
         let cluster = ClusterSettings { id: CLUSTER, key: vec![9; 32], token: TokenMode::Demand, nodes };
-        let started =
-            listeners.into_iter().enumerate().map(|(index, listener)| start_node(&cluster, index, listener, limits));
+        let bind = || UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let datagrams: Vec<UdpSocket> = roles.iter().map(|_| bind()).collect();
+        let heartbeats: Vec<SocketAddr> = datagrams.iter().map(|s| s.local_addr().expect("bound")).collect();
+        let started = listeners.into_iter().zip(datagrams).enumerate().map(|(index, sockets)| {
+            let neighbours = (1..).zip(&heartbeats).filter(|(node, _)| *node != index as u16 + 1);
+            let neighbours = neighbours.map(|(node, address)| LinkConfig { node, address: address.to_string() });
+            start_node(&cluster, index, sockets, neighbours.collect(), limits)
+        });
         let nodes = started.collect();
         let cluster = Self { addresses, nodes };
         cluster.load_books();
@@ -102,13 +108,14 @@ impl Drop for Cluster {
 fn start_node(
     cluster: &ClusterSettings,
     index: usize,
-    listener: TcpListener,
+    (listener, datagrams): (TcpListener, UdpSocket),
+    neighbours: Vec<LinkConfig>,
     limits: Limits,
 ) -> (Handle, Option<JoinHandle<Exit>>) {
     let me = index as u16 + 1;
     let address = |node: u16| cluster.node(node).map(|n| n.address.clone()).unwrap_or_default();
     let links = cluster.dials(me).into_iter().map(|node| LinkConfig { node, address: address(node) }).collect();
-    let config = DriverConfig { node: me, listener, links, limits, signals: false };
+    let config = DriverConfig { node: me, listener, datagrams, links, neighbours, limits, signals: false };
     let log_uuid = cluster.nodes[index].log_uuid;
     let settings = Settings { cluster: cluster.clone(), me, log_uuid, boot_nonce: u64::from(me) };
     let make = |now| Node::new(settings, now).expect("the settings make a ring");

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -31,6 +31,11 @@ pub const APPEND: u16 = Kind::Write as u16;
 /// Answered, and then the machine fails.
 pub const FAIL: u16 = Kind::Status as u16;
 
+/// Number of the node to which datagrams are sent back.
+pub const NEIGHBOUR: u16 = 3;
+/// The only epoch there is.
+const EPOCH: Epoch = Epoch { counter: 1, node: 0 };
+
 /// What the machine was told.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -40,6 +45,7 @@ pub struct Seen {
     pub frames: usize,
     pub turns: usize,
     pub durable: Vec<u64>,
+    pub datagrams: Vec<Vec<u8>>,
 }
 
 /// How the machine behaves when it is asked to leave.
@@ -113,21 +119,26 @@ impl Machine for Echo {
                     out.send(conn, id, 0, 0, &Pong {});
                 }
             }
+            Input::Datagram { bytes } => {
+                self.seen.lock().unwrap().datagrams.push(bytes.to_vec());
+                out.send_datagram([NEIGHBOUR].into_iter(), |out| out.extend_from_slice(bytes));
+            }
             Input::Leave if self.on_leave == OnLeave::Left => out.push(Output::Left),
-            Input::Leave => {}
+            // It asks for nothing of the kind.
+            Input::VoteDurable(_) | Input::DiskFull(_) | Input::LogRead { .. } | Input::Leave => {}
         }
     }
 
     fn end_turn(&mut self, _now: Now, out: &mut Outbox) {
         self.seen.lock().unwrap().turns += 1;
-        let mut builder = BatchBuilder::new(Epoch { counter: 1, node: 0 }, 1, self.next_seq, 1, self.hash);
+        let mut builder = BatchBuilder::new(EPOCH, 1, self.next_seq, 1, self.hash);
         for (conn, id, body) in self.appending.drain(..) {
             self.waiting.push((conn, id, builder.push(EntryKind::Command, &body)));
         }
         if let Some(batch) = builder.finish() {
             self.next_seq = batch.last_seq() + 1;
             self.hash = batch.header().hash_last;
-            out.push(Output::Append(batch));
+            out.push(Output::Append { epoch: EPOCH, batch });
         }
     }
 
@@ -141,6 +152,8 @@ impl Machine for Echo {
 /// A loop in a thread.
 pub struct Running {
     pub address: SocketAddr,
+    /// Where it takes datagrams.
+    pub heartbeats: SocketAddr,
     pub handle: Handle,
     pub seen: Arc<Mutex<Seen>>,
     thread: JoinHandle<(Exit, Counters)>,
@@ -151,19 +164,31 @@ pub fn start(limits: Limits) -> Running {
 }
 
 pub fn start_with(limits: Limits, links: Vec<LinkConfig>, on_leave: OnLeave) -> Running {
+    start_among(limits, links, Vec::new(), on_leave)
+}
+
+/// One that sends datagrams to `neighbours`.
+pub fn start_among(
+    limits: Limits,
+    links: Vec<LinkConfig>,
+    neighbours: Vec<LinkConfig>,
+    on_leave: OnLeave,
+) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let heartbeats = datagrams.local_addr().unwrap();
     let address = listener.local_addr().unwrap();
     let seen = Arc::new(Mutex::new(Seen::default()));
     let machine =
         Echo { seen: seen.clone(), on_leave, next_seq: 1, hash: 0, appending: Vec::new(), waiting: Vec::new() };
-    let config = DriverConfig { node: 7, listener, links, limits, signals: false };
+    let config = DriverConfig { node: 7, listener, datagrams, links, neighbours, limits, signals: false };
     let mut driver = Driver::new(config, MemoryLog::default(), |_| machine).unwrap();
     let handle = driver.handle();
     let thread = std::thread::spawn(move || {
         let exit = driver.run().unwrap();
         (exit, driver.counters().clone())
     });
-    Running { address, handle, seen, thread }
+    Running { address, heartbeats, handle, seen, thread }
 }
 
 impl Running {
