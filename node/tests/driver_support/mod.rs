@@ -168,12 +168,7 @@ pub fn start_with(limits: Limits, links: Vec<LinkConfig>, on_leave: OnLeave) -> 
 }
 
 /// One that sends datagrams to `neighbours`.
-pub fn start_among(
-    limits: Limits,
-    links: Vec<LinkConfig>,
-    neighbours: Vec<LinkConfig>,
-    on_leave: OnLeave,
-) -> Running {
+pub fn start_among(limits: Limits, links: Vec<LinkConfig>, neighbours: Vec<LinkConfig>, on_leave: OnLeave) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
     let heartbeats = datagrams.local_addr().unwrap();
