@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use bytes::Bytes;
+use pygmy_proto::batch::Batch;
 
 /// A fault that the scheduler injects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +17,18 @@ pub enum Fault {
     Clock,
     /// A node dies.
     Crash,
+    /// All nodes die.
+    CrashAll,
+    /// The disk of a dead node is lost.
+    Wipe,
     /// A node is asked to leave.
     Leave,
+    /// Some nodes are cut off.
+    Cut,
+    /// A disk has no room for a while.
+    Full,
+    /// A disk is slow for a while.
+    Slow,
 }
 
 /// Something planned.
@@ -89,6 +100,45 @@ pub enum Event {
     Client {
         /// Which client.
         client: usize,
+    },
+    /// A datagram reaches a node.
+    Datagram {
+        /// Which node sent it.
+        from: usize,
+        /// Which node.
+        host: usize,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// A part of the log that a node had asked for was read.
+    Read {
+        /// Which node.
+        host: usize,
+        /// Which of its processes.
+        boot: u64,
+        /// For which other node it is.
+        node: u16,
+        /// The part.
+        batches: Vec<Batch>,
+    },
+    /// A node that was asked to leave has had time enough.
+    Force {
+        /// Which node.
+        host: usize,
+        /// Which of its processes.
+        boot: u64,
+    },
+    /// A disk has room again.
+    Room {
+        /// Which node.
+        host: usize,
+        /// Which of its processes.
+        boot: u64,
+    },
+    /// Nodes that were cut off are reached again.
+    Heal {
+        /// Number of the cut.
+        cut: u64,
     },
     /// A fault.
     Fault(Fault),

@@ -1,17 +1,32 @@
-//! The fault scheduler: what breaks, when, and what must not break because this build has one epoch.
-//!
-//! One epoch stands the loss of no token: whoever holds it, may just have been given it, or alone has a part of the log
-//! is not killed, and while a node leaves its links stay whole. A majority of the voters born with the cluster stays.
+//! The fault scheduler: what breaks and when. Everything may, but for what the fault model rules out: so many disks
+//! lost that those left are no majority of the voters, and in the end so many dead for good that nobody can go on.
+
+use std::collections::BTreeSet;
 
 use pygmy_proto::message::Role;
 
+use crate::check::Check;
 use crate::events::{Event, Fault};
 use crate::host::{Item, Process};
-use crate::net::Owner;
+use crate::net::{Cut, Owner};
 use crate::plan::{MS, SEC};
 use crate::world::World;
 
-const FAULTS: [Fault; 5] = [Fault::Reset, Fault::Pause, Fault::Clock, Fault::Crash, Fault::Leave];
+const FAULTS: [Fault; 10] = [
+    Fault::Reset,
+    Fault::Pause,
+    Fault::Clock,
+    Fault::Crash,
+    Fault::CrashAll,
+    Fault::Wipe,
+    Fault::Leave,
+    Fault::Cut,
+    Fault::Full,
+    Fault::Slow,
+];
+
+/// A leaving node is killed after this.
+const LEAVE_MAX: u64 = 2 * SEC;
 
 impl World {
     pub(crate) fn plan_faults(&mut self) {
@@ -27,7 +42,12 @@ impl World {
             Fault::Pause => faults.pause_every,
             Fault::Clock => faults.clock_every,
             Fault::Crash => faults.crash_every,
+            Fault::CrashAll => faults.crash_all_every,
+            Fault::Wipe => faults.wipe_every,
             Fault::Leave => faults.leave_every,
+            Fault::Cut => faults.cut_every,
+            Fault::Full => faults.full_every,
+            Fault::Slow => faults.slow_every,
         };
         if let Some(every) = every {
             let at = self.at + self.chance.around(every);
@@ -35,21 +55,27 @@ impl World {
         }
     }
 
-    pub(crate) fn on_fault(&mut self, fault: Fault) {
+    pub(crate) fn on_fault(&mut self, fault: Fault) -> Check {
         if self.calm {
-            return;
+            return Ok(());
         }
         match fault {
             Fault::Reset => self.reset_some_link(),
             Fault::Pause => self.pause_somebody(),
             Fault::Clock => self.move_some_clock(),
             Fault::Crash => self.crash_somebody(),
+            Fault::CrashAll => self.crash_all(),
+            Fault::Wipe => self.wipe_somebody(),
             Fault::Leave => self.ask_somebody_to_leave(),
+            Fault::Cut => self.cut_somebody_off()?,
+            Fault::Full => self.fill_some_disk(),
+            Fault::Slow => self.slow_some_disk(),
         }
         self.plan_fault(fault);
+        Ok(())
     }
 
-    /// All faults end: nobody is stopped, the dead come back, or some of them do.
+    /// All faults end: nobody is stopped or cut off, the dead come back, or some stay dead, and others die with them.
     pub(crate) fn end_faults(&mut self) {
         // The last thing said on many links is lost, and nothing new will come to make up for it.
         if self.plan.faults.reset_every.is_some() && self.chance.permille(400) {
@@ -60,28 +86,47 @@ impl World {
         self.calm = true;
         self.net.calm = true;
         self.trace.note(self.at, 600, &[], || "all faults end".to_owned());
-        for host in 0..self.hosts.len() {
-            if let Some(process) = &mut self.hosts[host].process {
+        for host in &mut self.hosts {
+            host.slow_until = 0;
+            if let Some(process) = &mut host.process {
                 process.paused_until = process.paused_until.min(self.at + MS);
             }
         }
-        if self.chance.permille(300) {
-            self.bury_the_dead();
+        if self.plan.faults.crash_every.is_some() && self.chance.permille(600) {
+            self.bury_some();
         }
-    }
-
-    /// Who is down now stays down, but for the last of a role.
-    fn bury_the_dead(&mut self) {
         for host in 0..self.hosts.len() {
-            let role = self.hosts[host].role;
-            let role_runs = self.running().any(|(index, _)| self.hosts[index].role == role);
-            self.hosts[host].gone = self.hosts[host].process.is_none() && role_runs;
+            self.agenda.plan(self.at + MS, Event::Start { host });
         }
     }
 
-    /// A node that is down comes back after a while, `soonest` at the soonest.
-    pub(crate) fn plan_return(&mut self, host: usize, soonest: u64) {
-        let at = self.at + soonest + self.chance.below(300 * MS);
+    /// Whoever the others can do without dies, or not, and stays dead.
+    fn bury_some(&mut self) {
+        let count = self.hosts.len();
+        let first = self.chance.below(count as u64) as usize;
+        for host in (first..first + count).map(|index| index % count) {
+            if self.chance.permille(500) && self.can_do_without(host) {
+                self.kill(host);
+                self.hosts[host].gone = true;
+                self.rare.graves += 1;
+                let name = &self.hosts[host].name;
+                self.trace.note(self.at, 605, &[host as u8], || format!("{name} stays dead"));
+            }
+        }
+    }
+
+    /// Whether the others are a majority of the voters with their disks, and one of each role.
+    fn can_do_without(&self, host: usize) -> bool {
+        let left = |index: usize| index != host && !self.hosts[index].gone;
+        let others = || (0..self.hosts.len()).filter(|index| left(*index));
+        let voters = others().filter(|index| self.hosts[*index].votes()).count();
+        let has = |role: Role| others().any(|index| self.hosts[index].role == role);
+        voters >= self.plan.majority() && has(Role::Front) && has(Role::Order) && has(Role::Catalog)
+    }
+
+    /// A node that is down comes back after a while.
+    pub(crate) fn plan_return(&mut self, host: usize) {
+        let at = self.at + MS + self.chance.below(self.plan.faults.down_max);
         self.agenda.plan(at, Event::Start { host });
     }
 
@@ -89,28 +134,14 @@ impl World {
         self.hosts.iter().enumerate().filter_map(|(index, host)| host.process.as_ref().map(|process| (index, process)))
     }
 
-    fn someone_leaves(&self) -> bool {
-        self.running().any(|(_, process)| process.leaving)
+    fn pick_running(&mut self, wanted: impl Fn(&Self, usize) -> bool) -> Option<usize> {
+        let able: Vec<usize> = self.running().map(|(index, _)| index).filter(|index| wanted(self, *index)).collect();
+        self.chance.pick(&able)
     }
 
-    fn is_leaving(&self, owner: Owner) -> bool {
-        match owner {
-            Owner::Host { index, .. } => self.hosts[index].process.as_ref().is_some_and(|process| process.leaving),
-            Owner::Client { .. } => false,
-        }
-    }
-
-    fn reset_some_link(&mut self) {
-        let alive = self.net.find(|conn| {
-            !conn.broken
-                && conn.ends.iter().all(|end| end.open)
-                && conn.ends.iter().all(|end| !self.is_leaving(end.owner))
-        });
-        let Some(conn) = self.chance.pick(&alive) else { return };
-        self.rare.resets += 1;
-        let [from, to] = self.net.conn(conn).ends.map(|end| self.name_of(end.owner));
-        self.trace.note(self.at, 601, &conn.to_le_bytes(), || format!("connection {conn} ({from}, {to}) breaks"));
-        self.net.break_conn(self.at, conn, 200 * MS, &mut self.chance, &mut self.agenda);
+    fn holder(&self) -> Option<usize> {
+        let holds = |process: &Process| process.node.replica().is_some_and(|replica| replica.ring().token().is_some());
+        self.running().find(|(_, process)| holds(process)).map(|(index, _)| index)
     }
 
     fn name_of(&self, owner: Owner) -> String {
@@ -120,9 +151,19 @@ impl World {
         }
     }
 
+    fn reset_some_link(&mut self) {
+        let alive = self.net.find(|conn| !conn.broken && conn.ends.iter().all(|end| end.open));
+        let Some(conn) = self.chance.pick(&alive) else { return };
+        self.rare.resets += 1;
+        let [from, to] = self.net.conn(conn).ends.map(|end| self.name_of(end.owner));
+        self.trace.note(self.at, 601, &conn.to_le_bytes(), || format!("connection {conn} ({from}, {to}) breaks"));
+        self.net.break_conn(self.at, conn, 200 * MS, &mut self.chance, &mut self.agenda);
+    }
+
     fn pause_somebody(&mut self) {
-        let host = self.chance.below(self.hosts.len() as u64) as usize;
-        let until = self.at + self.chance.between(MS, 400 * MS);
+        let holder = self.holder().filter(|_| self.chance.permille(300));
+        let Some(host) = holder.or_else(|| self.pick_running(|_, _| true)) else { return };
+        let until = self.at + self.chance.between(MS, self.plan.faults.pause_max);
         let Some(process) = &mut self.hosts[host].process else { return };
         process.paused_until = until;
         self.rare.pauses += 1;
@@ -131,102 +172,173 @@ impl World {
     }
 
     fn move_some_clock(&mut self) {
-        let host = self.chance.below(self.hosts.len() as u64) as usize;
+        let Some(host) = self.pick_running(|_, _| true) else { return };
         let by = self.chance.below(7 * 86_400 * 1_000_000);
         let back = self.chance.permille(600);
         let Some(process) = &mut self.hosts[host].process else { return };
-        process.wall_base = if back { process.wall_base - by.min(process.wall_base) } else { process.wall_base + by };
+        let wall = &mut process.clocks.wall_us;
+        *wall = if back { wall.saturating_sub(by) } else { *wall + by };
         self.rare.clock_jumps += 1;
     }
 
-    /// Whether the cluster can do without this node for good.
-    fn can_lose(&self, host: usize) -> bool {
-        let Some(process) = &self.hosts[host].process else { return false };
-        if process.leaving || self.someone_leaves() {
-            return false;
-        }
-        let Some(replica) = process.node.replica() else { return true };
-        // A token on its way to a catalog that is gone is lost: it must not be wanted there, nor come unwanted.
-        let wants = self.plan.rotate || replica.ring().hello().want > 0;
-        if self.hosts[host].role == Role::Catalog && wants {
-            return false;
-        }
-        let voters = self.running().filter(|(_, p)| p.original && p.node.replica().is_some()).count();
-        if process.original && voters <= self.plan.majority() {
-            return false;
-        }
-        // A role with nobody in it serves nobody.
-        let role = self.hosts[host].role;
-        if self.running().filter(|(index, _)| self.hosts[*index].role == role).count() < 2 {
-            return false;
-        }
-        // Two others have what it has.
-        let end = replica.ring().log().last_seq();
-        let others = self.running().filter(|(index, p)| {
-            *index != host && p.node.replica().is_some_and(|other| other.ring().log().last_seq() >= end)
-        });
-        others.count() >= 2
-    }
-
-    fn holder(&self) -> Option<usize> {
-        self.running()
-            .find(|(_, p)| p.node.replica().is_some_and(|replica| replica.ring().token().is_some()))
-            .map(|(index, _)| index)
-    }
-
     fn crash_somebody(&mut self) {
-        let Some(holder) = self.holder() else { return };
-        let able: Vec<usize> = (0..self.hosts.len()).filter(|host| *host != holder && self.can_lose(*host)).collect();
-        let Some(host) = self.chance.pick(&able) else { return };
+        let holder = self.holder().filter(|_| self.chance.permille(300));
+        let Some(host) = holder.or_else(|| self.pick_running(|_, _| true)) else { return };
         match self.hosts[host].role {
             Role::Order => self.rare.order_crashes += 1,
             Role::Catalog => self.rare.catalog_crashes += 1,
             Role::Front | Role::Client => self.rare.front_crashes += 1,
         }
-        let name = self.hosts[host].name.clone();
-        self.trace.note(self.at, 603, &[host as u8], || format!("{name} is killed"));
+        self.rare.holder_crashes += u64::from(self.holder() == Some(host));
+        self.kill(host);
+        self.plan_return(host);
+    }
+
+    fn crash_all(&mut self) {
+        self.rare.all_crashes += 1;
+        let fronts_too = self.chance.permille(500);
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].process.is_some() && (fronts_too || self.hosts[host].role != Role::Front) {
+                self.kill(host);
+                self.plan_return(host);
+            }
+        }
+    }
+
+    /// Ends a process without a word. Of what no group had made durable a part is on the platter all the same.
+    pub(crate) fn kill(&mut self, host: usize) {
         self.count_ring(host);
         let Some(process) = self.hosts[host].process.take() else { return };
+        let name = self.hosts[host].name.clone();
+        self.trace.note(self.at, 603, &[host as u8], || format!("{name} is killed"));
+        // A machine that is gone says nothing; one that only lost the process resets its connections.
+        let slowest = if self.chance.permille(200) { 2 * SEC } else { 20 * MS };
         for (conn, end) in self.ends_of(Owner::Host { index: host, boot: process.boot }) {
             self.net.close_end(conn, end);
-            self.net.break_conn(self.at, conn, 20 * MS, &mut self.chance, &mut self.agenda);
+            self.net.break_conn(self.at, conn, slowest, &mut self.chance, &mut self.agenda);
         }
-        self.plan_return(host, MS);
+        self.lose_unsynced(host);
+    }
+
+    pub(crate) fn lose_unsynced(&mut self, host: usize) {
+        let unsynced = self.hosts[host].disk.unsynced() as u64;
+        let reached = if self.chance.permille(500) { self.chance.below(unsynced + 1) } else { 0 };
+        self.rare.survived_writes += reached;
+        self.rare.lost_writes += unsynced - reached;
+        let disk = &mut self.hosts[host].disk;
+        disk.crash(reached as usize);
+        self.checker.on_platter(disk);
+    }
+
+    /// The disk of a dead voter is lost, unless too few would be left.
+    fn wipe_somebody(&mut self) {
+        let voters = self.hosts.iter().filter(|host| host.votes()).count();
+        let able: Vec<usize> = (0..self.hosts.len())
+            .filter(|index| self.hosts[*index].process.is_none() && self.hosts[*index].votes())
+            .collect();
+        if voters <= self.plan.majority() {
+            return;
+        }
+        let Some(host) = self.chance.pick(&able) else { return };
+        self.rare.wipes += 1;
+        let name = &self.hosts[host].name;
+        self.trace.note(self.at, 606, &[host as u8], || format!("the disk of {name} is lost"));
+        self.wipe(host);
     }
 
     fn ask_somebody_to_leave(&mut self) {
-        let Some(holder) = self.holder() else { return };
-        let able: Vec<usize> =
-            (0..self.hosts.len()).filter(|host| self.can_lose(*host) && self.is_linked(*host)).collect();
-        let host =
-            if able.contains(&holder) && self.chance.permille(500) { Some(holder) } else { self.chance.pick(&able) };
-        let Some(host) = host else { return };
+        let staying = |world: &Self, index: usize| {
+            world.hosts[index].process.as_ref().is_some_and(|process| !process.leaving)
+        };
+        let holder = self.holder().filter(|host| staying(self, *host) && self.chance.permille(500));
+        let Some(host) = holder.or_else(|| self.pick_running(staying)) else { return };
         self.rare.leaves += 1;
-        self.rare.holder_leaves += u64::from(host == holder);
+        let holds = self.holder() == Some(host);
+        self.rare.holder_leaves += u64::from(holds);
         let name = self.hosts[host].name.clone();
-        let holds = if host == holder { ", which holds the token," } else { "" };
+        let holds = if holds { ", which holds the token," } else { "" };
         self.trace.note(self.at, 604, &[host as u8], || format!("{name}{holds} is asked to leave"));
         if let Some(process) = &mut self.hosts[host].process {
             process.leaving = true;
             let boot = process.boot;
             self.give(host, boot, Item::Leave);
+            self.agenda.plan(self.at + LEAVE_MAX, Event::Force { host, boot });
         }
     }
 
-    /// Whether all links of a node with replicas are up at both ends.
-    fn is_linked(&self, host: usize) -> bool {
-        let number = self.hosts[host].number;
-        let is_up = |from: usize, to: u16| {
-            let process = self.hosts[from].process.as_ref();
-            let links = process.map(|process| process.node.status(process.clock(self.at)).links);
-            links.is_some_and(|links| links.iter().any(|link| link.node == to && link.up))
+    pub(crate) fn on_force(&mut self, host: usize, boot: u64) {
+        if self.hosts[host].process.as_ref().is_some_and(|process| process.boot == boot) {
+            self.rare.forced += 1;
+            self.kill(host);
+            self.plan_return(host);
+        }
+    }
+
+    /// One node, some nodes or one pair; in both directions or one; with resets or in silence.
+    fn cut_somebody_off(&mut self) -> Check {
+        let count = self.hosts.len();
+        let one = self.chance.below(count as u64) as usize;
+        let side: BTreeSet<usize> = match self.chance.below(3) {
+            0 => BTreeSet::from([one]),
+            _ => (0..count).filter(|_| self.chance.permille(500)).collect(),
         };
-        let whole = self
-            .running()
-            .filter(|(index, p)| *index != host && p.node.replica().is_some())
-            .all(|(index, _)| is_up(host, self.hosts[index].number) && is_up(index, number));
-        let owner = self.hosts[host].process.as_ref().map(|process| Owner::Host { index: host, boot: process.boot });
-        let broken = |owner| self.ends_of(owner).into_iter().any(|(conn, _)| self.net.conn(conn).broken);
-        whole && owner.is_some_and(|owner| !broken(owner)) && self.at < self.plan.chaos.saturating_sub(SEC / 2)
+        let pair = self.chance.permille(250).then(|| self.chance.below(count as u64) as usize);
+        let (one_way, silent) = (self.chance.permille(300), self.chance.permille(400));
+        let crosses = |a: usize, b: usize| match pair {
+            Some(other) => (a, b) == (one, other) || (b, a) == (one, other),
+            None => side.contains(&a) != side.contains(&b),
+        };
+        let from_this_side = |a: usize| if pair.is_some() { a == one } else { side.contains(&a) };
+        let all = (0..count).flat_map(|a| (0..count).map(move |b| (a, b)));
+        let lost: BTreeSet<(usize, usize)> =
+            all.filter(|(a, b)| a != b && crosses(*a, *b) && (!one_way || from_this_side(*a))).collect();
+        self.heal(self.cuts)?;
+        self.cuts += 1;
+        let number = self.cuts;
+        self.rare.cuts += 1;
+        self.rare.one_way_cuts += u64::from(one_way);
+        self.rare.silent_cuts += u64::from(silent);
+        let names: Vec<String> =
+            lost.iter().map(|(a, b)| format!("{} > {}", self.hosts[*a].name, self.hosts[*b].name)).collect();
+        self.trace.note(self.at, 607, &[u8::from(silent)], || {
+            format!("cut {number}{}: {}", if silent { ", in silence" } else { "" }, names.join(", "))
+        });
+        self.net.cut = Some(Cut { number, lost, silent });
+        if !silent {
+            self.reset_what_is_cut();
+        }
+        let at = self.at + self.chance.between(MS, 1_500 * MS);
+        self.agenda.plan(at, Event::Heal { cut: number });
+        Ok(())
+    }
+
+    fn reset_what_is_cut(&mut self) {
+        let cut = self.net.find(|conn| match conn.ends.map(|end| end.owner) {
+            [Owner::Host { index: a, .. }, Owner::Host { index: b, .. }] => !conn.broken && self.net.parts(a, b),
+            _ => false,
+        });
+        for conn in cut {
+            self.net.break_conn(self.at, conn, 200 * MS, &mut self.chance, &mut self.agenda);
+        }
+    }
+
+    fn fill_some_disk(&mut self) {
+        let Some(host) = self.pick_running(|world, index| world.hosts[index].role != Role::Front) else { return };
+        let Some(boot) = self.hosts[host].process.as_ref().map(|process| process.boot) else { return };
+        self.rare.full_disks += 1;
+        let name = &self.hosts[host].name;
+        self.trace.note(self.at, 608, &[host as u8], || format!("the disk of {name} is full"));
+        self.give(host, boot, Item::Full(true));
+        let at = self.at + self.chance.between(MS, 600 * MS);
+        self.agenda.plan(at, Event::Room { host, boot });
+    }
+
+    fn slow_some_disk(&mut self) {
+        let Some(host) = self.pick_running(|world, index| world.hosts[index].role != Role::Front) else { return };
+        self.rare.slow_disks += 1;
+        let until = self.at + self.chance.between(50 * MS, 1_500 * MS);
+        self.hosts[host].slow_until = until;
+        let name = &self.hosts[host].name;
+        self.trace.note(self.at, 609, &[host as u8], || format!("the disk of {name} is slow until {}", until / MS));
     }
 }

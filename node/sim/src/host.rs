@@ -10,9 +10,10 @@ use pygmy_proto::batch::Batch;
 use pygmy_proto::frame::{self, Deframer, Flow, Frame};
 use pygmy_proto::header::{HEADER_LEN, HeaderView};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, HELLO_BODY_MAX, PEER_BODY_MAX};
-use pygmy_proto::message::Epoch;
 
+use crate::disk::{Notice, Write};
 use crate::mistake::Mistake;
+use crate::plan::{MS, US};
 
 /// What waits for a node's next turn.
 #[derive(Debug)]
@@ -25,21 +26,42 @@ pub enum Item {
     Bytes(ConnId, Bytes),
     /// A connection is gone.
     Gone(ConnId, CloseReason),
-    /// The log writer made a group durable.
-    Durable(LogEnd),
+    /// A datagram came.
+    Datagram(Bytes),
+    /// The disk made something durable.
+    Durable(Notice),
+    /// The disk has no room, or has it again.
+    Full(bool),
+    /// A part of the log was read, for this node.
+    Read(u16, Vec<Batch>),
     /// It shall leave.
     Leave,
 }
 
-/// A place in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogEnd {
-    /// Epoch of the entry there.
-    pub epoch: Epoch,
-    /// Its position.
-    pub seq: u64,
-    /// Its hash.
-    pub hash: u128,
+/// The clocks of a process. They run at their own rate, and the wall clock jumps.
+#[derive(Debug, Clone, Copy)]
+pub struct Clocks {
+    /// The simulation's time at which they were set.
+    pub set_at: u64,
+    /// What the monotonic clock said then.
+    pub mono_ns: u64,
+    /// What the wall clock said then, in microseconds.
+    pub wall_us: u64,
+    /// Nanoseconds that they count in a millisecond.
+    pub rate: u64,
+}
+
+impl Clocks {
+    /// What they say at a time of the simulation.
+    pub fn at(&self, at: u64) -> Now {
+        let passed = (at - self.set_at) * self.rate / MS;
+        Now { mono_ns: self.mono_ns + passed, wall_us: self.wall_us + passed / US }
+    }
+
+    /// The first time of the simulation at which the monotonic clock says `mono_ns`.
+    pub fn when(&self, mono_ns: u64) -> u64 {
+        self.set_at + (mono_ns.saturating_sub(self.mono_ns) * MS).div_ceil(self.rate)
+    }
 }
 
 /// A connection as its process knows it.
@@ -51,38 +73,6 @@ struct Link {
     dialed: Option<u16>,
 }
 
-/// The log writer: one group at a time, then one notice.
-#[derive(Debug, Default)]
-pub struct Writer {
-    waiting: Option<LogEnd>,
-    under_way: Option<LogEnd>,
-    /// On the platter.
-    pub synced: u64,
-}
-
-impl Writer {
-    /// Takes the group that waits, when none is under way; whether a sync begins.
-    pub fn begin(&mut self) -> bool {
-        if self.under_way.is_some() {
-            return false;
-        }
-        self.under_way = self.waiting.take();
-        self.under_way.is_some()
-    }
-
-    /// The group under way.
-    pub fn under_way(&self) -> Option<LogEnd> {
-        self.under_way
-    }
-
-    /// The group under way is on the platter.
-    pub fn finish(&mut self) -> Option<LogEnd> {
-        let end = self.under_way.take()?;
-        self.synced = self.synced.max(end.seq);
-        Some(end)
-    }
-}
-
 /// What a turn leaves for the world to do.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -90,8 +80,12 @@ pub struct Effects {
     pub writes: Vec<(ConnId, Bytes)>,
     /// Connections to be closed behind them.
     pub closes: Vec<(ConnId, CloseReason)>,
-    /// Batches given to the log writer.
-    pub appended: Vec<Batch>,
+    /// Datagrams for nodes.
+    pub datagrams: Vec<(u16, Bytes)>,
+    /// What is to be made durable, in order.
+    pub disk: Vec<Write>,
+    /// Parts of the log to be read: for which node, from where, up to where.
+    pub reads: Vec<(u16, u64, u64)>,
     /// Nodes to which the handshake is done: back-off starts anew.
     pub greeted: Vec<u16>,
     /// Nodes to which a connection that this one had opened is gone.
@@ -111,59 +105,50 @@ pub struct Process {
     pub boot: u64,
     /// The machine.
     pub node: Node,
-    /// Whether its log counts: it was born with the cluster.
-    pub original: bool,
+    /// Whether its log was born with the cluster, and counts.
+    pub votes: bool,
     /// What waits for the next turn.
     pub inbox: VecDeque<Item>,
     /// When the next turn is planned.
     pub turn_at: Option<u64>,
     /// No turns before this.
     pub paused_until: u64,
-    /// Its monotonic clock is that much ahead of the simulation's.
-    pub mono_offset: u64,
-    /// Its wall clock in microseconds at the beginning of the simulation.
-    pub wall_base: u64,
-    /// Its log writer.
-    pub writer: Writer,
+    /// Its clocks.
+    pub clocks: Clocks,
     /// Asked to leave.
     pub leaving: bool,
     /// Attempts since the last handshake, for each node that it dials.
     pub attempts: BTreeMap<u16, u32>,
-    /// Last entry given to the log writer.
-    pub appended: (u64, u128),
     links: BTreeMap<ConnId, Link>,
     outbox: Outbox,
 }
 
 impl Process {
     /// A process around `node`.
-    pub fn new(boot: u64, node: Node, original: bool, mono_offset: u64, wall_base: u64) -> Self {
+    pub fn new(boot: u64, node: Node, votes: bool, clocks: Clocks) -> Self {
         Self {
             boot,
             node,
-            original,
+            votes,
             inbox: VecDeque::new(),
             turn_at: None,
             paused_until: 0,
-            mono_offset,
-            wall_base,
-            writer: Writer::default(),
+            clocks,
             leaving: false,
             attempts: BTreeMap::new(),
-            appended: (0, 0),
             links: BTreeMap::new(),
             outbox: Outbox::new(),
         }
     }
 
-    /// Its clocks at a time of the simulation.
+    /// Its time at a time of the simulation.
     pub fn clock(&self, at: u64) -> Now {
-        Now { mono_ns: at + self.mono_offset, wall_us: self.wall_base + at / 1_000 }
+        self.clocks.at(at)
     }
 
     /// When it wants to be woken, in the simulation's time.
     pub fn next_timeout(&self) -> Option<u64> {
-        self.node.next_timeout().map(|at| at.saturating_sub(self.mono_offset))
+        self.node.next_timeout().map(|mono_ns| self.clocks.when(mono_ns))
     }
 
     /// Whether a connection that it opened to `node` stands or is in its handshake.
@@ -219,8 +204,18 @@ impl Process {
                     self.step(effects, |node, out| node.handle(now, Input::Closed { conn, reason }, out));
                 }
             }
-            Item::Durable(LogEnd { epoch, seq, hash }) => {
+            Item::Datagram(bytes) => {
+                self.step(effects, |node, out| node.handle(now, Input::Datagram { bytes: &bytes }, out));
+            }
+            Item::Durable(Notice::Durable { epoch, seq, hash }) => {
                 self.step(effects, |node, out| node.handle(now, Input::Durable { epoch, seq, hash }, out));
+            }
+            Item::Durable(Notice::Vote(vote)) => {
+                self.step(effects, |node, out| node.handle(now, Input::VoteDurable(vote), out));
+            }
+            Item::Full(full) => self.step(effects, |node, out| node.handle(now, Input::DiskFull(full), out)),
+            Item::Read(to, batches) => {
+                self.step(effects, |node, out| node.handle(now, Input::LogRead { node: to, batches }, out));
             }
             Item::Leave => self.step(effects, |node, out| node.handle(now, Input::Leave, out)),
         }
@@ -259,11 +254,6 @@ impl Process {
             if let Some(reason) = link.closing {
                 effects.closes.push((*conn, reason));
             }
-        }
-        let last = effects.appended.last();
-        if let Some(batch) = last {
-            let header = batch.header();
-            self.writer.waiting = Some(LogEnd { epoch: header.epoch, seq: batch.last_seq(), hash: header.hash_last });
         }
     }
 }
@@ -319,7 +309,12 @@ fn carry_out_for(
                     link.closing.get_or_insert(reason);
                 }
             }
-            Output::Append(batch) => effects.appended.push(batch),
+            Output::Append { epoch, batch } => effects.disk.push(Write::Append { epoch, batch }),
+            Output::Vote(vote) => effects.disk.push(Write::Vote(vote)),
+            Output::ReadLog { node, from_seq, upto } => effects.reads.push((node, from_seq, upto)),
+            Output::Datagram { node, range } => {
+                effects.datagrams.push((node, Bytes::copy_from_slice(&outbox.bytes()[range])));
+            }
             Output::Left => effects.left = true,
             Output::Fatal { why } => effects.fatal = Some(why),
         }

@@ -10,6 +10,7 @@
 pub mod chance;
 pub mod check;
 pub mod client;
+pub mod disk;
 pub mod events;
 mod faults;
 pub mod host;
@@ -18,7 +19,9 @@ pub mod net;
 pub mod plan;
 pub mod rare;
 pub mod reads;
+mod settle;
 pub mod trace;
+mod wires;
 pub mod workload;
 pub mod world;
 

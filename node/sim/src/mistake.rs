@@ -13,19 +13,22 @@ pub enum Mistake {
     ForgetFloor,
     /// A write whose outcome is unknown is sent again under a new counter.
     RetryUnderNewId,
-    /// A replica that has lost its memory comes back under the identity of its lost log.
+    /// A replica that has lost its disk comes back under the identity of its lost log.
     VoteAfterAmnesia,
+    /// The vote file does not survive a process.
+    LoseVote,
     /// The frames of one turn to one peer go out in another order.
     Reorder,
     /// No timer ever fires.
     SkipTimers,
 }
 
-const AT_THE_SEAM: [Mistake; 6] = [
+const AT_THE_SEAM: [Mistake; 7] = [
     Mistake::NoticeBeforeSync,
     Mistake::ForgetFloor,
     Mistake::RetryUnderNewId,
     Mistake::VoteAfterAmnesia,
+    Mistake::LoseVote,
     Mistake::Reorder,
     Mistake::SkipTimers,
 ];

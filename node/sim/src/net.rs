@@ -1,5 +1,7 @@
 //! The network: connections of two ends and two streams of bytes, in order, delayed, broken.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::chance::Chance;
@@ -24,12 +26,25 @@ pub enum Owner {
 }
 
 /// One direction.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Pipe {
     /// Nothing arrives before what was sent earlier.
     busy_until: u64,
     /// What arrives from here on is lost.
     lost_from: Option<u64>,
+    /// What a cut holds back, in order.
+    held: Vec<Event>,
+}
+
+/// Nodes that do not reach others for a while.
+#[derive(Debug)]
+pub struct Cut {
+    /// Tells it from other cuts.
+    pub number: u64,
+    /// Nothing gets from the first to the second of these nodes.
+    pub lost: BTreeSet<(usize, usize)>,
+    /// Connections do not break: what is sent on them arrives when the cut has healed.
+    pub silent: bool,
 }
 
 /// One end.
@@ -58,13 +73,15 @@ pub struct Net {
     conns: Vec<Conn>,
     /// No hiccups any more.
     pub calm: bool,
+    /// Who is cut off from whom.
+    pub cut: Option<Cut>,
 }
 
 impl Net {
     /// A new connection.
     pub fn connect(&mut self, from: Owner, to: Owner) -> usize {
         let end = |owner| End { owner, open: true };
-        self.conns.push(Conn { ends: [end(from), end(to)], pipes: [Pipe::default(); 2], broken: false });
+        self.conns.push(Conn { ends: [end(from), end(to)], pipes: [Pipe::default(), Pipe::default()], broken: false });
         self.conns.len() - 1
     }
 
@@ -125,6 +142,60 @@ impl Net {
     ) {
         let at = self.arrival(now, conn, from, plan, chance);
         agenda.plan(at, Event::Ended { conn, to: 1 - from });
+    }
+
+    /// Whether nothing gets from one node to another one.
+    pub fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut.as_ref().is_some_and(|cut| cut.lost.contains(&(from, to)))
+    }
+
+    /// Whether no connection can be made between two nodes: one direction is not enough.
+    pub fn parts(&self, a: usize, b: usize) -> bool {
+        self.is_cut(a, b) || self.is_cut(b, a)
+    }
+
+    /// Holds back what would reach an end now, if a cut does or what was sent before is held back; else gives it back.
+    pub fn hold(&mut self, conn: usize, to: usize, event: Event) -> Option<Event> {
+        let [from, into] = [1 - to, to].map(|end| self.conns[conn].ends[end].owner);
+        let cut = match (from, into) {
+            (Owner::Host { index: from, .. }, Owner::Host { index: into, .. }) => self.is_cut(from, into),
+            _ => false,
+        };
+        let pipe = &mut self.conns[conn].pipes[1 - to];
+        if cut || !pipe.held.is_empty() {
+            pipe.held.push(event);
+            return None;
+        }
+        Some(event)
+    }
+
+    /// Ends the cut; what it has held back.
+    pub fn heal(&mut self) -> Vec<Event> {
+        self.cut = None;
+        self.conns.iter_mut().flat_map(|conn| &mut conn.pipes).flat_map(|pipe| std::mem::take(&mut pipe.held)).collect()
+    }
+
+    /// Sends a datagram: lost, late, twice.
+    pub fn send_datagram(
+        &mut self,
+        now: u64,
+        (from, to): (usize, usize),
+        bytes: &Bytes,
+        plan: &Plan,
+        chance: &mut Chance,
+        agenda: &mut Agenda,
+    ) {
+        let faults = &plan.faults;
+        if self.is_cut(from, to) || (!self.calm && chance.permille(faults.loss_permille)) {
+            return;
+        }
+        let stray = !self.calm && chance.permille(faults.stray_permille);
+        let copies = if stray { chance.between(1, 3) } else { 1 };
+        for _ in 0..copies {
+            let late = if stray { chance.below(500 * MS) } else { 0 };
+            let at = now + late + chance.between(plan.latency.0, plan.latency.1);
+            agenda.plan(at, Event::Datagram { from, host: to, bytes: bytes.clone() });
+        }
     }
 
     /// Whether what arrives now at an end does arrive.

@@ -18,16 +18,34 @@ pub struct Faults {
     pub pause_every: Option<u64>,
     /// A node's wall clock jumps.
     pub clock_every: Option<u64>,
-    /// A node dies, and comes back without its memory.
+    /// A node dies, and comes back with its disk.
     pub crash_every: Option<u64>,
-    /// A node is asked to leave, and comes back without its memory.
+    /// All nodes die.
+    pub crash_all_every: Option<u64>,
+    /// The disk of a dead log replica is lost.
+    pub wipe_every: Option<u64>,
+    /// A node is asked to leave, and comes back with its disk.
     pub leave_every: Option<u64>,
+    /// Some nodes are cut off from others for a while.
+    pub cut_every: Option<u64>,
+    /// A disk has no room for a while.
+    pub full_every: Option<u64>,
+    /// A disk is slow for a while.
+    pub slow_every: Option<u64>,
+    /// Longest time for which a node is stopped.
+    pub pause_max: u64,
+    /// Longest time before a dead node comes back.
+    pub down_max: u64,
     /// Attempts to connect that fail, in a thousand.
     pub connect_fail_permille: u64,
     /// Writes to a connection that are held up, in a thousand.
     pub hiccup_permille: u64,
     /// Syncs that take long, in a thousand.
     pub stall_permille: u64,
+    /// Datagrams that are lost, in a thousand.
+    pub loss_permille: u64,
+    /// Datagrams that come twice or late, in a thousand.
+    pub stray_permille: u64,
 }
 
 /// What one seed is.
@@ -57,6 +75,8 @@ pub struct Plan {
     pub sync: (u64, u64),
     /// Longest time from an input to the turn that takes it: several inputs then share a turn.
     pub turn_delay: u64,
+    /// How much faster or slower a node's clock may run, in millionths.
+    pub skew_ppm: u64,
     /// Faults while the clients work.
     pub faults: Faults,
     /// When the faults end, if the clients are not done before.
@@ -70,18 +90,27 @@ fn maybe(chance: &mut Chance, permille: u64, low: u64, high: u64) -> Option<u64>
 
 impl Faults {
     fn draw(chance: &mut Chance) -> Self {
-        if chance.permille(150) {
+        if chance.permille(100) {
             return Self::default();
         }
         Self {
-            reset_every: maybe(chance, 650, 10 * MS, 300 * MS),
+            reset_every: maybe(chance, 600, 10 * MS, 300 * MS),
             pause_every: maybe(chance, 500, 50 * MS, 500 * MS),
-            clock_every: maybe(chance, 500, 20 * MS, 500 * MS),
-            crash_every: maybe(chance, 500, 60 * MS, 600 * MS),
-            leave_every: maybe(chance, 500, 60 * MS, 600 * MS),
+            clock_every: maybe(chance, 400, 20 * MS, 500 * MS),
+            crash_every: maybe(chance, 600, 60 * MS, 900 * MS),
+            crash_all_every: maybe(chance, 250, 300 * MS, 3 * SEC),
+            wipe_every: maybe(chance, 350, 100 * MS, SEC),
+            leave_every: maybe(chance, 350, 60 * MS, 900 * MS),
+            cut_every: maybe(chance, 450, 100 * MS, 1_500 * MS),
+            full_every: maybe(chance, 250, 100 * MS, SEC),
+            slow_every: maybe(chance, 300, 100 * MS, SEC),
+            pause_max: chance.pick(&[20 * MS, 400 * MS, 2 * SEC]).unwrap_or(MS),
+            down_max: chance.pick(&[20 * MS, 300 * MS, 3 * SEC]).unwrap_or(MS),
             connect_fail_permille: maybe(chance, 400, 20, 400).unwrap_or(0),
             hiccup_permille: maybe(chance, 500, 5, 100).unwrap_or(0),
             stall_permille: maybe(chance, 500, 5, 100).unwrap_or(0),
+            loss_permille: maybe(chance, 600, 5, 300).unwrap_or(0),
+            stray_permille: maybe(chance, 500, 5, 100).unwrap_or(0),
         }
     }
 }
@@ -89,9 +118,11 @@ impl Faults {
 impl Plan {
     /// What the seed of `chance` is.
     pub fn draw(chance: &mut Chance) -> Self {
-        let (fronts, orders, catalogs) = match chance.below(10) {
-            0 | 1 => (1, 2, 2),
-            2 => (2, 2, 5),
+        let (fronts, orders, catalogs) = match chance.below(12) {
+            0 => (1, 1, 1),
+            1 => (2, 1, 2),
+            2 | 3 => (1, 2, 2),
+            4 => (2, 2, 5),
             _ => (2, 2, 3),
         };
         let fast = chance.permille(700);
@@ -103,15 +134,16 @@ impl Plan {
             catalogs,
             rotate: chance.permille(120),
             clients: chance.between(2, 5),
-            ops: chance.between(10, 40),
+            ops: chance.between(10, 60),
             pipeline: chance.between(1, 6),
-            think: chance.between(MS, 25 * MS),
+            think: chance.between(MS, 60 * MS),
             books: chance.between(3, 7),
             latency,
             sync,
             turn_delay: chance.pick(&[5 * US, 50 * US, 2 * MS]).unwrap_or(US),
+            skew_ppm: chance.pick(&[0, 200, 20_000]).unwrap_or(0),
             faults: Faults::draw(chance),
-            chaos: 4 * SEC,
+            chaos: chance.between(SEC, 5 * SEC),
         }
     }
 
@@ -120,12 +152,12 @@ impl Plan {
         self.fronts + self.orders + self.catalogs
     }
 
-    /// Log replicas that count.
+    /// Log replicas, which all vote until they lose their disks.
     pub fn voters(&self) -> usize {
         usize::from(self.orders + self.catalogs)
     }
 
-    /// Log replicas that must have an entry.
+    /// Voters that must have an entry.
     pub fn majority(&self) -> usize {
         self.voters() / 2 + 1
     }

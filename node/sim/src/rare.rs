@@ -35,14 +35,54 @@ rare! {
     order_crashes = "order servers killed";
     /// Catalogs killed.
     catalog_crashes = "catalogs killed";
+    /// Of these, holders of the token.
+    holder_crashes = "holders of the token killed";
+    /// Everybody killed.
+    all_crashes = "all killed";
+    /// Writes that were lost with a process.
+    lost_writes = "unsynced writes lost";
+    /// Writes that reached the platter though nobody was told.
+    survived_writes = "unsynced writes on the platter all the same";
+    /// Disks lost.
+    wipes = "disks lost";
+    /// Nodes dead for good.
+    graves = "nodes dead for good";
+    /// Nodes cut off.
+    cuts = "partitions";
+    /// In one direction.
+    one_way_cuts = "partitions in one direction";
+    /// Without a reset.
+    silent_cuts = "partitions without a reset";
+    /// Disks full.
+    full_disks = "disks full";
+    /// Disks slow.
+    slow_disks = "disks slow";
     /// Nodes that left.
     leaves = "orderly leaves";
     /// Of these, holders of the token.
     holder_leaves = "orderly leaves of the token's holder";
+    /// Leaves that took too long.
+    forced = "leaves that took too long";
     /// Replicas without memory that caught up.
     learners_caught_up = "learners caught up";
     /// Learners that held the token.
     learners_held_token = "learners held the token";
+    /// Epochs begun.
+    epochs_started = "epochs begun";
+    /// Epochs begun by a learner.
+    epochs_by_learners = "epochs begun by learners";
+    /// Epochs installed.
+    epochs_installed = "epochs installed";
+    /// Pre-votes.
+    prevotes_asked = "epoch changes asked for";
+    /// Promises refused.
+    promises_refused = "old epochs refused";
+    /// Truncations.
+    truncations = "logs truncated";
+    /// Unknown to the ring.
+    unknown = "numbered writes given up";
+    /// Deaf holders.
+    deaf_holders = "holders that hear no majority";
     /// Tokens sent again.
     tokens_resent = "tokens sent again after a reset";
     /// Batches early.
@@ -89,6 +129,11 @@ impl Rare {
         self.fetches_sent += counters.fetches_sent;
         self.handed_back += counters.handed_back;
         self.duplicates_answered += counters.duplicates_answered;
+        self.epochs_started += counters.epochs_started;
+        self.epochs_installed += counters.epochs_installed;
+        self.prevotes_asked += counters.prevotes_asked;
+        self.truncations += counters.truncations;
+        self.unknown += counters.unknown;
     }
 
     /// Counts a final answer.

@@ -2,20 +2,23 @@
 
 pub mod model;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use pygmy_node::node::Node;
 use pygmy_node::roles::replica::StoreReplica;
 use pygmy_proto::batch::Batch;
+use pygmy_proto::frame::Frame;
 use pygmy_proto::limits::{BATCH_BYTES_MAX, CLIENT_BODY_MAX};
 use pygmy_proto::message::{
-    Books, BooksOk, LookupOk, OrderOk, Orders, OrdersOk, SearchOk, SessionOpened, TopicsOk, WriteOk,
+    Ack, Books, BooksOk, Epoch, LookupOk, Membership, OrderOk, Orders, OrdersOk, Promise, ReplicaBeat, SearchOk,
+    SessionOpened, TopicsOk, WriteOk,
 };
 use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
-use pygmy_ring::{Limits, Queues};
+use pygmy_ring::{Limits, LogUuid, Queues};
 
 use self::model::{Id, Model};
+use crate::disk::Disk;
 use crate::reads::Read;
 
 /// An invariant that does not hold.
@@ -39,13 +42,14 @@ fn ensure(holds: bool, invariant: &'static str, detail: impl FnOnce() -> String)
 }
 
 /// I13: no queue of a replica is above its bound, and the last batch over a bound of bytes is over by no more than itself.
-fn queues_are_bounded(name: &str, queues: &Queues) -> Check {
+/// An epoch's first entry is ordered whatever else is under way.
+fn queues_are_bounded(name: &str, queues: &Queues, epochs: u64) -> Check {
     let limits = Limits::default();
     let batch_max = BATCH_BYTES_MAX + CLIENT_BODY_MAX;
     let bounds = [
         ("writes wait to be numbered", queues.pending, limits.pending_max),
         ("bytes wait to be numbered", queues.pending_bytes, limits.pending_bytes_max),
-        ("batches are uncommitted", queues.uncommitted_batches, limits.uncommitted_batches_max),
+        ("batches are uncommitted", queues.uncommitted_batches, limits.uncommitted_batches_max + epochs as usize),
         ("bytes are uncommitted", queues.uncommitted_bytes, limits.uncommitted_bytes_max + batch_max),
         ("bytes came early", queues.early_bytes, limits.early_bytes_max),
     ];
@@ -53,6 +57,22 @@ fn queues_are_bounded(name: &str, queues: &Queues) -> Check {
         None => Ok(()),
         Some((what, held, max)) => broken("I13", format!("{name}: {held} {what}, the bound is {max}")),
     }
+}
+
+/// I7: an entry that is acknowledged is on the platter.
+fn has(name: &str, disk: &Disk, seq: u64, hash: u128) -> Check {
+    ensure(disk.holds(seq, hash), "I7", || format!("{name} acknowledges seq {seq}, which is not on its platter"))
+}
+
+/// A process, for the checkers.
+#[derive(Debug, Clone, Copy)]
+pub struct Who<'a> {
+    /// Its node.
+    pub name: &'a str,
+    /// Number of the node.
+    pub number: u16,
+    /// Tells the process from all others.
+    pub boot: u64,
 }
 
 /// What was asked for a write.
@@ -67,24 +87,27 @@ pub struct Asked {
 }
 
 /// Everything the checkers know of a run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Checker {
-    majority: usize,
-    /// Hash of the last entry of every batch, by its position, as it was first appended anywhere.
-    appended: BTreeMap<u64, u128>,
-    /// Hash and state at the positions where replicas were seen.
+    /// Hash of the last entry of every batch that was ordered, by its epoch and first position.
+    ordered: BTreeMap<(Epoch, u64), u128>,
+    /// Hash of the last entry of every committed batch, by its position.
+    committed: BTreeMap<u64, u128>,
+    /// State hashes at the positions where replicas were seen.
     states: BTreeMap<u64, u64>,
     /// The committed log has been replayed up to here.
     upto: u64,
     upto_hash: u128,
     last_time_us: u64,
     model: Model,
-    /// What each replica, by its first identity, ever had on the platter.
-    durable: BTreeMap<usize, u64>,
+    /// The logs that ever had the batch with this last hash on their platters.
+    platters: HashMap<u128, BTreeSet<LogUuid>>,
+    /// The highest epoch that each log has answered for.
+    promises: BTreeMap<LogUuid, Epoch>,
     /// Committed log compared so far, by process.
     compared: BTreeMap<u64, u64>,
-    /// Who was last seen with the token: process and hop.
-    token: Option<(u64, u64)>,
+    /// Which process held the token of an epoch at each hop.
+    holders: BTreeMap<(Epoch, u64), u64>,
     /// Highest position of a write that was answered to anybody.
     acknowledged: u64,
     /// The same by front process.
@@ -99,28 +122,6 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// For a cluster with this majority.
-    pub fn new(majority: usize) -> Self {
-        Self {
-            majority,
-            appended: BTreeMap::new(),
-            states: BTreeMap::new(),
-            upto: 0,
-            upto_hash: 0,
-            last_time_us: 0,
-            model: Model::default(),
-            durable: BTreeMap::new(),
-            compared: BTreeMap::new(),
-            token: None,
-            acknowledged: 0,
-            by_front: BTreeMap::new(),
-            answers: BTreeMap::new(),
-            asked: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-            abandoned: Vec::new(),
-        }
-    }
-
     /// The twin.
     pub fn model(&self) -> &Model {
         &self.model
@@ -139,72 +140,92 @@ impl Checker {
         self.by_front.get(&boot).copied().unwrap_or(0)
     }
 
-    /// I5, I9: a batch was appended behind `before`, the end of that replica's log.
-    pub fn on_append(&mut self, name: &str, before: (u64, u128), batch: &Batch) -> Check {
-        let header = batch.header();
+    /// I5, I9: a process appends a batch behind `before`, the end of its log below.
+    pub fn on_append(&mut self, who: Who<'_>, before: (u64, u128), batch: &Batch) -> Check {
+        let (header, last, name) = (batch.header(), batch.last_seq(), who.name);
         ensure(header.first_seq == before.0 + 1 && header.hash_before == before.1, "I9", || {
-            format!(
-                "{name} appends {}..{} behind {}: not the next of its history",
-                header.first_seq,
-                batch.last_seq(),
-                before.0
-            )
+            format!("{name} appends {}..{last} behind {}: not the next of its history", header.first_seq, before.0)
         })?;
-        let first = self.appended.entry(batch.last_seq()).or_insert(header.hash_last);
-        ensure(*first == header.hash_last, "I5", || {
-            format!("two entries at seq {}: {name} appends one by node {}", batch.last_seq(), header.origin)
-        })
+        let committed = self.compared.get(&who.boot).copied().unwrap_or(0);
+        ensure(header.first_seq > committed, "I1", || {
+            format!("{name} appends {}..{last} in place of what it knew committed up to {committed}", header.first_seq)
+        })?;
+        let at = (header.epoch, header.first_seq);
+        ensure(header.origin == who.number || self.ordered.contains_key(&at), "I5", || {
+            format!("{name} appends {at:?}, which its origin, node {}, has not", header.origin)
+        })?;
+        let first = self.ordered.entry(at).or_insert(header.hash_last);
+        ensure(*first == header.hash_last, "I5", || format!("{name} appends another batch at {at:?} than was ordered"))
     }
 
-    /// I5: one token, whose hop never falls.
-    pub fn on_token(&mut self, name: &str, boot: u64, hop: u64, still_held: impl Fn(u64) -> bool) -> Check {
-        if let Some((other, last)) = self.token {
-            ensure(other == boot || !still_held(other), "I5", || {
-                format!("{name} holds the token at hop {hop} while another node holds it at hop {last}")
-            })?;
-            ensure(hop > last || (hop == last && other == boot), "I5", || {
-                format!("{name} holds the token at hop {hop}, after hop {last}")
-            })?;
+    /// I5: one process for each hop of an epoch, and only the highest one counts.
+    pub fn on_token(&mut self, who: Who<'_>, epoch: Epoch, hop: u64) -> Check {
+        let highest = self.holders.range((epoch, 0)..=(epoch, u64::MAX)).next_back().map_or(0, |((_, hop), _)| *hop);
+        let name = who.name;
+        ensure(hop >= highest, "I5", || format!("{name} holds the token of {epoch:?} at hop {hop}, after {highest}"))?;
+        let holder = *self.holders.entry((epoch, hop)).or_insert(who.boot);
+        ensure(holder == who.boot, "I5", || format!("{name} holds the token of {epoch:?} at hop {hop}: another did"))
+    }
+
+    /// Notes what the platter of a log has.
+    pub fn on_platter(&mut self, disk: &Disk) {
+        for batch in disk.platter().iter().rev() {
+            if !self.platters.entry(batch.header().hash_last).or_default().insert(disk.uuid()) {
+                return;
+            }
         }
-        self.token = Some((boot, hop));
+    }
+
+    /// I6, I7: what a frame answers for is on the platter, and never less than was answered for before.
+    pub fn on_sent(&mut self, name: &str, disk: &Disk, frame: &Frame<'_>) -> Check {
+        match frame.kind() {
+            Some(Kind::Promise) => {
+                let Ok(promise) = frame.decode::<Promise>() else { return Ok(()) };
+                self.answers_for(name, disk, promise.epoch)
+            }
+            Some(Kind::Ack) => {
+                let Ok(ack) = frame.decode::<Ack>() else { return Ok(()) };
+                self.answers_for(name, disk, ack.epoch)?;
+                has(name, disk, ack.durable, ack.hash)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The same of a heartbeat.
+    pub fn on_beat(&self, name: &str, disk: &Disk, beat: &ReplicaBeat) -> Check {
+        has(name, disk, beat.durable, beat.durable_hash)
+    }
+
+    fn answers_for(&mut self, name: &str, disk: &Disk, epoch: Epoch) -> Check {
+        let durable = disk.promised();
+        ensure(epoch <= durable, "I6", || {
+            format!("{name} answers for {epoch:?}, and would not know after a crash: {durable:?} is on its disk")
+        })?;
+        let promised = self.promises.entry(disk.uuid()).or_default();
+        ensure(epoch >= *promised, "I6", || format!("{name} answers for {epoch:?} and has for {promised:?}"))?;
+        *promised = epoch;
         Ok(())
     }
 
-    /// Notes what the platter of an original replica has.
-    pub fn on_synced(&mut self, host: usize, seq: u64) {
-        let durable = self.durable.entry(host).or_insert(0);
-        *durable = seq.max(*durable);
-    }
-
-    fn majority_has(&self) -> u64 {
-        let mut all: Vec<u64> = self.durable.values().copied().collect();
-        all.sort_unstable_by(|a, b| b.cmp(a));
-        all.get(self.majority - 1).copied().unwrap_or(0)
-    }
-
     /// I1, I8, I13, I14 of one replica after its turn; replays what it is the first to know as committed.
-    pub fn on_replica(&mut self, name: &str, boot: u64, replica: &StoreReplica) -> Check {
-        let ring = replica.ring();
-        queues_are_bounded(name, &ring.queues())?;
+    pub fn on_replica(&mut self, who: Who<'_>, replica: &StoreReplica) -> Check {
+        let (ring, name) = (replica.ring(), who.name);
+        queues_are_bounded(name, &ring.queues(), ring.counters().epochs_started)?;
         let committed = ring.committed();
-        let compared = self.compared.get(&boot).copied().unwrap_or(0);
+        let compared = self.compared.get(&who.boot).copied().unwrap_or(0);
         let end = ring.log().last_seq();
         ensure(committed <= end, "I8", || format!("{name} commits up to {committed}, its log ends at {end}"))?;
-        if committed > compared {
-            let has = self.majority_has();
-            ensure(committed <= has, "I8", || {
-                format!("{name} commits up to {committed}, a majority has {has} on disk")
-            })?;
-            let mut done = compared;
-            for batch in ring.log().batches_from(compared + 1) {
-                if batch.last_seq() > committed {
-                    break;
-                }
-                self.on_committed(name, batch)?;
-                done = batch.last_seq();
+        ensure(committed >= compared, "I1", || format!("{name} knew {compared} to be committed, now {committed}"))?;
+        let mut done = compared;
+        for batch in ring.log().batches_from(compared + 1) {
+            if batch.last_seq() > committed {
+                break;
             }
-            self.compared.insert(boot, done);
+            self.on_committed(name, batch, ring.membership())?;
+            done = batch.last_seq();
         }
+        self.compared.insert(who.boot, done);
         let (applied, hash) = (replica.applied(), ring.state_hash());
         let first = *self.states.entry(applied).or_insert(hash);
         ensure(first == hash, "I14", || {
@@ -212,14 +233,20 @@ impl Checker {
         })
     }
 
-    fn on_committed(&mut self, name: &str, batch: &Batch) -> Check {
-        let header = batch.header();
-        if batch.last_seq() <= self.upto {
-            let same = self.appended.get(&batch.last_seq()) == Some(&header.hash_last);
-            return ensure(same, "I1", || format!("{name} committed another entry at seq {}", batch.last_seq()));
+    fn on_committed(&mut self, name: &str, batch: &Batch, membership: &Membership) -> Check {
+        let (header, last) = (batch.header(), batch.last_seq());
+        if last <= self.upto {
+            let same = self.committed.get(&last) == Some(&header.hash_last);
+            return ensure(same, "I1", || format!("{name} commits another entry at seq {last} than was committed"));
         }
         ensure(header.first_seq == self.upto + 1 && header.hash_before == self.upto_hash, "I9", || {
             format!("{name} committed {} behind {}", header.first_seq, self.upto)
+        })?;
+        let none = BTreeSet::new();
+        let durable = self.platters.get(&header.hash_last).unwrap_or(&none);
+        let have = membership.voters.iter().filter(|voter| durable.contains(&voter.log_uuid)).count();
+        ensure(have > membership.voters.len() / 2, "I8", || {
+            format!("{name} commits {last}, which {have} of {} voters have on disk", membership.voters.len())
         })?;
         ensure(header.time_us > self.last_time_us, "I9", || {
             format!("the time of the batch at {} does not rise", header.first_seq)
@@ -227,7 +254,8 @@ impl Checker {
         for entry in batch.entries() {
             self.model.apply(entry.seq, header.time_us, entry.kind, entry.body);
         }
-        self.upto = batch.last_seq();
+        self.committed.insert(last, header.hash_last);
+        self.upto = last;
         self.upto_hash = header.hash_last;
         self.last_time_us = header.time_us;
         Ok(())
