@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use pygmy_proto::batch::{Batch, EntryKind};
 use pygmy_proto::limits::BOUNDARIES_MAX;
-use pygmy_proto::message::{Boundaries, Boundary, LogEnd};
+use pygmy_proto::message::{Boundaries, Boundary, Epoch, LogEnd};
 use pygmy_proto::types::Bounded;
 
 /// The end of what lies before the first batch that is kept.
@@ -129,6 +129,14 @@ impl Log {
     pub fn batch_at(&self, seq: u64) -> Option<&Batch> {
         let index = self.batches.partition_point(|b| b.last_seq() < seq);
         self.batches.get(index).filter(|b| b.header().first_seq <= seq)
+    }
+
+    /// Epoch of the entry at `seq`, when it is known.
+    pub fn epoch_at(&self, seq: u64) -> Epoch {
+        if seq == self.base.end.seq {
+            return self.base.end.epoch;
+        }
+        self.batch_at(seq).map_or(Epoch::default(), |batch| batch.header().epoch)
     }
 
     /// Hash of the entry at `seq`, when it is known: at the end of a kept batch, before the first, or at 0.

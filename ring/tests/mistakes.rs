@@ -27,7 +27,10 @@ fn find(mistake: Mistake) -> Option<(u64, String)> {
 fn every_planted_mistake_is_found() {
     let mut missed = Vec::new();
     for mistake in Mistake::ALL {
-        match find(mistake) {
+        let began = std::time::Instant::now();
+        let found = find(mistake);
+        eprintln!("{:?}", began.elapsed());
+        match found {
             Some((seed, why)) => {
                 println!("{mistake:?}: found after {} seeds: {}", seed + 1, why.chars().take(160).collect::<String>());
             }

@@ -27,6 +27,7 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         self.on_disk = self.on_disk.max(seq);
+        self.restore_vote();
         // A sync of what was appended in an older epoch says nothing about this one: the log may have been another.
         let old = epoch != self.promised && !self.config.makes(Mistake::AckOldSync);
         if old || !self.may_acknowledge() || seq <= self.durable {

@@ -7,7 +7,7 @@
 use pygmy_proto::batch::{Batch, EntryKind};
 use pygmy_proto::codec;
 use pygmy_proto::limits::REMOVED_MAX;
-use pygmy_proto::message::{Acked, LogEnd, Membership, Swap, Voter};
+use pygmy_proto::message::{Acked, Membership, Swap, Voter};
 use pygmy_proto::types::Bounded;
 
 use super::{Change, NotTaken, Now, Output, Replica, Withheld};
@@ -75,8 +75,11 @@ impl<S: StateMachine> Replica<S> {
     /// A peer remembers what this log acknowledged. Should the log have lost that, its vote must not count until it is
     /// back (RING §4, amnesia).
     pub(super) fn remember_own_acknowledgement(&mut self, acked: &Acked) {
-        let lost =
-            acked.log_uuid == self.config.log_uuid && acked.end.epoch >= self.vote.cut && acked.end > self.log.end();
+        // By position alone: what was acknowledged in an epoch may end before that epoch's first entry, and since the
+        // last cut this log has only grown.
+        let lost = acked.log_uuid == self.config.log_uuid
+            && acked.end.epoch >= self.vote.cut
+            && acked.end.seq > self.log.last_seq();
         if !lost || self.config.makes(Mistake::EmptyDiskVotes) {
             return;
         }
@@ -90,11 +93,11 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Gives the vote back once the log has reached what it had lost, durably, or is in an epoch that it did not help to
-    /// start.
+    /// start. It does not wait for the rest: that vote may be the one that is missing.
     pub(super) fn restore_vote(&mut self) {
         let Some(Withheld { until, promised }) = self.withheld else { return };
-        let end = LogEnd { epoch: self.log.end().epoch, seq: self.durable };
-        let reached = self.installed() && self.durable == self.log.last_seq() && end >= until;
+        // Nothing of an older epoch was appended since.
+        let reached = self.on_disk >= until.seq || self.log.epoch_at(self.on_disk) > until.epoch;
         let beyond = self.installed() && self.promised > promised && self.durable >= self.epoch_seq();
         if reached || beyond {
             log::info!("this log has caught up with what it had lost: it votes again");

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use pygmy_proto::batch::Batch;
 use pygmy_proto::message::Membership;
 use pygmy_ring::config::LogUuid;
 use pygmy_ring::{Change, Config, Input, Mistake, Replica};
 
 use super::checker::Check;
 use super::disk::Disk;
+use super::rare::configuration_in;
 use super::{Event, MS, World, uuid, voter};
 
 impl World {
@@ -95,8 +97,9 @@ impl World {
     pub(super) fn can_do_without(&self, node: u16) -> bool {
         let left = |n: u16| n != node && !self.nodes[&n].gone && self.nodes[&n].disk.ails().is_none();
         // A replacement that has begun must find the log that it names.
-        let named = |m: &Membership| m.swap.as_ref().is_some_and(|s| s.new.log_uuid == self.nodes[&node].disk.uuid);
-        if self.memberships().iter().any(named) {
+        let uuid = self.nodes[&node].disk.uuid;
+        let named = |m: &Membership| m.swap.as_ref().is_some_and(|s| s.new.log_uuid == uuid);
+        if self.memberships().iter().any(named) || self.tickets.values().any(|t| t.names == Some(uuid)) {
             return false;
         }
         let logs: BTreeSet<LogUuid> =
@@ -291,10 +294,35 @@ impl World {
         self.propose_change(at, Change::Replace { old, new });
     }
 
+    /// Something befalls whoever has just changed the voters: rarely is so much at stake.
+    pub(super) fn maybe_mishap(&mut self, node: u16, batch: &Batch) {
+        if configuration_in(batch).is_some() && self.upto(2) == 0 {
+            let after = self.upto(self.pace.frame_ns);
+            self.schedule(after, Event::Mishap { node });
+        }
+    }
+
+    pub(super) fn mishap(&mut self, node: u16) -> Check {
+        if self.now >= self.faults_end {
+            return Ok(());
+        }
+        match self.upto(3) {
+            0 if self.pace.deaths => return self.kill(node),
+            1 if self.pace.pauses => self.pause(node),
+            _ if self.pace.partitions => self.part(node),
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Whoever lost its disk is put in its own former place, however often that must be asked for.
     pub(super) fn on_operator(&mut self) {
         let after = 20 * MS + self.upto(100 * MS);
         self.schedule(after, Event::Operator);
+        if self.pace.changes && self.now < self.faults_end && self.upto(4) == 0 {
+            let at = self.upto(self.nodes.len() as u64) as u16 + 1;
+            self.change(at);
+        }
         let settled = |world: &Self, old: LogUuid, new: LogUuid| {
             let named = |uuid| move |m: &Membership| m.voters.iter().any(|voter| voter.log_uuid == uuid);
             let memberships: Vec<Membership> = world.alive().map(|(_, replica)| replica.membership().clone()).collect();

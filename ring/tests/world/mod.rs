@@ -105,6 +105,7 @@ enum Event {
     Restart { node: u16 },
     Heal { partition: u64 },
     Operator,
+    Mishap { node: u16 },
     Fault,
 }
 
@@ -169,6 +170,8 @@ struct Ticket {
     /// `None`: a change of the voters.
     client: Option<usize>,
     counter: Option<u64>,
+    /// The log that a change of the voters names.
+    names: Option<LogUuid>,
     answered_before: u64,
     deadline_ns: u64,
 }
@@ -479,6 +482,7 @@ impl World {
             Event::Restart { .. } => {}
             Event::Heal { partition } => self.end_partition(partition),
             Event::Operator => self.on_operator(),
+            Event::Mishap { node } => return self.mishap(node),
             Event::Fault => return self.on_fault(),
         }
         Ok(())
@@ -564,6 +568,7 @@ impl World {
                         && self.checker.on_append(node, &batch, replica, &self.nodes[&node].disk)?
                     {
                         self.count_configuration(&batch);
+                        self.maybe_mishap(node, &batch);
                     }
                     self.write(node, Item::Append { epoch, batch });
                 }
@@ -711,7 +716,8 @@ impl World {
         }
         self.trace(|| format!("client {client} proposes {counter:?} at {node}, ticket {ticket}"));
         let answered_before = self.checker.answered_seq;
-        self.tickets.insert(ticket, Ticket { node, client: Some(client), counter, answered_before, deadline_ns });
+        self.tickets
+            .insert(ticket, Ticket { node, client: Some(client), counter, names: None, answered_before, deadline_ns });
         self.input(node, Input::Propose(Proposal { ticket, kind, body, deadline_ns }));
     }
 
@@ -720,7 +726,9 @@ impl World {
         let ticket = self.next_ticket;
         self.trace(|| format!("a change of the voters at {node}, ticket {ticket}: {change:?}"));
         let answered_before = self.checker.answered_seq;
-        let entry = Ticket { node, client: None, counter: None, answered_before, deadline_ns: u64::MAX };
+        let Change::Replace { new, .. } = &change;
+        let names = Some(new.log_uuid);
+        let entry = Ticket { node, client: None, counter: None, names, answered_before, deadline_ns: u64::MAX };
         self.tickets.insert(ticket, entry);
         self.input(node, Input::Change { ticket, change });
     }
