@@ -88,7 +88,7 @@ pub const REMOVED_MAX: usize = 1_024;
 /// Boundaries of epochs that a log names, the latest ones: 18 bytes each.
 pub const BOUNDARIES_MAX: usize = 256;
 /// Nodes in one cluster, of all roles.
-pub const NODES_MAX: usize = 256;
+pub const NODES_MAX: usize = 255;
 /// Longest datagram between two nodes, in bytes: it fits the smallest packet that IPv6 carries whole.
 pub const DATAGRAM_LEN_MAX: usize = 1_200;
 

@@ -94,7 +94,7 @@ fn members_are_not_believed_everything() {
     let trailing = BodyError::Trailing { extra: 2 };
     assert_eq!(refusal(&with_body(&[&body[..], &[0, 0]].concat())), DatagramError::Body(trailing));
     let mut crowd = body.to_vec();
-    crowd[4..12].copy_from_slice(&(NODES_MAX as u64).to_le_bytes());
+    crowd[4..12].copy_from_slice(&(NODES_MAX as u64 + 1).to_le_bytes());
     assert!(matches!(refusal(&with_body(&crowd)), DatagramError::Body(BodyError::Value(_))));
 }
 
@@ -146,7 +146,7 @@ fn clusters_do_not_hear_each_other() {
 #[test]
 fn the_largest_heartbeat_fits() {
     let (header, mut heartbeat) = heartbeat_of_replica();
-    heartbeat.hears = list(vec![u16::MAX; NODES_MAX - 1]);
+    heartbeat.hears = list(vec![u16::MAX; NODES_MAX]);
     let beat = heartbeat.replica.as_mut().expect("a replica's");
     beat.hears = list(vec![u16::MAX; REPLICAS_MAX]);
     let bytes = datagram(&header, &heartbeat);

@@ -446,7 +446,7 @@ pub struct StatusOk {
     /// Requests answered.
     pub answered: u64,
     /// Links to other servers.
-    pub links: Bounded<LinkStatus, { NODES_MAX - 1 }>,
+    pub links: Bounded<LinkStatus, NODES_MAX>,
     /// For log replicas.
     pub replica: Option<ReplicaStatus>,
 }
