@@ -329,6 +329,7 @@ impl<S: StateMachine> Replica<S> {
         self.checks.clear();
         self.give_up_tickets(0);
         self.adoption_after_snapshot(seq);
+        self.restore_vote();
         if self.installed() && !was_installed {
             self.on_installed(now);
         }
