@@ -343,7 +343,9 @@ impl<S: StateMachine> Replica<S> {
             return None;
         }
         let outstanding = self.log.last_seq() > self.committed;
-        if self.wanting && now.saturating_sub(self.watch.want_ns) > WANT_OVERDUE_NS {
+        // A want that stands with nothing behind it any more hurts nobody: what waited was handed back.
+        let waits = self.wanting && !(self.pending.is_empty() && self.changes.is_empty());
+        if waits && now.saturating_sub(self.watch.want_ns) > WANT_OVERDUE_NS {
             Some(Suspicion::Unserved)
         } else if outstanding && now.saturating_sub(self.watch.commit_ns) > COMMIT_OVERDUE_NS {
             Some(Suspicion::NoProgress)
