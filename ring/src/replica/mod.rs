@@ -441,7 +441,10 @@ impl<S: StateMachine> Replica<S> {
     /// Both ends of a new link are in the same epoch.
     fn meet_in_epoch(&mut self, now: Now, node: u16, hello: &ReplicaHello) {
         self.resend_token(node, hello);
-        self.note_end(now, hello.last.seq);
+        // A log that has not installed the epoch may have more than will be left of it.
+        if hello.last.epoch == self.promised {
+            self.note_end(now, hello.last.seq);
+        }
         if hello.token_hop > 0 {
             self.note_hop(hello.token_hop, node);
         }
