@@ -10,6 +10,7 @@ use pygmy_proto::message::{
 };
 use pygmy_proto::types::Bounded;
 
+use super::watch::Suspicion;
 use super::{Now, PeerMessage, Replica, Target, Timer};
 use crate::StateMachine;
 use crate::config::{LogUuid, Mistake};
@@ -166,7 +167,13 @@ impl<S: StateMachine> Replica<S> {
             let level = !ahead && !self.behind_this(peer.last);
             self.is_heard(*node) && peer.hears_majority && (ahead || (level && self.is_before_me(*node)))
         };
-        let rank = if self.token.is_some() { 0 } else { self.config.catalogs.iter().filter(|n| better(n)).count() };
+        let rank = match self.suspicion() {
+            // Whoever was promised what this holder was refused for is at work: two that took that from each other
+            // without a pause would never come to an end.
+            Some(Suspicion::Refused) => 1,
+            _ if self.token.is_some() => 0,
+            _ => self.config.catalogs.iter().filter(|n| better(n)).count(),
+        };
         let since = self.campaign.suspected_ns.unwrap_or_default();
         (since + rank as u64 * RANK_NS).max(self.campaign.not_before_ns)
     }
