@@ -52,6 +52,9 @@ struct Run {
     /// Plant a mistake that the checkers must find; `pygmy-sim mistakes` lists them.
     #[arg(long, value_name = "NAME", value_parser = parse_mistake)]
     mistake: Option<Mistake>,
+    /// Go on after a seed that fails, and list all that do.
+    #[arg(long, conflicts_with = "seed")]
+    keep_going: bool,
     /// Seeds that run at the same time, each in one thread.
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
@@ -145,6 +148,14 @@ fn report(outcome: &Outcome, out: &mut Printer) {
     out.line(format_args!("again: pygmy-sim run --seed {} --trace", outcome.seed));
 }
 
+/// One line of a list of seeds that fail.
+fn list(outcome: &Outcome, out: &mut Printer) {
+    if let Some(failure) = &outcome.failure {
+        let detail = failure.violation.detail.lines().next().unwrap_or_default();
+        out.line(format_args!("seed {}: {}: {detail}", outcome.seed, failure.violation.invariant));
+    }
+}
+
 /// What all threads of a run share.
 struct Shared {
     next: AtomicU64,
@@ -180,6 +191,9 @@ fn run_many(run: &Run, out: &mut Printer) -> ExitCode {
     let failed = shared.failed.into_inner().unwrap_or_default();
     if let Some(outcome) = failed.values().next() {
         report(outcome, out);
+        if run.keep_going {
+            failed.values().for_each(|outcome| list(outcome, out));
+        }
         return ExitCode::FAILURE;
     }
     let rare = shared.rare.into_inner().unwrap_or_default();
@@ -205,7 +219,7 @@ fn work(run: &Run, end: u64, shared: &Shared, bar: &ProgressBar) {
             rare.add(&outcome.rare);
         }
         if outcome.failure.is_some() {
-            shared.stop.store(true, Ordering::Relaxed);
+            shared.stop.store(!run.keep_going, Ordering::Relaxed);
             if let Ok(mut failed) = shared.failed.lock() {
                 failed.insert(seed, outcome);
             }

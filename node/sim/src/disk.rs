@@ -177,6 +177,16 @@ impl Disk {
         before.map_or((0, 0), |batch| (batch.last_seq(), batch.header().hash_last))
     }
 
+    /// End of the log as it will be when all that was submitted is on the platter.
+    pub fn last_seq(&self) -> u64 {
+        self.view.last().map_or(0, Batch::last_seq)
+    }
+
+    /// The epoch for whose sake a part of the log may go, as the vote file on the platter has it.
+    pub fn cut(&self) -> Epoch {
+        self.vote.cut
+    }
+
     /// The log on the platter.
     pub fn platter(&self) -> &[Batch] {
         &self.log

@@ -212,7 +212,7 @@ impl World {
         let name = self.hosts[host].name.clone();
         self.trace.note(self.at, 603, &[host as u8], || format!("{name} is killed"));
         // A machine that is gone says nothing; one that only lost the process resets its connections.
-        let slowest = if self.chance.permille(200) { 2 * SEC } else { 20 * MS };
+        let slowest = if self.chance.permille(200) { SEC } else { 20 * MS };
         for (conn, end) in self.ends_of(Owner::Host { index: host, boot: process.boot }) {
             self.net.close_end(conn, end);
             self.net.break_conn(self.at, conn, slowest, &mut self.chance, &mut self.agenda);

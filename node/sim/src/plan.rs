@@ -93,7 +93,7 @@ impl Faults {
         if chance.permille(100) {
             return Self::default();
         }
-        Self {
+        let mut faults = Self {
             reset_every: maybe(chance, 600, 10 * MS, 300 * MS),
             pause_every: maybe(chance, 500, 50 * MS, 500 * MS),
             clock_every: maybe(chance, 400, 20 * MS, 500 * MS),
@@ -111,7 +111,14 @@ impl Faults {
             stall_permille: maybe(chance, 500, 5, 100).unwrap_or(0),
             loss_permille: maybe(chance, 600, 5, 300).unwrap_or(0),
             stray_permille: maybe(chance, 500, 5, 100).unwrap_or(0),
+        };
+        if chance.permille(200) {
+            // One epoch after the other, hardly any of which lasts.
+            faults.crash_every = Some(chance.between(20 * MS, 200 * MS));
+            faults.cut_every = maybe(chance, 500, 50 * MS, 400 * MS);
+            faults.down_max = 100 * MS;
         }
+        faults
     }
 }
 

@@ -92,7 +92,9 @@ impl World {
         let replicas = self.hosts.iter().filter(|host| host.is_replica()).count() as u64;
         let beats = BEATS_MAX * replicas;
         // A rotating token makes two nodes turn at each pass and one at each rest, at most about every millisecond.
-        let (passes, rests) = if self.plan.rotate { (2 * WATCH / MS, 4 * WATCH / MS) } else { (0, 0) };
+        // A catalog that was unwell gets the token that it wanted only when it has been well for long enough.
+        let late = 2 * u64::from(self.plan.catalogs);
+        let (passes, rests) = if self.plan.rotate { (2 * WATCH / MS, 4 * WATCH / MS) } else { (late, 2 * late) };
         let counts = [
             ("pieces of streams", now.pieces - before.pieces, passes),
             ("datagrams", now.datagrams - before.datagrams, beats * (replicas - 1)),

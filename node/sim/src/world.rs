@@ -157,8 +157,11 @@ impl World {
 
     /// The counters of a replica whose process ends.
     pub(crate) fn count_ring(&mut self, host: usize) {
-        if let Some(replica) = self.hosts[host].process.as_ref().and_then(|process| process.node.replica()) {
-            self.rare.add_ring(replica.ring().counters());
+        let Some(process) = &self.hosts[host].process else { return };
+        if let Some(replica) = process.node.replica() {
+            let counters = replica.ring().counters();
+            self.rare.epochs_by_learners += if process.votes { 0 } else { counters.epochs_started };
+            self.rare.add_ring(counters);
         }
     }
 
@@ -355,10 +358,10 @@ impl World {
     fn write_down(&mut self, index: usize, effects: &Effects) -> Check {
         for write in &effects.disk {
             let host = &mut self.hosts[index];
-            if let Write::Append { batch, .. } = write {
+            if let Write::Append { epoch, batch } = write {
                 let boot = host.process.as_ref().map_or(0, |process| process.boot);
                 let who = Who { name: &host.name, number: host.number, boot };
-                self.checker.on_append(who, host.disk.end_before(batch.header().first_seq), batch)?;
+                self.checker.on_append(who, &host.disk, *epoch, batch)?;
             }
             host.disk.submit(write.clone());
         }
