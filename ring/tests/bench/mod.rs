@@ -1,17 +1,22 @@
 //! A cluster moved by hand, one frame and one turn at a time, for scenarios with exact message counts.
-#![allow(unreachable_pub, clippy::unwrap_used)] // A test helper in a module of its own.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // Each test binary uses its own part of this.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use pygmy_proto::batch::{Batch, EntryKind};
-use pygmy_proto::message::ReplicaHello;
+use pygmy_proto::batch::EntryKind;
+use pygmy_proto::message::{Membership, ReplicaBeat, ReplicaHello, Voter};
+use pygmy_proto::types::Bounded;
 use pygmy_ring::{
-    Completion, Config, Input, Limits, Member, NotTaken, Now, Output, PeerMessage, Proposal, Replica, Target,
+    Change, Completion, Config, Input, Limits, LogUuid, NotTaken, Now, Output, PeerMessage, Proposal, Replica, Target,
 };
 
+use crate::world::disk::{Disk, Item, Notice, Snapshot};
 use crate::world::machine::{Journal, body, payload};
+use crate::world::voter;
 
 pub const MS: u64 = 1_000_000;
+/// How far time goes in one step while everything runs.
+const STEP_NS: u64 = 5 * MS;
 
 /// Frames by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,62 +28,106 @@ pub struct Frames {
     pub commit: usize,
     pub fetch: usize,
     pub refused: usize,
+    pub pre_vote: usize,
+    pub pre_vote_answer: usize,
+    pub prepare: usize,
+    pub promise: usize,
+    pub install: usize,
+    pub reject: usize,
 }
 
 pub struct Bench {
     pub now: u64,
     configs: BTreeMap<u16, Config>,
     replicas: BTreeMap<u16, Replica<Journal>>,
+    disks: BTreeMap<u16, Disk>,
     /// What is under way, by (from, to); a pair without a link has none.
     pub links: BTreeMap<(u16, u16), VecDeque<PeerMessage>>,
-    unsynced: BTreeMap<u16, Vec<Batch>>,
+    /// Heartbeats under way.
+    beats: Vec<(u16, u16, ReplicaBeat)>,
+    /// Those that do not run: whatever comes to them waits.
+    pub paused: BTreeSet<u16>,
+    /// Directions in which nothing arrives, though the connection stands.
+    pub held: BTreeSet<(u16, u16)>,
+    /// Those whose disks take for ever.
+    pub slow: BTreeSet<u16>,
     pub frames: Frames,
+    pub beats_sent: usize,
+    /// Votes written, by whom.
+    pub votes: BTreeMap<u16, usize>,
     /// Acknowledgements by whom they went to.
     pub acks_to: BTreeMap<u16, usize>,
     pub done: Vec<Completion>,
     pub refused: Vec<(u64, NotTaken)>,
+    pub unknown: Vec<u64>,
     pub fatal: Vec<String>,
+    /// Who needs a snapshot, and whose it was told to take.
+    pub need_snapshot: Vec<(u16, u16)>,
     tickets: u64,
+    boots: u64,
+}
+
+/// The log that `node` was born with.
+pub fn uuid(node: u16) -> LogUuid {
+    [node as u8; 16]
 }
 
 impl Bench {
-    /// `voters` replicas of which the first `catalogs` may hold the token, all linked; node 1 has it.
+    /// `voters` replicas of which the first `catalogs` may hold the token, all linked; node 1 has begun the first epoch.
     pub fn new(voters: u16, catalogs: u16, limits: Limits) -> Self {
-        let member = |node: u16| Member { node, log_uuid: [node as u8; 16], holds_token: node <= catalogs };
-        let members: Vec<Member> = (1..=voters).map(member).collect();
+        Self::with_learners(voters, 0, catalogs, limits)
+    }
+
+    /// As [`Self::new`], with `learners` more that do not vote.
+    pub fn with_learners(voters: u16, learners: u16, catalogs: u16, limits: Limits) -> Self {
+        let members: Vec<Voter> = (1..=voters).map(|node| voter(node, uuid(node), catalogs)).collect();
+        let membership = Membership { id: 1, voters: Bounded::truncated(members), ..Membership::default() };
+        let nodes = voters + learners;
         let mut bench = Self {
             now: MS,
             configs: BTreeMap::new(),
             replicas: BTreeMap::new(),
+            disks: BTreeMap::new(),
             links: BTreeMap::new(),
-            unsynced: BTreeMap::new(),
+            beats: Vec::new(),
+            paused: BTreeSet::new(),
+            held: BTreeSet::new(),
+            slow: BTreeSet::new(),
             frames: Frames::default(),
+            beats_sent: 0,
+            votes: BTreeMap::new(),
             acks_to: BTreeMap::new(),
             done: Vec::new(),
             refused: Vec::new(),
+            unknown: Vec::new(),
             fatal: Vec::new(),
+            need_snapshot: Vec::new(),
             tickets: 0,
+            boots: 0,
         };
-        for node in 1..=voters {
+        for node in 1..=nodes {
             let config = Config {
                 me: node,
-                log_uuid: [node as u8; 16],
-                boot_nonce: node.into(),
-                config_id: 1,
-                members: members.clone(),
+                log_uuid: uuid(node),
+                boot_nonce: 0,
+                catalogs: (1..=catalogs).collect(),
+                peers: (1..=nodes).filter(|other| *other != node).collect(),
+                membership: membership.clone(),
                 rotate: false,
                 limits,
                 mistake: None,
             };
-            bench.configs.insert(node, config.clone());
-            bench.replicas.insert(node, Replica::new(config, Journal::default()).unwrap());
+            bench.configs.insert(node, config);
+            bench.disks.insert(node, Disk::new(uuid(node)));
+            bench.start(node);
         }
-        for a in 1..=voters {
-            for b in a + 1..=voters {
+        for a in 1..=nodes {
+            for b in a + 1..=nodes {
                 bench.connect(a, b);
             }
         }
-        bench.settle();
+        bench.run(200 * MS);
+        assert_eq!(bench.holder(), Some(1), "the first catalog begins the first epoch");
         bench.forget();
         bench
     }
@@ -86,35 +135,49 @@ impl Bench {
     /// Forgets what was counted so far.
     pub fn forget(&mut self) {
         self.frames = Frames::default();
+        self.beats_sent = 0;
+        self.votes.clear();
         self.acks_to.clear();
         self.done.clear();
         self.refused.clear();
+        self.unknown.clear();
     }
 
     pub fn replica(&self, node: u16) -> &Replica<Journal> {
         &self.replicas[&node]
     }
 
-    pub fn holder(&self) -> Option<u16> {
-        self.replicas.iter().find(|(_, replica)| replica.token().is_some()).map(|(node, _)| *node)
+    pub fn disk(&mut self, node: u16) -> &mut Disk {
+        self.disks.get_mut(&node).unwrap()
     }
 
-    pub fn hello(&self, node: u16) -> ReplicaHello {
-        self.replicas[&node].hello()
+    pub fn alive(&self) -> Vec<u16> {
+        self.replicas.keys().copied().collect()
+    }
+
+    pub fn holder(&self) -> Option<u16> {
+        let holders: Vec<u16> =
+            self.replicas.iter().filter(|(_, r)| r.token().is_some()).map(|(node, _)| *node).collect();
+        assert!(holders.len() <= 1, "{holders:?} hold a token");
+        holders.first().copied()
+    }
+
+    pub fn hello(&self, node: u16, to: u16) -> ReplicaHello {
+        self.replicas[&node].hello(to)
     }
 
     pub fn connect(&mut self, a: u16, b: u16) {
-        let hello_a = self.hello(a);
+        let hello_a = self.hello(a, b);
         self.connect_with(a, hello_a, b);
     }
 
     /// As [`Self::connect`], with a handshake that `a` has prepared before.
     pub fn connect_with(&mut self, a: u16, hello_a: ReplicaHello, b: u16) {
-        let hello_b = self.hello(b);
         self.links.insert((a, b), VecDeque::new());
         self.links.insert((b, a), VecDeque::new());
-        self.input(a, Input::PeerUp { node: b, hello: hello_b });
         self.input(b, Input::PeerUp { node: a, hello: hello_a });
+        let hello_b = self.hello(b, a);
+        self.input(a, Input::PeerUp { node: b, hello: hello_b });
     }
 
     /// What is under way between the two is lost, and both notice.
@@ -126,8 +189,7 @@ impl Bench {
     }
 
     pub fn isolate(&mut self, node: u16) {
-        let others: Vec<u16> = self.replicas.keys().copied().filter(|other| *other != node).collect();
-        for other in others {
+        for other in self.alive() {
             if self.links.contains_key(&(node, other)) {
                 self.cut(node, other);
             }
@@ -135,27 +197,42 @@ impl Bench {
     }
 
     pub fn join(&mut self, node: u16) {
-        let others: Vec<u16> = self.replicas.keys().copied().filter(|other| *other != node).collect();
-        for other in others {
+        for other in self.alive().into_iter().filter(|other| *other != node) {
             self.connect(node, other);
         }
     }
 
-    /// The process of `node` dies; the others notice.
+    /// The process of `node` dies; the others notice. What was not synced is gone.
     pub fn kill(&mut self, node: u16) {
-        self.isolate(node);
         self.replicas.remove(&node);
-        self.unsynced.remove(&node);
+        self.isolate(node);
+        self.disk(node).crash(0);
+        self.beats.retain(|(from, _, _)| *from != node);
     }
 
-    /// It comes back with nothing and is linked to all.
+    /// It comes back with its disk, linked to nobody.
+    pub fn start(&mut self, node: u16) {
+        self.boots += 1;
+        let config = Config { log_uuid: self.disks[&node].uuid, boot_nonce: self.boots, ..self.configs[&node].clone() };
+        let replica = Replica::open(config, self.clock(), self.disks[&node].recovered()).unwrap();
+        self.replicas.insert(node, replica);
+    }
+
+    /// It comes back with its disk and is linked to all.
     pub fn restart(&mut self, node: u16) {
-        let config = Config { log_uuid: [0x80 | node as u8; 16], boot_nonce: 99, ..self.configs[&node].clone() };
-        self.replicas.insert(node, Replica::new(config, Journal::default()).unwrap());
+        self.start(node);
         self.join(node);
     }
 
-    fn clock(&self) -> Now {
+    /// It comes back with an empty disk, and a new name, and is linked to all.
+    pub fn restart_empty(&mut self, node: u16) -> LogUuid {
+        let new = [0x80 | node as u8; 16];
+        self.disks.insert(node, Disk::new(new));
+        self.restart(node);
+        new
+    }
+
+    pub fn clock(&self) -> Now {
         Now { mono_ns: self.now, wall_us: self.now / 1_000 }
     }
 
@@ -166,6 +243,10 @@ impl Bench {
             replica.handle(now, input);
         }
         self.turn(node);
+    }
+
+    pub fn message(&mut self, from: u16, to: u16, message: PeerMessage) {
+        self.input(to, Input::Message { node: from, message });
     }
 
     pub fn turn(&mut self, node: u16) {
@@ -179,9 +260,21 @@ impl Bench {
         for output in outputs {
             match output {
                 Output::Send { to, message } => self.send(node, to, message),
-                Output::Append(batch) => self.unsynced.entry(node).or_default().push(batch),
+                Output::Append { epoch, batch } => self.disk(node).queue.push_back(Item::Append { epoch, batch }),
+                Output::Vote(vote) => {
+                    *self.votes.entry(node).or_default() += 1;
+                    self.disk(node).queue.push_back(Item::Vote(vote));
+                }
+                Output::Beat(beat) => {
+                    self.beats_sent += 1;
+                    let up = self.links.keys().filter(|(from, _)| *from == node);
+                    self.beats.extend(up.map(|(_, to)| (node, *to, beat.clone())));
+                }
+                Output::ReadLog { node: to, .. } => self.input(node, Input::LogRead { node: to, batches: Vec::new() }),
+                Output::NeedSnapshot { node: from } => self.need_snapshot.push((node, from)),
                 Output::Done(done) => self.done.push(done),
                 Output::Refused { ticket, why } => self.refused.push((ticket, why)),
+                Output::Unknown { ticket } => self.unknown.push(ticket),
                 Output::Fatal(why) => self.fatal.push(why),
             }
         }
@@ -190,18 +283,26 @@ impl Bench {
     fn send(&mut self, from: u16, to: Target, message: PeerMessage) {
         let up: Vec<u16> = self.links.keys().filter(|(a, _)| *a == from).map(|(_, b)| *b).collect();
         for node in up.into_iter().filter(|node| to == Target::All || to == Target::Node(*node)) {
-            match &message {
-                PeerMessage::Data(_) => self.frames.data += 1,
-                PeerMessage::Token(_) => self.frames.token += 1,
-                PeerMessage::Want(_) => self.frames.want += 1,
+            let frames = &mut self.frames;
+            let count = match &message {
+                PeerMessage::Data(_) => &mut frames.data,
+                PeerMessage::Token(_) => &mut frames.token,
+                PeerMessage::Want(_) => &mut frames.want,
                 PeerMessage::Ack(_) => {
-                    self.frames.ack += 1;
                     *self.acks_to.entry(node).or_default() += 1;
+                    &mut frames.ack
                 }
-                PeerMessage::Commit(_) => self.frames.commit += 1,
-                PeerMessage::Fetch(_) => self.frames.fetch += 1,
-                PeerMessage::FetchRefused(_) => self.frames.refused += 1,
-            }
+                PeerMessage::Commit(_) => &mut frames.commit,
+                PeerMessage::Fetch(_) => &mut frames.fetch,
+                PeerMessage::FetchRefused(_) => &mut frames.refused,
+                PeerMessage::PreVote(_) => &mut frames.pre_vote,
+                PeerMessage::PreVoteAnswer(_) => &mut frames.pre_vote_answer,
+                PeerMessage::Prepare(_) => &mut frames.prepare,
+                PeerMessage::Promise(_) => &mut frames.promise,
+                PeerMessage::Install(_) => &mut frames.install,
+                PeerMessage::Reject(_) => &mut frames.reject,
+            };
+            *count += 1;
             self.links.get_mut(&(from, node)).unwrap().push_back(message.clone());
         }
     }
@@ -209,44 +310,92 @@ impl Bench {
     /// Delivers what is under way from one to another.
     pub fn deliver(&mut self, from: u16, to: u16) {
         while let Some(message) = self.links.get_mut(&(from, to)).and_then(VecDeque::pop_front) {
-            self.input(to, Input::Message { node: from, message });
+            self.message(from, to, message);
         }
+    }
+
+    /// Delivers the first frame that is under way from one to another.
+    pub fn deliver_one(&mut self, from: u16, to: u16) {
+        if let Some(message) = self.links.get_mut(&(from, to)).and_then(VecDeque::pop_front) {
+            self.message(from, to, message);
+        }
+    }
+
+    /// What is under way from one to another.
+    pub fn under_way(&self, from: u16, to: u16) -> Vec<&PeerMessage> {
+        self.links.get(&(from, to)).into_iter().flatten().collect()
     }
 
     /// Everything that `node` was given is on its disk: one group.
     pub fn sync(&mut self, node: u16) {
-        if let Some(last) = self.unsynced.get_mut(&node).and_then(|batches| batches.drain(..).next_back()) {
-            let (epoch, hash) = (last.header().epoch, last.header().hash_last);
-            self.input(node, Input::Durable { epoch, seq: last.last_seq(), hash });
+        let Some(disk) = self.disks.get_mut(&node) else { return };
+        for notice in disk.sync(disk.queue.len()) {
+            let input = match notice {
+                Notice::Durable { epoch, seq, hash } => Input::Durable { epoch, seq, hash },
+                Notice::Vote(vote) => Input::VoteDurable(vote),
+            };
+            self.input(node, input);
         }
     }
 
     /// Delivers and syncs until nothing is under way, without time going on.
     pub fn settle(&mut self) {
         for _ in 0..1_000 {
-            let busy: Vec<_> =
-                self.links.iter().filter(|(_, queue)| !queue.is_empty()).map(|(link, _)| *link).collect();
+            let arrives = |link: &(u16, u16)| !self.paused.contains(&link.1) && !self.held.contains(link);
+            let under_way = self.links.iter().filter(|(link, queue)| !queue.is_empty() && arrives(link));
+            let busy: Vec<_> = under_way.map(|(link, _)| *link).collect();
+            let beats = std::mem::take(&mut self.beats);
+            for (from, to, beat) in &beats {
+                let arrives = !self.paused.contains(to) && !self.held.contains(&(*from, *to));
+                if arrives && self.links.contains_key(&(*from, *to)) {
+                    self.input(*to, Input::Beat { node: *from, beat: beat.clone() });
+                }
+            }
             for (from, to) in &busy {
                 self.deliver(*from, *to);
             }
-            let written: Vec<u16> =
-                self.unsynced.iter().filter(|(_, b)| !b.is_empty()).map(|(node, _)| *node).collect();
+            let written = self.disks.iter().filter(|(node, disk)| {
+                !disk.queue.is_empty() && !self.slow.contains(node) && !self.paused.contains(node)
+            });
+            let written: Vec<u16> = written.map(|(node, _)| *node).collect();
             for node in &written {
                 self.sync(*node);
             }
-            if busy.is_empty() && written.is_empty() {
+            if busy.is_empty() && written.is_empty() && beats.is_empty() {
                 return;
             }
         }
         panic!("it does not come to rest: {:?}", self.frames);
     }
 
-    /// Lets time go on; timers fire.
+    /// Lets time go on; timers fire, nothing is delivered.
     pub fn pass(&mut self, ns: u64) {
         self.now += ns;
-        let nodes: Vec<u16> = self.replicas.keys().copied().collect();
-        for node in nodes {
-            self.turn(node);
+        for node in self.alive() {
+            if !self.paused.contains(&node) {
+                self.turn(node);
+            }
+        }
+    }
+
+    /// Lets time go on and everything run.
+    pub fn run(&mut self, ns: u64) {
+        let end = self.now + ns;
+        self.settle();
+        while self.now < end {
+            self.pass(STEP_NS.min(end - self.now));
+            self.settle();
+        }
+    }
+
+    /// Runs until `reached`, for at most ten seconds.
+    pub fn run_until(&mut self, what: &str, reached: impl Fn(&Self) -> bool) {
+        let end = self.now + 10_000 * MS;
+        self.settle();
+        while !reached(self) {
+            assert!(self.now < end, "never: {what}; {:?}", self.replicas.values().collect::<Vec<_>>());
+            self.pass(STEP_NS);
+            self.settle();
         }
     }
 
@@ -257,10 +406,23 @@ impl Bench {
         ticket
     }
 
-    /// Proposes a write of `len` bytes in session 1; its counter is its ticket.
+    pub fn change(&mut self, at: u16, old: LogUuid, node: u16, new: LogUuid) -> u64 {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        let new = voter(node, new, self.configs[&node].catalogs.len() as u16);
+        self.input(at, Input::Change { ticket, change: Change::Replace { old, new } });
+        ticket
+    }
+
+    /// Proposes a write of `len` bytes in the session that [`Self::register`] has made; its counter is its ticket.
     pub fn write(&mut self, node: u16, len: usize) -> u64 {
         let counter = self.tickets + 1;
-        let body = body(1, counter, counter.saturating_sub(4).max(1), &payload((1, counter), len));
+        self.write_again(node, counter, len)
+    }
+
+    /// Proposes the write with this counter again.
+    pub fn write_again(&mut self, node: u16, counter: u64, len: usize) -> u64 {
+        let body = body(SESSION, counter, counter.saturating_sub(100).max(1), &payload((1, counter), len));
         self.propose(node, EntryKind::Command, body, u64::MAX)
     }
 
@@ -277,6 +439,33 @@ impl Bench {
         self.settle();
         self.pass(2 * MS);
         self.settle();
+        assert_eq!(self.done.iter().map(|done| done.seq).collect::<Vec<_>>(), [SESSION]);
         self.forget();
     }
+
+    /// A snapshot of what `from` has applied.
+    pub fn snapshot_of(&self, from: u16) -> Snapshot {
+        let replica = &self.replicas[&from];
+        let at = replica.checkpoint().unwrap();
+        Snapshot { machine: replica.machine().clone(), sessions: replica.sessions().clone(), at }
+    }
+
+    /// Gives `to` a copy of the state of `from`; whether it took it.
+    pub fn install_snapshot(&mut self, from: u16, to: u16) -> bool {
+        let snapshot = self.snapshot_of(from);
+        let now = self.clock();
+        let Snapshot { machine, sessions, at } = snapshot.clone();
+        let taken = self.replicas.get_mut(&to).unwrap().install_snapshot(now, machine, sessions, at);
+        if taken {
+            let disk = self.disk(to);
+            disk.queue.retain(|item| matches!(item, Item::Vote(_)));
+            disk.log.clear();
+            disk.snapshot = Some(snapshot);
+        }
+        self.turn(to);
+        taken
+    }
 }
+
+/// The session of a bench: its registration follows the first entry of the first epoch.
+pub const SESSION: u64 = 2;

@@ -323,16 +323,10 @@ impl World {
             let at = self.upto(self.nodes.len() as u64) as u16 + 1;
             self.change(at);
         }
-        let settled = |world: &Self, old: LogUuid, new: LogUuid| {
-            let named = |uuid| move |m: &Membership| m.voters.iter().any(|voter| voter.log_uuid == uuid);
-            let memberships: Vec<Membership> = world.alive().map(|(_, replica)| replica.membership().clone()).collect();
-            let all = !memberships.is_empty() && memberships.iter().all(|m| !named(old)(m) && m.swap.is_none());
-            all.then(|| memberships.iter().any(named(new)))
-        };
         for (node, old) in self.to_replace.clone() {
             let new = self.nodes[&node].disk.uuid;
-            if let Some(votes) = settled(self, old, new) {
-                self.summary.rare.lost_disks_replaced += u64::from(votes);
+            if let Some(latest) = self.latest_membership().filter(|m| m.swap.is_none() && !names(m, old)) {
+                self.summary.rare.lost_disks_replaced += u64::from(names(&latest, new));
                 self.to_replace.remove(&node);
                 continue;
             }
@@ -347,9 +341,14 @@ impl World {
         }
     }
 
+    /// The latest configuration that any live process knows: those that were removed learn of no other.
+    fn latest_membership(&self) -> Option<Membership> {
+        self.alive().map(|(_, replica)| replica.membership()).max_by_key(|m| m.id).cloned()
+    }
+
     /// Whether a replacement is half done.
     pub(super) fn is_swapping(&self) -> bool {
-        self.alive().any(|(_, replica)| replica.membership().swap.is_some())
+        self.latest_membership().is_some_and(|m| m.swap.is_some())
     }
 
     /// Whether `node` has been told of what its disk has silently lost: another process would have to be told again.
@@ -400,4 +399,9 @@ impl World {
             state.disk.take(snapshot);
         }
     }
+}
+
+/// Whether the log `uuid` votes.
+fn names(membership: &Membership, uuid: LogUuid) -> bool {
+    membership.voters.iter().any(|voter| voter.log_uuid == uuid)
 }

@@ -671,8 +671,9 @@ impl World {
         let state = self.nodes.get(&node)?;
         let replica = state.replica.as_ref()?;
         let at = replica.checkpoint()?;
-        // Only what is on the disk: a snapshot must not know more than the log beside it.
-        let durable = state.disk.end().seq >= at.base.end.seq;
+        // Only what is on the disk: a snapshot must not know more than the log beside it. By the replica's own word: what
+        // the disk holds there may be what is being superseded.
+        let durable = replica.status().durable >= at.base.end.seq;
         durable.then(|| Snapshot { machine: replica.machine().clone(), sessions: replica.sessions().clone(), at })
     }
 

@@ -1,0 +1,412 @@
+//! Who counts (RING §4): learners, replacements, votes that are withheld, snapshots.
+
+mod bench;
+mod world;
+
+use bench::{Bench, MS, SESSION, uuid};
+use pygmy_ring::{Input, Limits, NotTaken};
+
+fn bench(voters: u16, learners: u16) -> Bench {
+    let mut bench = Bench::with_learners(voters, learners, 3, Limits::default());
+    bench.register();
+    bench
+}
+
+fn voters(bench: &Bench, at: u16) -> Vec<u16> {
+    bench.replica(at).membership().voters.iter().map(|voter| voter.node).collect()
+}
+
+fn why(bench: &Bench) -> Vec<NotTaken> {
+    bench.refused.iter().map(|(_, why)| *why).collect()
+}
+
+fn refused(why: &'static str) -> NotTaken {
+    NotTaken::ChangeRefused(why)
+}
+
+#[test]
+fn a_learner_acknowledges_and_is_never_counted() {
+    let mut bench = bench(3, 1);
+    bench.isolate(2);
+    bench.isolate(3);
+    bench.write(1, 8);
+    bench.settle();
+    assert!(bench.acks_to[&1] > 0, "the learner acknowledges");
+    assert_eq!(bench.done, [], "one voter of three is no majority");
+}
+
+#[test]
+fn an_empty_disk_does_not_vote_under_the_old_name() {
+    let mut bench = bench(3, 0);
+    bench.kill(3);
+    let new = bench.restart_empty(3);
+    bench.run(100 * MS);
+    assert_eq!(bench.replica(3).applied(), SESSION, "it has caught up");
+    assert!(!bench.replica(3).status().voter && !bench.replica(1).votes(new));
+    bench.isolate(2);
+    bench.write(1, 8);
+    bench.settle();
+    assert_eq!(bench.done, []);
+    bench.join(2);
+    bench.run(200 * MS);
+    assert_eq!(bench.done.len(), 1);
+}
+
+#[test]
+fn a_living_voter_is_replaced_by_adding_the_new_one_first() {
+    let mut bench = bench(3, 1);
+    bench.change(1, uuid(3), 4, uuid(4));
+    assert_eq!(voters(&bench, 1), [1, 2, 3, 4], "in force when it is ordered");
+    assert_eq!(bench.replica(1).membership().swap.as_ref().map(|swap| swap.old), Some(uuid(3)));
+    bench.settle();
+    assert_eq!(bench.done.len(), 1);
+    assert_eq!(voters(&bench, 1), [1, 2, 4]);
+    bench.run(100 * MS);
+    assert!([1, 2, 4].iter().all(|node| bench.replica(*node).is_removed(uuid(3))));
+    assert!(bench.replica(4).status().voter && !bench.replica(3).status().voter);
+    // The new one counts, the old one does not.
+    bench.isolate(2);
+    bench.write(1, 8);
+    bench.settle();
+    assert_eq!(bench.done.len(), 2);
+}
+
+#[test]
+fn a_dead_voter_is_removed_before_the_new_one_is_added() {
+    let mut bench = bench(3, 1);
+    bench.kill(3);
+    bench.run(300 * MS);
+    bench.change(1, uuid(3), 4, uuid(4));
+    assert_eq!(voters(&bench, 1), [1, 2]);
+    assert!(!bench.replica(1).is_removed(uuid(3)), "not before the removal is committed");
+    bench.settle();
+    assert_eq!(voters(&bench, 1), [1, 2, 4]);
+    assert!(bench.replica(1).is_removed(uuid(3)));
+    bench.run(100 * MS);
+    bench.kill(2);
+    bench.write(1, 8);
+    bench.run(300 * MS);
+    assert_eq!(bench.done.len(), 2, "1 and 4 are a majority");
+}
+
+#[test]
+fn a_voter_that_lost_its_disk_takes_its_own_place_under_its_new_name() {
+    let mut bench = bench(3, 0);
+    bench.kill(3);
+    let new = bench.restart_empty(3);
+    bench.run(100 * MS);
+    bench.change(2, uuid(3), 3, new);
+    bench.run(100 * MS);
+    assert_eq!(bench.done.len(), 1);
+    assert!(bench.replica(3).status().voter);
+    assert_eq!(voters(&bench, 1), [1, 2, 3]);
+}
+
+#[test]
+fn the_second_change_is_the_next_holders_when_the_first_one_dies() {
+    let mut bench = bench(5, 1);
+    bench.change(1, uuid(5), 6, uuid(6));
+    for to in 2..=6 {
+        bench.deliver(1, to);
+        bench.sync(to);
+    }
+    bench.kill(1);
+    bench.run_until("another holder finishes it", |bench| {
+        bench.holder().is_some_and(|node| bench.replica(node).membership().swap.is_none())
+    });
+    assert_eq!(voters(&bench, 2), [1, 2, 3, 4, 6]);
+    assert_eq!(bench.replica(2).membership().id, 3);
+}
+
+#[test]
+fn a_configuration_is_undone_with_its_entry() {
+    let mut bench = bench(5, 1);
+    bench.change(1, uuid(5), 6, uuid(6));
+    bench.deliver(1, 3);
+    bench.sync(3);
+    assert_eq!(bench.replica(3).membership().id, 2);
+    bench.kill(3);
+    bench.kill(1);
+    bench.run_until("an epoch without it", |bench| bench.holder().is_some());
+    bench.restart(3);
+    bench.run(1_000 * MS);
+    assert_eq!((bench.replica(3).membership().id, voters(&bench, 3)), (1, vec![1, 2, 3, 4, 5]));
+}
+
+/// A log that names a later configuration is chosen only with a majority of *that* configuration's voters.
+#[test]
+fn promises_are_counted_by_the_configuration_of_the_chosen_log() {
+    let mut bench = bench(3, 1);
+    bench.change(1, uuid(3), 4, uuid(4));
+    bench.deliver(1, 4);
+    bench.sync(4);
+    bench.slow.insert(3);
+    bench.kill(1);
+    bench.settle();
+    // 2 and 4 have promised, and 4's log is the longer one: two of four. Of three they would be no majority either;
+    // with 3, whose promise is not on its disk yet, there are three of four.
+    assert_eq!(bench.holder(), None);
+    assert!(bench.frames.promise > 0 && bench.replica(2).promised().counter == 2);
+    bench.sync(3);
+    bench.slow.clear();
+    bench.run_until("an epoch of three of four", |bench| bench.holder().is_some());
+    assert_eq!(bench.replica(2).membership().id, 3, "which then finishes the replacement");
+}
+
+#[test]
+fn changes_that_make_no_sense_or_are_not_safe_are_refused_with_the_reason() {
+    let mut bench = bench(3, 2);
+    bench.change(4, uuid(3), 4, uuid(4));
+    bench.change(1, uuid(4), 5, uuid(5));
+    bench.change(1, uuid(3), 2, uuid(2));
+    let expected = [
+        NotTaken::NotACatalog,
+        refused("the log that is to go is none of the voters"),
+        refused("the log that is to come votes already, or was removed for ever"),
+    ];
+    assert_eq!(why(&bench), expected);
+    bench.forget();
+
+    // 2 does not hold the token: its change waits, and with it nothing else may.
+    bench.change(2, uuid(3), 4, uuid(4));
+    bench.change(2, uuid(3), 4, uuid(4));
+    assert_eq!(why(&bench), [refused("another change of the voters waits to be ordered")]);
+    bench.settle();
+    bench.run(10 * MS);
+    assert_eq!(bench.done.len(), 1);
+    bench.forget();
+
+    bench.change(2, uuid(2), 3, uuid(3));
+    bench.settle();
+    assert_eq!(why(&bench), [refused("the log that is to come votes already, or was removed for ever")]);
+    bench.input(2, Input::Leave);
+    bench.change(2, uuid(1), 5, uuid(5));
+    assert_eq!(why(&bench)[1..], [NotTaken::Leaving]);
+}
+
+#[test]
+fn a_replacement_waits_for_the_one_before() {
+    let mut bench = bench(5, 2);
+    bench.kill(7);
+    bench.kill(5);
+    bench.run(300 * MS);
+    bench.change(1, uuid(5), 7, uuid(7));
+    bench.settle();
+    assert_eq!(voters(&bench, 1), [1, 2, 3, 4], "7 is not there to be added");
+    bench.change(1, uuid(4), 6, uuid(6));
+    bench.settle();
+    assert_eq!(why(&bench), [refused("another replacement is under way")]);
+    bench.restart(7);
+    bench.run(300 * MS);
+    assert_eq!(voters(&bench, 1), [1, 2, 3, 4, 7]);
+}
+
+#[test]
+fn a_replacement_that_died_can_itself_be_replaced() {
+    let mut bench = bench(5, 2);
+    bench.kill(7);
+    bench.kill(5);
+    bench.run(300 * MS);
+    bench.change(1, uuid(5), 7, uuid(7));
+    bench.settle();
+    bench.change(1, uuid(5), 6, uuid(6));
+    bench.run(100 * MS);
+    assert_eq!(voters(&bench, 1), [1, 2, 3, 4, 6]);
+}
+
+#[test]
+fn no_change_takes_the_majority_away() {
+    let mut bench = bench(3, 1);
+    bench.isolate(4);
+    bench.kill(2);
+    bench.run(300 * MS);
+    // 1 and 3 are heard. With 4 in the place of 3, which lives, there would be four voters and two of them there.
+    bench.change(1, uuid(3), 4, uuid(4));
+    bench.settle();
+    assert_eq!(why(&bench), [refused("no majority of the voters that there would be is heard")]);
+    assert_eq!(bench.replica(1).membership().id, 1);
+}
+
+#[test]
+fn nothing_changes_before_this_epoch_has_committed_an_entry() {
+    let mut bench = bench(5, 1);
+    bench.kill(1);
+    for other in 3..=6 {
+        bench.deliver(2, other);
+        bench.deliver(other, 2);
+    }
+    bench.sync(2);
+    for other in 3..=6 {
+        bench.deliver(2, other);
+        bench.sync(other);
+        bench.deliver(other, 2);
+    }
+    assert_eq!(bench.holder(), Some(2));
+    bench.change(2, uuid(5), 6, uuid(6));
+    assert_eq!(bench.replica(2).membership().id, 1);
+    bench.settle();
+    assert_eq!(bench.replica(2).membership().id, 3);
+}
+
+/// Node 3 has acknowledged two writes and comes back without them, and without knowing it.
+fn amnesia() -> Bench {
+    let mut bench = bench(3, 0);
+    bench.isolate(2);
+    bench.write_settled(1, 8);
+    bench.write_settled(1, 8);
+    assert_eq!(bench.done.len(), 2);
+    bench.kill(3);
+    bench.disk(3).log.truncate(2);
+    bench.disk(3).snapshot = None;
+    bench.start(3);
+    bench
+}
+
+#[test]
+fn a_log_that_has_lost_what_it_acknowledged_has_no_vote_until_it_has_it_again() {
+    let mut bench = amnesia();
+    let ends = |bench: &Bench, node| bench.replica(node).log().last_seq();
+    assert_eq!((ends(&bench, 3), bench.replica(3).status().withheld), (SESSION, false));
+    bench.connect(3, 1);
+    assert!(bench.replica(3).status().withheld, "1 remembers, and says so");
+    // Without 1 it must not help 2, which never had them, to a majority.
+    bench.cut(3, 1);
+    bench.connect(3, 2);
+    bench.run(3_000 * MS);
+    assert_eq!(bench.frames.promise, 0);
+    assert_eq!(bench.holder(), Some(1), "whose token is worth nothing now, and nobody else's is");
+    bench.connect(1, 2);
+    bench.connect(1, 3);
+    bench.run(1_000 * MS);
+    assert!(!bench.replica(3).status().withheld);
+    assert!((1..=3).all(|node| bench.replica(node).machine().effects.len() == 2));
+}
+
+#[test]
+fn a_log_that_knows_of_its_damage_has_no_vote_until_it_is_repaired() {
+    let mut bench = bench(3, 0);
+    bench.write_settled(1, 8);
+    bench.write_settled(1, 8);
+    bench.kill(3);
+    bench.disk(3).lose(2, true);
+    bench.start(3);
+    assert!(bench.replica(3).status().withheld);
+    bench.connect(3, 2);
+    bench.run(50 * MS);
+    assert!(!bench.replica(3).status().withheld);
+    assert_eq!(bench.replica(3).log().last_seq(), SESSION + 2);
+}
+
+#[test]
+fn a_vote_comes_back_with_what_was_lost_and_does_not_wait_for_the_rest() {
+    let mut bench = bench(3, 0);
+    bench.write_settled(1, 8);
+    bench.kill(3);
+    bench.disk(3).lose(1, true);
+    for _ in 0..3 {
+        bench.write_settled(1, 8);
+    }
+    bench.start(3);
+    bench.connect(3, 2);
+    bench.slow.insert(3);
+    bench.run(20 * MS);
+    assert_eq!((bench.replica(3).log().last_seq(), bench.replica(3).status().withheld), (SESSION + 4, true));
+    let now = bench.clock();
+    let first = bench.disk(3).sync(1);
+    assert_eq!(first.len(), 1, "{now:?}");
+    let world::disk::Notice::Durable { epoch, seq, hash } = first[0] else { panic!("not a batch") };
+    bench.input(3, Input::Durable { epoch, seq, hash });
+    assert_eq!((seq, bench.replica(3).status().withheld), (SESSION + 1, false));
+}
+
+/// What is acknowledged in an epoch may lie before its first entry: its loss would be no loss.
+#[test]
+fn an_acknowledgement_of_an_older_epochs_entries_is_not_missed() {
+    let mut bench = bench(3, 0);
+    bench.write_settled(1, 8);
+    bench.slow.insert(3);
+    bench.kill(1);
+    bench.settle();
+    bench.sync(3);
+    bench.settle();
+    assert!(bench.replica(3).installed(), "in memory; its disk has the promise, not the epoch's first entry");
+    bench.run(100 * MS);
+    bench.kill(3);
+    bench.slow.clear();
+    assert_eq!(bench.disk(3).end().epoch.counter, 1);
+    bench.start(3);
+    bench.connect(3, 2);
+    assert!(!bench.replica(3).status().withheld);
+    bench.run(500 * MS);
+    assert!(bench.holder().is_some(), "2 and 3 need each other");
+}
+
+fn short_logs(voters: u16) -> Bench {
+    let mut bench = Bench::new(voters, 3, Limits { retained_bytes_max: 1, ..Limits::default() });
+    bench.register();
+    for _ in 0..5 {
+        bench.write_settled(1, 8);
+    }
+    bench
+}
+
+#[test]
+fn what_no_log_holds_any_more_comes_as_a_snapshot() {
+    let mut bench = short_logs(3);
+    bench.kill(3);
+    bench.restart_empty(3);
+    bench.forget();
+    bench.run(150 * MS);
+    assert_eq!((bench.frames.fetch, bench.frames.refused), (2, 2), "each of the two peers once");
+    assert_eq!(bench.need_snapshot.len(), 1);
+    let (who, from) = bench.need_snapshot[0];
+    assert_eq!(who, 3);
+    assert!(bench.install_snapshot(from, 3));
+    assert_eq!(bench.replica(3).applied(), SESSION + 5);
+    assert_eq!(bench.replica(3).state_hash(), bench.replica(1).state_hash());
+    bench.write_settled(1, 8);
+    bench.run(100 * MS);
+    assert_eq!(bench.replica(3).applied(), SESSION + 6);
+    assert_eq!(bench.replica(3).machine().effects.len(), 6);
+}
+
+#[test]
+fn a_snapshot_whose_giver_is_gone_is_asked_for_again() {
+    let mut bench = short_logs(3);
+    bench.kill(3);
+    bench.restart_empty(3);
+    bench.forget();
+    bench.run(3_000 * MS);
+    assert!((3..=8).contains(&bench.need_snapshot.len()), "again and again, and not in a hurry: {:?}", bench.frames);
+}
+
+#[test]
+fn a_snapshot_below_the_own_end_is_not_taken() {
+    let mut bench = bench(3, 0);
+    bench.isolate(3);
+    bench.write_settled(1, 8);
+    assert!(!bench.install_snapshot(3, 2));
+    assert!(!bench.install_snapshot(2, 2));
+    assert!(bench.install_snapshot(2, 3));
+    assert_eq!(bench.replica(3).applied(), SESSION + 1);
+}
+
+/// A simulated run found it: a snapshot that is taken while an epoch is being adopted holds that epoch's first entry, and
+/// what followed it was cut again once the promise was on the disk.
+#[test]
+fn a_snapshot_of_the_epoch_that_is_being_adopted_ends_the_adoption() {
+    let mut bench = short_logs(3);
+    bench.kill(3);
+    bench.slow.insert(3);
+    bench.restart_empty(3);
+    bench.run(20 * MS);
+    assert!(!bench.replica(3).installed(), "its promise is not on its disk yet");
+    assert!(bench.install_snapshot(1, 3));
+    assert!(bench.replica(3).installed());
+    bench.write_settled(1, 8);
+    assert_eq!(bench.replica(3).log().last_seq(), SESSION + 6);
+    bench.slow.clear();
+    bench.run(100 * MS);
+    assert_eq!(bench.fatal, Vec::<String>::new());
+    assert_eq!(bench.replica(3).applied(), SESSION + 6);
+}
