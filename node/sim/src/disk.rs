@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use pygmy_node::store::Store;
 use pygmy_proto::batch::Batch;
-use pygmy_proto::message::Epoch;
+use pygmy_proto::message::{Epoch, LogEnd};
 use pygmy_ring::config::LogUuid;
 use pygmy_ring::{Recovered, Vote};
 
@@ -177,9 +177,9 @@ impl Disk {
         before.map_or((0, 0), |batch| (batch.last_seq(), batch.header().hash_last))
     }
 
-    /// End of the log as it will be when all that was submitted is on the platter.
-    pub fn last_seq(&self) -> u64 {
-        self.view.last().map_or(0, Batch::last_seq)
+    /// Epoch and position of the end of the log as it will be when all that was submitted is on the platter.
+    pub fn end(&self) -> LogEnd {
+        self.view.last().map_or(LogEnd::default(), |b| LogEnd { epoch: b.header().epoch, seq: b.last_seq() })
     }
 
     /// The epoch for whose sake a part of the log may go, as the vote file on the platter has it.

@@ -247,9 +247,8 @@ impl World {
     }
 
     fn ask_somebody_to_leave(&mut self) {
-        let staying = |world: &Self, index: usize| {
-            world.hosts[index].process.as_ref().is_some_and(|process| !process.leaving)
-        };
+        let staying =
+            |world: &Self, index: usize| world.hosts[index].process.as_ref().is_some_and(|process| !process.leaving);
         let holder = self.holder().filter(|host| staying(self, *host) && self.chance.permille(500));
         let Some(host) = holder.or_else(|| self.pick_running(staying)) else { return };
         self.rare.leaves += 1;

@@ -248,7 +248,6 @@ impl World {
             Ok(())
         });
     }
-
 }
 
 /// A connection's end as a node knows it.

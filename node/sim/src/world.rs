@@ -222,7 +222,8 @@ impl World {
         if self.mistake == Some(Mistake::LoseVote) {
             host.disk.lose_vote();
         }
-        let settings = Settings { cluster: self.cluster.clone(), me: host.number, log_uuid: host.disk.uuid(), boot_nonce };
+        let settings =
+            Settings { cluster: self.cluster.clone(), me: host.number, log_uuid: host.disk.uuid(), boot_nonce };
         let node = make_node(settings, clocks.at(self.at), host.disk.open(), self.mistake)
             .map_err(|error| Violation { invariant: "start", detail: error.to_string() })?;
         host.process = Some(Process::new(boot, node, host.votes(), clocks));
@@ -358,10 +359,10 @@ impl World {
     fn write_down(&mut self, index: usize, effects: &Effects) -> Check {
         for write in &effects.disk {
             let host = &mut self.hosts[index];
-            if let Write::Append { epoch, batch } = write {
+            if let Write::Append { batch, .. } = write {
                 let boot = host.process.as_ref().map_or(0, |process| process.boot);
                 let who = Who { name: &host.name, number: host.number, boot };
-                self.checker.on_append(who, &host.disk, *epoch, batch)?;
+                self.checker.on_append(who, &host.disk, batch)?;
             }
             host.disk.submit(write.clone());
         }

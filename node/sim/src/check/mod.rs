@@ -140,15 +140,17 @@ impl Checker {
         self.by_front.get(&boot).copied().unwrap_or(0)
     }
 
-    /// I5, I6, I9: a process appends a batch in an epoch; `disk` has not got it yet.
-    pub fn on_append(&mut self, who: Who<'_>, disk: &Disk, epoch: Epoch, batch: &Batch) -> Check {
+    /// I5, I6, I9: a process appends a batch; `disk` has not got it yet.
+    pub fn on_append(&mut self, who: Who<'_>, disk: &Disk, batch: &Batch) -> Check {
         let (header, last, name) = (batch.header(), batch.last_seq(), who.name);
         let before = disk.end_before(header.first_seq);
         ensure(header.first_seq == before.0 + 1 && header.hash_before == before.1, "I9", || {
             format!("{name} appends {}..{last} behind {}: not the next of its history", header.first_seq, before.0)
         })?;
-        ensure(before.0 == disk.last_seq() || disk.cut() == epoch, "I6", || {
-            format!("{name} removes what follows {} for {epoch:?}, written down is {:?}", before.0, disk.cut())
+        // What goes was acknowledged in the epoch of its end at the latest: peers that remember that must see a later cut.
+        let (end, cut) = (disk.end(), disk.cut());
+        ensure(before.0 == end.seq || cut > end.epoch, "I6", || {
+            format!("{name} removes what follows {} up to {end:?}, and has written down {cut:?}", before.0)
         })?;
         let committed = self.compared.get(&who.boot).copied().unwrap_or(0);
         ensure(header.first_seq > committed, "I1", || {
