@@ -319,6 +319,18 @@ fn a_vote_comes_back_with_what_was_lost_and_does_not_wait_for_the_rest() {
     assert_eq!((seq, bench.replica(3).status().withheld), (SESSION + 1, false));
 }
 
+#[test]
+fn a_snapshot_that_has_what_was_lost_gives_the_vote_back() {
+    let mut bench = short_logs(3);
+    bench.kill(3);
+    bench.disk(3).lose(2, true);
+    bench.start(3);
+    bench.connect(3, 1);
+    assert!(bench.replica(3).status().withheld);
+    assert!(bench.install_snapshot(1, 3));
+    assert!(!bench.replica(3).status().withheld);
+}
+
 /// What is acknowledged in an epoch may lie before its first entry: its loss would be no loss.
 #[test]
 fn an_acknowledgement_of_an_older_epochs_entries_is_not_missed() {

@@ -10,7 +10,7 @@ use pygmy_ring::{Change, Config, Input, Mistake, Replica};
 use super::checker::Check;
 use super::disk::Disk;
 use super::rare::configuration_in;
-use super::{Event, MS, World, uuid, voter};
+use super::{Event, MS, Mix, World, uuid, voter};
 
 impl World {
     pub(super) fn on_fault(&mut self) -> Check {
@@ -21,6 +21,9 @@ impl World {
         self.schedule(after, Event::Fault);
         let count = self.nodes.len() as u64;
         let (a, b) = (self.upto(count) as u16 + 1, self.upto(count) as u16 + 1);
+        if self.plan.mix == Mix::Links {
+            return self.break_links_of(a, b);
+        }
         match self.upto(23) {
             20 | 21 if self.pace.damages => return self.damage(a),
             22 if self.pace.changes => self.change(a),
@@ -55,9 +58,23 @@ impl World {
         Ok(())
     }
 
+    /// All links of a node, or one of them, break and come back.
+    fn break_links_of(&mut self, node: u16, other: u16) -> Check {
+        let all = self.upto(2) == 0;
+        let others: Vec<u16> = self.nodes.keys().copied().filter(|n| *n != node && (all || *n == other)).collect();
+        for other in others {
+            let again = self.upto(2 * MS);
+            self.break_link(node, other, Some(again));
+        }
+        Ok(())
+    }
+
     /// The faults end: a majority of the voters is healed, whoever else can is too, or stays dead for good.
     fn heal(&mut self) -> Check {
         self.trace(|| "the faults end".into());
+        if self.plan.mix == Mix::Links {
+            return Ok(());
+        }
         self.end_partition(self.partition);
         let nodes: Vec<u16> = self.nodes.keys().copied().collect();
         for node in &nodes {
@@ -319,7 +336,8 @@ impl World {
     pub(super) fn on_operator(&mut self) {
         let after = 20 * MS + self.upto(100 * MS);
         self.schedule(after, Event::Operator);
-        if self.pace.changes && self.now < self.faults_end && self.upto(4) == 0 {
+        let often = if self.plan.mix == Mix::Changes { 1 } else { 4 };
+        if self.pace.changes && self.plan.mix != Mix::Links && self.now < self.faults_end && self.upto(often) == 0 {
             let at = self.upto(self.nodes.len() as u64) as u16 + 1;
             self.change(at);
         }

@@ -42,13 +42,32 @@ const LIVENESS_NS: u64 = 20_000 * MS;
 const CONVERGENCE_NS: u64 = 5_000 * MS;
 /// Steps that no run needs: one that takes more spins.
 const STEPS_MAX: u64 = 3_000_000;
+/// With [`Mix::Links`]: when the faults begin and end, and when all must have come to its end.
+const LINKS_FROM_NS: u64 = 60 * MS;
+const LINKS_UNTIL_NS: u64 = 110 * MS;
+const LINKS_END_NS: u64 = 220 * MS;
 
 /// What is run.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub seed: u64,
     pub mistake: Option<Mistake>,
+    pub mix: Mix,
     pub trace: bool,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mix {
+    /// Everything, each in some of the seeds.
+    All,
+    /// Everything always, and the voters change as often as they can.
+    Changes,
+    /// Processes die and lose their disks, three voters.
+    Wipes,
+    /// Links break for a moment, and nothing else; no heartbeat arrives from then on, and all must come to its end before
+    /// they are missed. Not every seed does, so this shows only what a mistake changes.
+    Links,
 }
 
 /// What a run did.
@@ -199,6 +218,21 @@ struct Pace {
     damages: bool,
 }
 
+impl Pace {
+    fn focus(&mut self, mix: Mix) {
+        match mix {
+            Mix::All => {}
+            Mix::Changes => (self.changes, self.deaths, self.partitions, self.pauses) = (true, true, true, true),
+            Mix::Wipes => (self.deaths, self.partitions, self.fault_ns) = (true, true, 20 * MS),
+            Mix::Links => {
+                (self.frame_ns, self.turn_ns, self.sync_ns) = (200 * US, 50 * US, MS);
+                (self.client_ns, self.fault_ns, self.loss) = (2 * MS, 3 * MS, 0);
+                (self.hasty, self.big) = (false, false);
+            }
+        }
+    }
+}
+
 struct World {
     plan: Plan,
     rng: ChaCha8Rng,
@@ -241,9 +275,16 @@ impl World {
     fn new(plan: Plan) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(plan.seed);
         let catalogs = rng.random_range(2..=3_u16);
-        let voters = if rng.random_bool(0.5) { 3 } else { 5 };
-        // Beside the voters there may be one that only learns, until it takes another one's place.
-        let nodes = voters + if rng.random_bool(0.4) { rng.random_range(1..=2) } else { 0 };
+        let voters = if rng.random_bool(0.5) || plan.mix == Mix::Wipes { 3 } else { 5 };
+        // Beside the voters there may be some that only learn, until they take another one's place.
+        let nodes = voters
+            + if plan.mix == Mix::Changes {
+                2
+            } else if rng.random_bool(0.4) {
+                rng.random_range(1..=2)
+            } else {
+                0
+            };
         let members = (1..=voters).map(|node| voter(node, uuid(node, 0), catalogs)).collect();
         let membership = Membership { id: 1, voters: Bounded::truncated(members), ..Membership::default() };
         let mut limits = Limits::default();
@@ -267,7 +308,7 @@ impl World {
             limits,
             mistake: plan.mistake,
         };
-        let pace = Pace {
+        let mut pace = Pace {
             frame_ns: [20 * US, 200 * US, 3 * MS][rng.random_range(0..3)],
             turn_ns: [1, 50 * US, 500 * US][rng.random_range(0..3)],
             sync_ns: [50 * US, MS, 20 * MS][rng.random_range(0..3)],
@@ -284,12 +325,14 @@ impl World {
             snapshots: rng.random_bool(0.5),
             damages: rng.random_bool(0.4),
         };
+        pace.focus(plan.mix);
         // A client that asks again only rarely shows what the ring alone does not bring to an end.
-        let patience_ns = if rng.random_bool(0.5) { 300 * MS } else { 5_000 * MS };
+        let patience_ns = if rng.random_bool(0.5) && plan.mix != Mix::Links { 300 * MS } else { 5_000 * MS };
         let clients = (0..rng.random_range(1..=5))
             .map(|number| Client::new(number, rng.random_range(5..60), patience_ns))
             .collect();
         let faults_end = rng.random_range(50..3_000) * MS;
+        let faults_end = if plan.mix == Mix::Links { LINKS_UNTIL_NS } else { faults_end };
         let mut world = Self {
             plan,
             now: MS,
@@ -323,7 +366,8 @@ impl World {
         for client in 0..world.clients.len() {
             world.schedule(MS, Event::Client { client });
         }
-        world.schedule(MS, Event::Fault);
+        let faults_from = if plan.mix == Mix::Links { LINKS_FROM_NS } else { MS };
+        world.schedule(faults_from, Event::Fault);
         world.schedule(MS, Event::Operator);
         world
     }
@@ -373,7 +417,7 @@ impl World {
     /// The safety phase, then the liveness phase.
     fn live(&mut self) -> Check {
         self.run_until(|world| world.now >= world.faults_end)?;
-        let end = self.faults_end + LIVENESS_NS;
+        let end = if self.plan.mix == Mix::Links { LINKS_END_NS } else { self.faults_end + LIVENESS_NS };
         let answered = |world: &Self| world.tickets.is_empty() && world.clients.iter().all(Client::is_done);
         let done = |world: &Self| answered(world) && world.to_replace.is_empty() && !world.is_swapping();
         self.run_until(|world| done(world) || world.now >= end)?;
@@ -384,7 +428,7 @@ impl World {
             self.clients
         );
         ensure!(done(self), "voters that lost their disks are not replaced: {:?}", self.to_replace);
-        let end = self.now + CONVERGENCE_NS;
+        let end = if self.plan.mix == Mix::Links { LINKS_END_NS } else { self.now + CONVERGENCE_NS };
         self.run_until(|world| world.now >= end || (world.now % MS < 100 * US && world.converged().is_ok()))?;
         self.converged()
     }

@@ -5,7 +5,7 @@ use pygmy_proto::message::{ReplicaBeat, ReplicaHello};
 use pygmy_ring::{Input, PeerMessage, Replica};
 
 use super::checker::{Check, ensure};
-use super::{Event, Link, MS, World, pair};
+use super::{Event, LINKS_FROM_NS, Link, MS, Mix, World, pair};
 
 impl World {
     pub(super) fn link(&mut self, a: u16, b: u16) -> &mut Link {
@@ -59,6 +59,9 @@ impl World {
 
     /// Heartbeats keep no order and get lost.
     pub(super) fn send_beats(&mut self, from: u16, beat: &ReplicaBeat) {
+        if self.plan.mix == Mix::Links && self.now >= LINKS_FROM_NS {
+            return;
+        }
         let beat: ReplicaBeat = codec::decode(&codec::encode(beat)).expect("what was encoded can be decoded");
         let others: Vec<u16> = self.nodes.keys().copied().filter(|other| *other != from).collect();
         for to in others {
