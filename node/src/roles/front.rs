@@ -95,7 +95,10 @@ impl Front {
 
     /// A client is gone: nobody waits for its answers any more.
     pub fn on_client_gone(&mut self, conn: ConnId) {
-        for key in self.clients.remove(&conn).into_iter().flatten().map(|(_, key)| key) {
+        let mut keys: Vec<JobKey> = self.clients.remove(&conn).into_iter().flat_map(HashMap::into_values).collect();
+        // The order of a hash table is another one in every process; the numbers given to later jobs depend on it.
+        keys.sort_unstable();
+        for key in keys {
             if let Some(job) = self.jobs.remove(key) {
                 self.forget(job.kind, job.server);
             }

@@ -225,7 +225,10 @@ impl Reads {
 
     /// Forgets what a connection asked for.
     pub fn on_closed(&mut self, conn: ConnId) {
-        for key in self.by_conn.remove(&conn).into_iter().flat_map(HashMap::into_values) {
+        let mut keys: Vec<JobKey> = self.by_conn.remove(&conn).into_iter().flat_map(HashMap::into_values).collect();
+        // The order of a hash table is another one in every process; the numbers given to later reads depend on it.
+        keys.sort_unstable();
+        for key in keys {
             self.parked.remove(key);
         }
     }
