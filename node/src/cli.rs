@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::config;
 use crate::driver::Exit;
-use crate::local::up::{Cluster, Shape};
+use crate::local::up::{Cluster, Origin, Shape};
 use crate::local::{ClusterDir, LocalError, control, run};
 use crate::settings::{ClusterSettings, TokenMode};
 
@@ -38,7 +38,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Cmd {
-    /// Make a cluster on this machine, start it, and watch over it until Ctrl-C
+    /// Make a cluster on this machine, or start the one that is there again, and watch over it until Ctrl-C
     Up(UpArgs),
     /// Stop the cluster
     Down {
@@ -125,21 +125,24 @@ struct Place {
 
 #[derive(Debug, Args)]
 struct UpArgs {
-    /// Front servers, which take the clients
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=32))]
-    fronts: u16,
-    /// Order servers
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
-    orders: u16,
-    /// Catalog servers
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
-    catalogs: u16,
-    /// First port; the nodes take this one and those after it. 0 picks free ones
-    #[arg(long, value_name = "PORT", default_value_t = 7401)]
-    base_port: u16,
-    /// How the right to order writes moves
-    #[arg(long, value_enum, default_value_t = TokenName::Demand)]
-    token: TokenName,
+    /// Front servers, which take the clients [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
+    fronts: Option<u16>,
+    /// Order servers [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    orders: Option<u16>,
+    /// Catalog servers [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    catalogs: Option<u16>,
+    /// First port; the nodes take this one and those after it. 0 picks free ones [default: 7401]
+    #[arg(long, value_name = "PORT")]
+    base_port: Option<u16>,
+    /// How the right to order writes moves [default: demand]
+    #[arg(long, value_enum)]
+    token: Option<TokenName>,
+    /// Make a new cluster even where there is one, whose books and orders are removed
+    #[arg(long)]
+    fresh: bool,
     /// Return when the cluster is ready, and leave it running
     #[arg(long)]
     detach: bool,
@@ -294,7 +297,7 @@ fn start(dir: &ClusterDir, name: &str) -> Result<(), LocalError> {
     let (pid, status) = control::start(dir, name)?;
     say(&format!("{name} runs, process {pid}"));
     if status.replica.is_some_and(|replica| !replica.voter) {
-        say("Its log was in the memory of an earlier process and is lost: it follows the others and has no vote.");
+        say("It has no vote: its directory was empty, or a part of its log is lost. It follows the others.");
     }
     Ok(())
 }
@@ -302,14 +305,15 @@ fn start(dir: &ClusterDir, name: &str) -> Result<(), LocalError> {
 fn up(args: &UpArgs) -> Result<ExitCode, LocalError> {
     let dir = args.place.dir()?;
     let shape = Shape {
-        fronts: args.fronts.into(),
-        orders: args.orders.into(),
-        catalogs: args.catalogs.into(),
+        fronts: args.fronts.map(usize::from),
+        orders: args.orders.map(usize::from),
+        catalogs: args.catalogs.map(usize::from),
         base_port: args.base_port,
-        token: match args.token {
+        token: args.token.map(|token| match token {
             TokenName::Demand => TokenMode::Demand,
             TokenName::Rotate => TokenMode::Rotate,
-        },
+        }),
+        fresh: args.fresh,
     };
     let Some(mut cluster) = Cluster::up(&dir, shape)? else {
         return Err(LocalError::Refused("asked to stop before the cluster was ready; it is stopped".into()));
@@ -327,7 +331,7 @@ fn up(args: &UpArgs) -> Result<ExitCode, LocalError> {
         let _ = write!(io::stderr(), "{text}");
     });
     if !was_asked {
-        let text = "every node has ended; `pygmy-node up` makes a new cluster".to_owned();
+        let text = "every node has ended; `pygmy-node up` starts them again".to_owned();
         return Err(LocalError::Unreachable(text));
     }
     let killed = cluster.stop()?;
@@ -348,8 +352,10 @@ fn print_json(cluster: &Cluster) {
 }
 
 fn print_table(dir: &ClusterDir, cluster: &Cluster, detached: bool) {
-    if cluster.replaced {
-        say("The cluster that was here is gone: this version keeps its logs in memory. A fresh one was made.");
+    match cluster.origin {
+        Origin::New => {}
+        Origin::Resumed => say("The cluster that was here goes on, with all its books and orders."),
+        Origin::Replaced => say("The cluster that was here is removed, and a new one made."),
     }
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header(["name", "role", "pid", "address"]);
@@ -366,8 +372,6 @@ fn print_table(dir: &ClusterDir, cluster: &Cluster, detached: bool) {
     say(&format!(
         "{voters} voters (orders and catalogs): with a majority of them the store goes on, so it stands {failures}."
     ));
-    say("Killing the catalog that holds the token, which `pygmy status` names, stops writes until the cluster is new.");
-    say("A node that was killed and started again follows without a vote: its log was in memory.");
     let (program, suffix) = (client_command(), cluster_option(dir));
     say("\nTry:");
     for example in ["buy rpcdummies:2", "search distributed-systems", "orders --last 10"] {

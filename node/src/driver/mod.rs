@@ -33,6 +33,7 @@ mod conn;
 mod conns;
 mod counters;
 mod datagrams;
+mod disklog;
 mod limits;
 mod links;
 mod log;
@@ -42,6 +43,7 @@ mod timers;
 
 pub use self::clock::now;
 pub use self::counters::Counters;
+pub use self::disklog::DiskLog;
 pub use self::limits::Limits;
 pub use self::links::LinkConfig;
 pub use self::log::{LogError, LogEvent, LogWriter, MemoryLog};

@@ -2,7 +2,7 @@
 //!
 //! A cluster lives in one directory: `cluster.toml`, and for each node a directory with its name that holds `node.pid`
 //! (locked by the process for as long as it lives), `node.log` (what it says on standard error) and, for log replicas,
-//! `identity` (that its log was born, see [`identity`]).
+//! the directory `data` with its log (see [`crate::disk`]) and whose that is (see [`meta`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,6 @@ use crate::settings::{ClusterSettings, NodeSettings};
 
 pub mod caller;
 pub mod control;
-pub mod identity;
 pub mod meta;
 pub mod pidfile;
 pub mod ports;
@@ -167,13 +166,24 @@ impl NodeDir {
         &self.0
     }
 
-    /// Removes what a node in memory leaves behind, and the directory itself when nothing else is in it.
-    pub(crate) fn clear(&self) {
-        for file in [self.pid(), self.log(), self.identity()] {
+    /// Removes what a node leaves behind, its log included, and the directory itself when nothing else is in it.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub(crate) fn clear(&self) -> Result<(), LocalError> {
+        let data = self.data();
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        gone(std::fs::remove_dir_all(&data))
+            .map_err(LocalError::system(format!("cannot remove {}", data.display())))?;
+        for file in [self.pid(), self.log()] {
             // What is not there, or somebody else's, may stay as it is.
             let _ = std::fs::remove_file(file);
         }
         let _ = std::fs::remove_dir(&self.0);
+        Ok(())
     }
 
     /// Makes it, if it is not there.
@@ -195,9 +205,14 @@ impl NodeDir {
         self.0.join("node.log")
     }
 
-    /// The log identities that were born here.
-    pub fn identity(&self) -> PathBuf {
-        self.0.join("identity")
+    /// The files of the node's log.
+    pub fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    /// Whose log that is.
+    pub fn meta(&self) -> PathBuf {
+        self.data().join("meta")
     }
 }
 

@@ -3,13 +3,20 @@
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 
-use super::identity::{self, Identity};
+use pygmy_ring::{Recovered, Vote};
+
+use super::meta::{Meta, MetaError};
 use super::pidfile::{self, HoldError};
 use super::{ClusterDir, LocalError, NodeDir};
 use crate::config::hex;
-use crate::driver::{Driver, DriverConfig, Exit, Limits, LinkConfig, MemoryLog, now, raise_open_files_limit};
+use crate::disk::fs::RealFs;
+use crate::disk::log::{LogFiles, Options, SEGMENT_BYTES};
+use crate::driver::{
+    DiskLog, Driver, DriverConfig, Exit, Limits, LinkConfig, LogWriter, MemoryLog, now, raise_open_files_limit,
+};
 use crate::node::Node;
 use crate::settings::{ClusterSettings, NodeSettings, Settings};
+use crate::store::Store;
 
 /// Runs the node called `name` of the cluster described at `config` until it has left. Its directory lies beside that
 /// file.
@@ -31,9 +38,13 @@ pub fn run(config: &Path, name: &str) -> Result<Exit, LocalError> {
     let listener = TcpListener::bind(&own.address).map_err(LocalError::system(what))?;
     let what = format!("{name} cannot receive heartbeats on {}; is another process there?", own.address);
     let datagrams = UdpSocket::bind(&own.address).map_err(LocalError::system(what))?;
-    // The last step before the node speaks: a start that failed above has cost no vote.
     let settings = settle(cluster, &own, &node_dir)?;
-    let exit = drive(settings, listener, datagrams)?;
+    let exit = if own.is_replica() {
+        let Files { log, recovered } = open(&settings, &node_dir)?;
+        drive(settings, listener, datagrams, DiskLog::new(log), recovered)?
+    } else {
+        drive(settings, listener, datagrams, MemoryLog::default(), Recovered::empty(Store::new()))?
+    };
     drop(held);
     Ok(exit)
 }
@@ -49,28 +60,90 @@ fn hold(node_dir: &NodeDir, own: &NodeSettings) -> Result<pidfile::Held, LocalEr
     })
 }
 
-/// Settles under which identity this process keeps its log.
-fn settle(cluster: ClusterSettings, own: &NodeSettings, node_dir: &NodeDir) -> Result<Settings, LocalError> {
-    let boot_nonce = u64::from_le_bytes(draw()?);
-    let mut log_uuid = own.log_uuid;
-    if own.is_replica() {
-        let path = node_dir.identity();
-        let what = format!("cannot settle the log's identity in {}", path.display());
-        let identity = identity::claim(&path, own.log_uuid, draw()?).map_err(LocalError::system(what))?;
-        if let Identity::Learner(fresh) = identity {
-            log::warn!(
-                "the log {} was kept in the memory of an earlier process and is lost; this one follows as {} \
-                 and has no vote",
-                hex(&own.log_uuid),
-                hex(&fresh)
-            );
-        }
-        log_uuid = identity.log_uuid();
-    }
-    Ok(Settings { cluster, me: own.number, log_uuid, boot_nonce })
+/// The directory and files of a log replica.
+struct Files {
+    log: LogFiles<RealFs>,
+    recovered: Recovered<Store>,
 }
 
-fn drive(settings: Settings, listener: TcpListener, datagrams: UdpSocket) -> Result<Exit, LocalError> {
+/// Makes the directory of a log replica, with a log of this identity in it. A cluster's creation gives the identity that
+/// its configuration names, and only that makes a voter.
+///
+/// # Errors
+/// The system refused, or there is a log already.
+pub fn format(cluster: &ClusterSettings, node: &NodeSettings, dir: &NodeDir, uuid: [u8; 16]) -> Result<(), LocalError> {
+    dir.create()?;
+    let data = dir.data();
+    let what = format!("cannot format {}", data.display());
+    let fs = RealFs::open(&data).map_err(|error| LocalError::Refused(error.to_string()))?;
+    LogFiles::format(&fs, uuid).map_err(LocalError::system(&what))?;
+    // Whose it is comes last: a directory without it was never finished, and counts as empty.
+    Meta::new(cluster, node, uuid).create(&dir.meta()).map_err(LocalError::system(what))
+}
+
+/// Settles under which identity this process keeps its log: that of its directory, or a fresh one.
+fn settle(cluster: ClusterSettings, own: &NodeSettings, node_dir: &NodeDir) -> Result<Settings, LocalError> {
+    let boot_nonce = u64::from_le_bytes(draw()?);
+    let mut settings = Settings { cluster, me: own.number, log_uuid: own.log_uuid, boot_nonce };
+    if !own.is_replica() {
+        return Ok(settings);
+    }
+    let path = node_dir.meta();
+    let refused = |error: MetaError| LocalError::Refused(format!("{}: {error}", path.display()));
+    let meta = match Meta::read(&path).map_err(refused)? {
+        Some(meta) => meta,
+        None => {
+            let fresh = draw()?;
+            format(&settings.cluster, own, node_dir, fresh)?;
+            log::warn!(
+                "{} is empty: this log starts anew as {}, follows the others and has no vote until it replaces the \
+                 one that was here",
+                node_dir.data().display(),
+                hex(&fresh)
+            );
+            Meta::new(&settings.cluster, own, fresh)
+        }
+    };
+    meta.belongs_to(&settings).map_err(refused)?;
+    settings.log_uuid = meta.log_uuid;
+    Ok(settings)
+}
+
+/// Opens the log of this process.
+fn open(settings: &Settings, node_dir: &NodeDir) -> Result<Files, LocalError> {
+    let fs = RealFs::open(&node_dir.data()).map_err(|error| LocalError::Refused(error.to_string()))?;
+    let options = Options { log_uuid: settings.log_uuid, generation: settings.boot_nonce, segment_bytes: SEGMENT_BYTES };
+    let (log, found) = LogFiles::open(fs, options)
+        .map_err(|error| LocalError::Refused(format!("{}: {error}", node_dir.data().display())))?;
+    let last = found.batches.last().map_or(0, |batch| batch.last_seq());
+    log::info!("the log ends at seq {last}; promised epoch {}", found.vote.promised.counter);
+    if found.torn {
+        log::info!("what follows was never finished, and is cut off");
+    }
+    if let Some(until) = found.damaged {
+        log::error!(
+            "the log is damaged: entries up to seq {} of epoch {} may have been acknowledged and are lost; this node \
+             has no vote until it has them back from the others",
+            until.seq,
+            until.epoch.counter
+        );
+    }
+    let recovered = Recovered {
+        vote: Vote { promised: found.vote.promised, cut: found.vote.cut },
+        batches: found.batches,
+        damaged: found.damaged,
+        ..Recovered::empty(Store::new())
+    };
+    Ok(Files { log, recovered })
+}
+
+fn drive(
+    settings: Settings,
+    listener: TcpListener,
+    datagrams: UdpSocket,
+    log: impl LogWriter,
+    recovered: Recovered<Store>,
+) -> Result<Exit, LocalError> {
     let links = links(&settings);
     let own = settings.own();
     log::info!(
@@ -84,8 +157,8 @@ fn drive(settings: Settings, listener: TcpListener, datagrams: UdpSocket) -> Res
     let neighbours = neighbours(&settings);
     let (node, limits) = (settings.me, Limits::default());
     let config = DriverConfig { node, listener, datagrams, links, neighbours, limits, signals: true };
-    let node = Node::new(settings, now()).map_err(|error| LocalError::Refused(error.to_string()))?;
-    let mut driver = Driver::new(config, MemoryLog::default(), |_| node)
+    let node = Node::open(settings, now(), recovered).map_err(|error| LocalError::Refused(error.to_string()))?;
+    let mut driver = Driver::new(config, log, |_| node)
         .map_err(LocalError::system("cannot set up the event loop"))?;
     driver.run().map_err(LocalError::system("the event loop failed"))
 }

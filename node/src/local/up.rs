@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 use super::caller::{CallError, Caller};
 use super::pidfile::{self, HoldError};
 use super::process::{self, LOOK_EVERY};
-use super::run::draw;
+use super::run::{self, draw};
 use super::{ClusterDir, LocalError, control, ports};
 use crate::config;
 use crate::settings::{ClusterSettings, NodeSettings, TokenMode};
@@ -27,19 +27,37 @@ const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 /// How often is looked whether nodes that others have started still run, when no child of this process does.
 const STRANGERS_EVERY: Duration = Duration::from_millis(500);
 
-/// What kind of cluster is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What kind of cluster is wanted; what is left out is as usual, or as it is in the cluster that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Shape {
-    /// Front servers.
-    pub fronts: usize,
-    /// Order servers.
-    pub orders: usize,
-    /// Catalog servers.
-    pub catalogs: usize,
-    /// First port; 0 picks free ones.
-    pub base_port: u16,
+    /// Front servers; usually 2.
+    pub fronts: Option<usize>,
+    /// Order servers; usually 2.
+    pub orders: Option<usize>,
+    /// Catalog servers; usually 3.
+    pub catalogs: Option<usize>,
+    /// First port; usually 7401; 0 picks free ones.
+    pub base_port: Option<u16>,
     /// How the token moves.
-    pub token: TokenMode,
+    pub token: Option<TokenMode>,
+    /// A new cluster, even where there is one: that one's books and orders are removed.
+    pub fresh: bool,
+}
+
+const FRONTS: usize = 2;
+const ORDERS: usize = 2;
+const CATALOGS: usize = 3;
+const BASE_PORT: u16 = 7401;
+
+/// Where a cluster came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It was made in an empty directory.
+    New,
+    /// It was there and has been started again, with all it knows.
+    Resumed,
+    /// It took the place of one that was removed.
+    Replaced,
 }
 
 /// A running cluster and the processes started for it.
@@ -49,8 +67,8 @@ pub struct Cluster {
     settings: ClusterSettings,
     children: Vec<(String, Child)>,
     signals: Signals,
-    /// Whether a stopped cluster's directory was used again.
-    pub replaced: bool,
+    /// Where it came from.
+    pub origin: Origin,
     /// Says to others that this process watches over the cluster.
     _held: pidfile::Held,
 }
@@ -86,11 +104,11 @@ impl Cluster {
             let _ = std::fs::remove_file(dir.up_pid());
             let _ = std::fs::remove_dir(dir.path());
         }
-        let (settings, replaced) = prepared?;
+        let (settings, origin) = prepared?;
         // From here on a signal must not end this process and leave its children behind.
         let signals =
             Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD]).map_err(LocalError::system("cannot listen to signals"))?;
-        let mut cluster = Self { dir: dir.clone(), settings, children: Vec::new(), signals, replaced, _held: held };
+        let mut cluster = Self { dir: dir.clone(), settings, children: Vec::new(), signals, origin, _held: held };
         match cluster.bring_up() {
             Ok(()) => Ok(Some(cluster)),
             Err(interrupted) => {
@@ -109,7 +127,10 @@ impl Cluster {
             self.children.push((node.name, child));
         }
         self.wait_ready()?;
-        self.load()
+        match self.origin {
+            Origin::New | Origin::Replaced => self.load(),
+            Origin::Resumed => Ok(()),
+        }
     }
 
     /// Waits until every node answers and has all its links.
@@ -254,20 +275,54 @@ fn hold(dir: &ClusterDir) -> Result<pidfile::Held, LocalError> {
     })
 }
 
-/// Makes the settings of a new cluster and writes them down, unless something is in the way; and whether they replace
-/// those of an earlier one, of which what the new one does not use is removed.
-fn prepare(dir: &ClusterDir, shape: Shape) -> Result<(ClusterSettings, bool), LocalError> {
+/// The settings of the cluster that is there, or of a new one, written down and with its logs born.
+fn prepare(dir: &ClusterDir, shape: Shape) -> Result<(ClusterSettings, Origin), LocalError> {
     refuse_running(dir)?;
     let before = if dir.config().exists() { Some(dir.settings()?) } else { None };
+    if let Some(before) = before.as_ref().filter(|_| !shape.fresh) {
+        refuse_other_shape(dir, before, shape)?;
+        return Ok((before.clone(), Origin::Resumed));
+    }
     let settings = make_settings(shape)?;
+    for node in before.iter().flat_map(|before| &before.nodes) {
+        dir.node(&node.name).clear()?;
+    }
+    for node in settings.replicas() {
+        // The birth of a voter: nothing but this gives a log the identity that the configuration names.
+        run::format(&settings, node, &dir.node(&node.name), node.log_uuid)?;
+    }
+    // Last, so that a cluster that is only half made is none.
     let path = dir.config();
     config::write(&path, &settings).map_err(|source| LocalError::Config { path, source })?;
-    for node in before.iter().flat_map(|before| &before.nodes) {
-        if settings.node_named(&node.name).is_none() {
-            dir.node(&node.name).clear();
-        }
+    Ok((settings, if before.is_some() { Origin::Replaced } else { Origin::New }))
+}
+
+/// Refuses when what was asked for is not what is there.
+fn refuse_other_shape(dir: &ClusterDir, settings: &ClusterSettings, shape: Shape) -> Result<(), LocalError> {
+    let count = |role| settings.nodes.iter().filter(|node| node.role == role).count();
+    let counts = [("front", Role::Front, shape.fronts), ("order", Role::Order, shape.orders)];
+    let counts = counts.into_iter().chain([("catalog", Role::Catalog, shape.catalogs)]);
+    let mut differences: Vec<String> = counts
+        .filter(|(_, role, wanted)| wanted.is_some_and(|wanted| wanted != count(*role)))
+        .map(|(name, role, _)| format!("{} {name} servers", count(role)))
+        .collect();
+    if shape.token.is_some_and(|token| token != settings.token) {
+        differences.push(format!("its token on {}", config::token_name(settings.token)));
     }
-    Ok((settings, before.is_some()))
+    let first = settings.nodes.first().map(|node| node.address.clone()).unwrap_or_default();
+    let port = first.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    if shape.base_port.is_some_and(|wanted| wanted != 0 && Some(wanted) != port) {
+        differences.push(format!("its first node at {first}"));
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(LocalError::Refused(format!(
+        "the cluster in {} has {}; leave the option out to start it again, name another --dir, or say --fresh to remove \
+         it with all its books and orders and make a new one",
+        dir.path().display(),
+        differences.join(", ")
+    )))
 }
 
 /// Refuses when a node runs in `dir`, even one that no file there knows.
@@ -290,9 +345,13 @@ fn down_command(dir: &ClusterDir) -> String {
 }
 
 fn make_settings(shape: Shape) -> Result<ClusterSettings, LocalError> {
-    let count = shape.fronts + shape.orders + shape.catalogs;
-    let ports = ports::choose(shape.base_port, count, u64::from_le_bytes(draw()?))?;
-    let roles = [(Role::Front, shape.fronts), (Role::Order, shape.orders), (Role::Catalog, shape.catalogs)];
+    let roles = [
+        (Role::Front, shape.fronts.unwrap_or(FRONTS)),
+        (Role::Order, shape.orders.unwrap_or(ORDERS)),
+        (Role::Catalog, shape.catalogs.unwrap_or(CATALOGS)),
+    ];
+    let count = roles.iter().map(|(_, count)| count).sum();
+    let ports = ports::choose(shape.base_port.unwrap_or(BASE_PORT), count, u64::from_le_bytes(draw()?))?;
     let names = roles.into_iter().flat_map(|(role, count)| (1..=count).map(move |index| (role, index)));
     let nodes = names
         .zip(ports)
@@ -309,12 +368,14 @@ fn make_settings(shape: Shape) -> Result<ClusterSettings, LocalError> {
         })
         .collect::<Result<_, LocalError>>()?;
     let key = draw::<{ config::KEY_LEN }>()?.to_vec();
-    Ok(ClusterSettings { id: draw()?, key, token: shape.token, nodes })
+    Ok(ClusterSettings { id: draw()?, key, token: shape.token.unwrap_or_default(), nodes })
 }
 
 fn is_ready(settings: &ClusterSettings, node: &NodeSettings) -> bool {
     let linked = |status: &StatusOk| status.links.iter().all(|link| link.up);
-    process::status(settings, node).is_ok_and(|status| linked(&status))
+    // Somebody must hold the token, or nothing can be written.
+    let ordered = |status: &StatusOk| status.replica.as_ref().is_none_or(|replica| replica.holder != 0);
+    process::status(settings, node).is_ok_and(|status| linked(&status) && ordered(&status))
 }
 
 fn load_once(settings: &ClusterSettings) -> Result<(), CallError> {

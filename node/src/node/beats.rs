@@ -1,6 +1,6 @@
 //! Heartbeats as datagrams: written, authenticated, and read again.
 
-use pygmy_proto::datagram::{self, DatagramKey, Header, Heartbeat, ReplayGuard};
+use pygmy_proto::datagram::{self, Arrival, DatagramKey, Header, Heartbeat, ReplayGuard};
 use pygmy_proto::message::ReplicaBeat;
 use pygmy_proto::types::Bounded;
 
@@ -53,10 +53,12 @@ impl Node {
             Ok(read) => read,
             Err(error) => return log::debug!("a datagram is dropped: {error}"),
         };
-        if let Err(why) = self.beats.guard.check(&header) {
-            return log::debug!("a heartbeat of {} is dropped: {why}", self.name_of(header.node));
-        }
-        if let Some(beat) = heartbeat.replica {
+        let arrival = match self.beats.guard.check(&header) {
+            Ok(arrival) => arrival,
+            Err(why) => return log::debug!("a heartbeat of {} is dropped: {why}", self.name_of(header.node)),
+        };
+        // One that was overtaken says what is no longer so.
+        if let Some(beat) = heartbeat.replica.filter(|_| arrival == Arrival::Newest) {
             self.ring(now, pygmy_ring::Input::Beat { node: header.node, beat });
         }
     }

@@ -1,0 +1,101 @@
+//! The log on disk behind the driver's seam.
+
+use std::sync::Arc;
+
+use mio::Waker;
+use pygmy_proto::batch::Batch;
+use pygmy_proto::message::Epoch;
+use pygmy_ring::Vote;
+
+use super::log::{LogError, LogEvent, LogWriter};
+use crate::disk::fs::RealFs;
+use crate::disk::log::LogFiles;
+use crate::disk::writer::{Event, LogThread};
+use crate::disk::{self, vote};
+
+/// The log in a directory of its own, written by a thread of its own.
+#[derive(Debug)]
+pub struct DiskLog {
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Opened; there is nobody to wake yet.
+    Opened(Box<LogFiles<RealFs>>),
+    Running(LogThread),
+    /// The thread could not be started.
+    Failed(Option<std::io::Error>),
+}
+
+impl DiskLog {
+    /// Around the files of an opened log.
+    pub fn new(files: LogFiles<RealFs>) -> Self {
+        Self { state: State::Opened(Box::new(files)) }
+    }
+
+    fn thread(&mut self) -> Option<&mut LogThread> {
+        match &mut self.state {
+            State::Running(thread) => Some(thread),
+            State::Opened(_) | State::Failed(_) => None,
+        }
+    }
+}
+
+impl LogWriter for DiskLog {
+    fn attach(&mut self, waker: Arc<Waker>) {
+        let wake = move || {
+            if let Err(error) = waker.wake() {
+                ::log::error!("the event loop cannot be woken: {error}");
+            }
+        };
+        let state = std::mem::replace(&mut self.state, State::Failed(None));
+        self.state = match state {
+            State::Opened(files) => match disk::writer::LogThread::start(*files, Arc::new(wake)) {
+                Ok(thread) => State::Running(thread),
+                Err(error) => State::Failed(Some(error)),
+            },
+            other => other,
+        };
+    }
+
+    fn submit(&mut self, epoch: Epoch, batch: Batch) {
+        if let Some(thread) = self.thread() {
+            thread.submit(epoch, batch);
+        }
+    }
+
+    fn submit_vote(&mut self, vote: Vote) {
+        if let Some(thread) = self.thread() {
+            thread.submit_vote(vote::Vote { promised: vote.promised, cut: vote.cut });
+        }
+    }
+
+    fn read(&mut self, node: u16, from_seq: u64, upto: u64) {
+        if let Some(thread) = self.thread() {
+            thread.read(node, from_seq, upto);
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), LogError> {
+        match &mut self.state {
+            State::Running(thread) => {
+                thread.flush();
+                Ok(())
+            }
+            State::Opened(_) => Ok(()),
+            State::Failed(error) => Err(error.take().unwrap_or_else(|| std::io::ErrorKind::Other.into()).into()),
+        }
+    }
+
+    fn poll(&mut self) -> Result<Option<LogEvent>, LogError> {
+        let Some(event) = self.thread().and_then(|thread| thread.poll()) else { return Ok(None) };
+        Ok(Some(match event {
+            Event::Durable { epoch, seq, hash } => LogEvent::Durable { epoch, seq, hash },
+            Event::Vote(vote) => LogEvent::Vote(Vote { promised: vote.promised, cut: vote.cut }),
+            Event::Full(full) => LogEvent::Full(full),
+            Event::Read { node, batches } => LogEvent::Read { node, batches },
+            Event::Failed(error) => return Err(error.into()),
+        }))
+    }
+}
