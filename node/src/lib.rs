@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod disk;
 pub mod driver;
 pub mod local;
 pub mod machine;
