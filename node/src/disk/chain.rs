@@ -26,6 +26,8 @@ pub struct Piece {
     pub batch: Batch,
     /// Where its record is.
     pub position: Position,
+    /// Bytes of the record's body, which has the whole batch.
+    pub len: u32,
     /// Epoch in which it was submitted.
     pub tag: Epoch,
 }
@@ -114,7 +116,12 @@ impl Chain {
             return;
         }
         if self.agrees_with_anchor(batch.as_ref()) && (self.rewind(header.before) || self.start(header.before)) {
-            self.pieces.extend(batch.map(|batch| Piece { batch, position: header.position, tag: header.tag }));
+            self.pieces.extend(batch.map(|batch| Piece {
+                batch,
+                position: header.position,
+                len: header.len,
+                tag: header.tag,
+            }));
         } else {
             self.rewind_below(header.first_seq());
             self.owe((header.before.epoch, header.before.seq));
@@ -159,7 +166,7 @@ impl Chain {
         };
         let piece = &mut self.pieces[at];
         if piece.batch.header().first_seq == header.first_seq() && piece.batch.last_seq() == last {
-            piece.position = header.position;
+            (piece.position, piece.len) = (header.position, header.len);
         }
         true
     }

@@ -16,5 +16,10 @@
 
 pub mod chain;
 pub mod fs;
+pub mod log;
+pub mod reader;
 pub mod record;
+pub mod scan;
+pub mod segments;
 pub mod sim;
+pub mod vote;
