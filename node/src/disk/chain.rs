@@ -112,6 +112,9 @@ impl Chain {
     /// Takes a record. `batch` is its body if its kind has one.
     pub fn take(&mut self, header: &Header, batch: Option<Batch>) {
         self.tag = self.tag.max(header.tag);
+        if header.kind == Kind::Padding {
+            return;
+        }
         if header.kind == Kind::Copy && batch.as_ref().is_some_and(|batch| self.already_has(header, batch)) {
             return;
         }

@@ -25,10 +25,10 @@
 //! The body of a batch or a copy is the batch, verbatim. That of a closing record may begin with an epoch (counter,
 //! node) and a seq: an end that this log had and lost to damage. Everything else in bodies is zero.
 //!
-//! **Every record, whatever its kind, says that the log ends before `first seq` with that entry before it, and goes on
-//! from there.** So each supersedes what came earlier at and above its first seq, and each shows, by the hash, whether
-//! something that came earlier is missing. Only a copy, which says again what may be there already, takes nothing away
-//! when it is.
+//! **A batch and a closing record say that the log ends before `first seq` with that entry before it, and goes on from
+//! there.** So each supersedes what came earlier at and above its first seq, and each shows, by the hash, whether
+//! something that came earlier is missing. A copy says again what may be there already, and takes nothing away when it
+//! is; padding says nothing, since behind a copy there may be more of the log than it knows of.
 
 use pygmy_proto::batch::{BATCH_HEADER_LEN, ENTRY_HEADER_LEN};
 use pygmy_proto::limits::{BATCH_BYTES_MAX, CLIENT_BODY_MAX};
