@@ -121,7 +121,7 @@ impl World {
                     }
                     self.possible = vec![self.model.end()];
                 }
-                13 => drop(log.prepare(true).ok()?),
+                13 => log.prepare(true).ok()?,
                 14 => {
                     log.sync().ok()?;
                     self.possible = vec![self.model.end()];

@@ -374,21 +374,20 @@ impl<F: Fs> LogFiles<F> {
     }
 
     /// A step towards a further spare, if one is wanted and enough was written since the last step or `idle` says that
-    /// there is nothing else to do. Whether there is more to be done when idle.
+    /// there is nothing else to do.
     ///
     /// # Errors
     /// It failed for good. That the disk is full is told by [`LogFiles::is_full`].
-    pub fn prepare(&mut self, idle: bool) -> Result<bool, LogError> {
+    pub fn prepare(&mut self, idle: bool) -> Result<(), LogError> {
         self.check()?;
         let due = idle || self.since_fill >= self.segments.size().min(FILL_STEP) / 4;
         if !due || !self.segments.wants_spare() {
-            return Ok(self.segments.wants_spare() && !self.segments.is_full());
+            return Ok(());
         }
         self.since_fill = 0;
         match self.segments.fill() {
-            Ok(()) => Ok(self.segments.wants_spare()),
-            Err(SegmentError::Full) => Ok(false),
-            Err(SegmentError::Io(error)) => self.keep_failure(Err(error)).map(|()| false),
+            Ok(()) | Err(SegmentError::Full) => Ok(()),
+            Err(SegmentError::Io(error)) => self.keep_failure(Err(error)),
         }
     }
 
@@ -396,6 +395,11 @@ impl<F: Fs> LogFiles<F> {
     /// segment, but nobody should ask for more.
     pub fn is_full(&self) -> bool {
         self.segments.is_full()
+    }
+
+    /// Whether there is something to be done by [`LogFiles::prepare`].
+    pub fn wants_spare(&self) -> bool {
+        self.segments.wants_spare()
     }
 
     /// The last entry that was written.

@@ -23,3 +23,4 @@ pub mod scan;
 pub mod segments;
 pub mod sim;
 pub mod vote;
+pub mod writer;
