@@ -397,6 +397,11 @@ impl<F: Fs> LogFiles<F> {
         self.segments.is_full()
     }
 
+    /// Bytes that the records of a group may have together: padding and a closing group must fit beside them.
+    pub fn group_bytes_max(&self) -> usize {
+        self.segments.size() - 2 * BLOCK - HEADER_LEN
+    }
+
     /// Whether there is something to be done by [`LogFiles::prepare`].
     pub fn wants_spare(&self) -> bool {
         self.segments.wants_spare()

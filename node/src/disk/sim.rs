@@ -308,6 +308,20 @@ impl SimFs {
         copy
     }
 
+    /// A disk of its own with the files that would be found if the power failed now. This one goes on.
+    pub fn copy_after_crash(&self, seed: u64) -> Self {
+        let copy = Self::new();
+        let disk = lock(&self.disk);
+        let mut random = Random(seed);
+        for (name, inode) in &disk.safe_names {
+            let inode = lock(inode);
+            let mut left = Inode { live: inode.live.clone(), safe: inode.safe.clone(), dirty: inode.dirty.clone() };
+            left.crash(&mut random);
+            copy.put(name, &left.live);
+        }
+        copy
+    }
+
     /// How many writes and syncs there were.
     pub fn counts(&self) -> (u64, u64) {
         let disk = lock(&self.disk);

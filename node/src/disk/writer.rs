@@ -21,7 +21,7 @@ use pygmy_proto::message::Epoch;
 use super::fs::{Fs, FsFile};
 use super::log::{Durable, LogError, LogFiles};
 use super::reader::LogReader;
-use super::record::Mark;
+use super::record::{HEADER_LEN, Mark};
 use super::vote::{Vote, VoteError, VoteFile};
 
 /// Bytes of batches in one group.
@@ -108,6 +108,8 @@ pub struct LogThread {
     commands: Option<Sender<Vec<Command>>>,
     reads: Option<Sender<Read>>,
     events: Receiver<Result<Event, Error>>,
+    /// Whether the writer is known to have ended.
+    ended: bool,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -148,6 +150,7 @@ impl LogThread {
             commands: Some(commands),
             reads: Some(reads),
             events,
+            ended: false,
             threads: Vec::new(),
         };
         let spawn = |name: &str| std::thread::Builder::new().name(name.to_owned());
@@ -201,9 +204,12 @@ impl LogThread {
     pub fn poll(&mut self) -> Result<Option<Event>, Error> {
         self.send_waiting();
         match self.events.try_recv() {
-            Ok(event) => event.map(Some),
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(Error::Ended),
+            Ok(event) => {
+                self.ended |= event.is_err();
+                event.map(Some)
+            }
+            Err(TryRecvError::Empty) if !self.ended => Ok(None),
+            Err(_) => Err(Error::Ended),
         }
     }
 
@@ -213,8 +219,8 @@ impl LogThread {
             match commands.try_send(turn) {
                 Ok(()) => {}
                 Err(TrySendError::Full(turn)) => return self.waiting.push_front(turn),
-                // The writer has ended and said why; `poll` tells.
-                Err(TrySendError::Disconnected(_)) => return,
+                // The writer has said why before it ended; `poll` tells.
+                Err(TrySendError::Disconnected(_)) => self.ended = true,
             }
         }
     }
@@ -360,11 +366,11 @@ impl<F: Fs> Writer<F> {
 
     /// Writes a batch and those behind it that go on from it.
     fn write_group(&mut self, first: (Epoch, Batch)) -> Result<(), Error> {
-        let mut bytes = first.1.bytes().len();
+        let mut room = self.log.group_bytes_max().min(GROUP_BYTES).saturating_sub(record_len(&first.1));
         let mut group = vec![first];
-        while self.queue.front().is_some_and(|next| goes_on(&group, bytes, next)) {
+        while self.queue.front().is_some_and(|next| goes_on(&group, room, next)) {
             if let Some(Command::Batch(epoch, batch)) = self.queue.pop_front() {
-                bytes += batch.bytes().len();
+                room = room.saturating_sub(record_len(&batch));
                 group.push((epoch, batch));
             }
         }
@@ -418,11 +424,15 @@ impl<F: Fs> Writer<F> {
     }
 }
 
-/// Whether `next` belongs in `group`, which has `bytes` bytes. One that goes back begins a group of its own.
-fn goes_on(group: &[(Epoch, Batch)], bytes: usize, next: &Command) -> bool {
+/// Whether `next` belongs in `group`, which may have `room` bytes more. One that goes back begins a group of its own.
+fn goes_on(group: &[(Epoch, Batch)], room: usize, next: &Command) -> bool {
     let (Some((_, last)), Command::Batch(_, batch)) = (group.last(), next) else { return false };
     let header = batch.header();
-    bytes + batch.bytes().len() <= GROUP_BYTES
+    record_len(batch) <= room
         && header.first_seq == last.last_seq() + 1
         && header.hash_before == last.header().hash_last
+}
+
+fn record_len(batch: &Batch) -> usize {
+    HEADER_LEN + batch.bytes().len()
 }
