@@ -133,18 +133,18 @@ fn a_missing_segment_is_damage() {
 fn small_log() -> (SimFs, Vec<Mark>) {
     let fs = SimFs::new();
     let options = Options { segment_bytes: 16 * 1024, ..SMALL };
-    let (mut log, _) = LogFiles::open(fs.clone(), UUID, options).unwrap();
+    let (mut log, _) = LogFiles::open(fs.clone(), UUID, options).expect("the log opens");
     let mut ends = vec![GENESIS];
     for (upto, counter) in [(6, 1), (4, 2), (10, 2)] {
         if upto < log.end().seq {
             let at: Mark = ends[upto as usize / 2 - 1];
-            log.write(&[(epoch(counter), batch(epoch(counter), at, 2, 90, 5))]).unwrap();
-            log.sync().unwrap();
+            log.write(&[(epoch(counter), batch(epoch(counter), at, 2, 90, 5))]).expect("room");
+            log.sync().expect("a good disk");
             ends.push(log.end());
         }
         ends.extend(append(&mut log, counter, upto, 90).iter().map(end_of));
     }
-    log.close_group().unwrap();
+    log.close_group().expect("a good disk");
     (fs, ends)
 }
 

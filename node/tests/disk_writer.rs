@@ -31,11 +31,11 @@ impl Loop {
         F: Fs + Send + 'static,
         F::File: FsFile + Send + 'static,
     {
-        let (log, found) = LogFiles::open(fs.clone(), UUID, options).unwrap();
-        let (vote, _) = VoteFile::open(fs, UUID).unwrap();
+        let (log, found) = LogFiles::open(fs.clone(), UUID, options).expect("the log opens");
+        let (vote, _) = VoteFile::open(fs, UUID).expect("the vote opens");
         let (wake, woken) = channel();
         let wake = Arc::new(move || wake.send(()).unwrap_or_default());
-        Self { thread: LogThread::start(log, vote, wake).unwrap(), woken, end: found.end }
+        Self { thread: LogThread::start(log, vote, wake).expect("threads"), woken, end: found.end }
     }
 
     fn submit(&mut self, len: usize) -> Batch {
@@ -120,8 +120,7 @@ fn more_turns_than_the_channel_holds_all_arrive() {
     let end = served.end;
     let groups = served.until(|event| *event == durable(end));
     assert!(groups.len() <= 1_000);
-    let mut told =
-        groups.iter().filter_map(|event| if let Event::Durable { seq, .. } = event { Some(seq) } else { None });
+    let told = groups.iter().filter_map(|event| if let Event::Durable { seq, .. } = event { Some(seq) } else { None });
     assert!(told.is_sorted_by(|one, next| one < next));
 }
 
