@@ -89,6 +89,23 @@ fn damage_is_remembered_over_openings_until_what_was_lost_is_back() {
 }
 
 #[test]
+fn a_debt_is_written_down_and_outlives_the_records_that_showed_it() {
+    let fs = SimFs::new();
+    let (mut log, _) = open(&fs);
+    append(&mut log, 1, 20, 50);
+    let anchor = Mark { seq: 10, ..end_of(&log.reader().read(9, 10, 1).unwrap()[0]) };
+    fs.flip(FIRST, find(&fs, 11) + 150, 1);
+    let fs = fs.crash(1);
+    let (mut log, found) = open(&fs);
+    assert_eq!(found.damaged.map(|damage| damage.end), Some((epoch(1), 20)));
+    log.cut_below(11).unwrap();
+    drop(log);
+    assert_eq!(fs.bytes(FIRST), None, "the first segment is out of use");
+    let (_, found) = LogFiles::open(fs.crash(2), UUID, Options { anchor, ..SMALL }).unwrap();
+    assert_eq!((found.end, found.damaged.map(|damage| damage.end)), (anchor, Some((epoch(1), 20))));
+}
+
+#[test]
 fn a_snapshot_repairs_what_it_covers() {
     let fs = SimFs::new();
     let (mut log, _) = open(&fs);

@@ -104,7 +104,8 @@ pub struct Damage {
 /// What an opening found.
 #[derive(Debug)]
 pub struct Recovered {
-    /// The log as far as it is whole: batches of consecutive seqs, each hash-chained to the one before.
+    /// The log as far as it is whole: batches of consecutive seqs, each hash-chained to the one before. They share the
+    /// memory of the segments that they were read from, which is free only when the last of a segment's batches is.
     pub batches: Vec<Batch>,
     /// The entry before the first batch.
     pub base: Mark,

@@ -276,3 +276,60 @@ pub(super) fn at<const N: usize>(bytes: &[u8], from: usize) -> [u8; N] {
 pub fn block_end(offset: usize) -> usize {
     offset.next_multiple_of(BLOCK)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            kind: Kind::Batch,
+            len: 0x0102,
+            count: 3,
+            position: Position::new(2, 0x3000),
+            stable: Position::new(2, 0x2000),
+            follows: Position::new(1, 0x1000),
+            tag: Epoch { counter: 9, node: 4 },
+            before: Mark { epoch: Epoch { counter: 8, node: 5 }, seq: 6, hash: 0x7777 },
+            uuid: [0xab; 16],
+            body_crc: 0x0403_0201,
+        }
+    }
+
+    #[test]
+    fn the_layout_is_the_one_in_the_table() {
+        let mut expected = Vec::from(*b"PYLG\x01\x01\0\0\x02\x01\0\0\x03\0\0\0");
+        for position in [[0x3000, 2], [0x2000, 2], [0x1000, 1_u32]] {
+            position.iter().for_each(|half| expected.extend(half.to_le_bytes()));
+        }
+        expected.extend(*b"\x09\0\0\0\0\0\0\0\x04\0\x08\0\0\0\0\0\0\0\x05\0\0\0\0\0\x07\0\0\0\0\0\0\0");
+        expected.extend(0x7777_u128.to_le_bytes());
+        expected.extend([0xab; 16]);
+        expected.extend([1, 2, 3, 4]);
+        let bytes = header().encode();
+        assert_eq!(bytes[..CRC_AT], expected);
+        assert_eq!(bytes[CRC_AT..], crc32c::crc32c(&expected).to_le_bytes());
+        assert_eq!(Header::decode(&bytes), Ok(header()));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_seen() {
+        let bytes = header().encode();
+        for bit in 0..HEADER_LEN * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(Header::decode(&flipped), Err(RecordError::Magic | RecordError::Checksum)), "bit {bit}");
+        }
+        for len in 0..HEADER_LEN {
+            assert_eq!(Header::decode(&bytes[..len]), Err(RecordError::Short));
+        }
+    }
+
+    #[test]
+    fn what_is_owed_is_read_as_it_was_written() {
+        let end = Some((Epoch { counter: 3, node: 2 }, 17));
+        assert_eq!(owed(&closing_body(end, 100)), end);
+        assert_eq!(owed(&closing_body(None, 100)), None);
+        assert_eq!(owed(&[1; OWED_LEN - 1]), None);
+    }
+}

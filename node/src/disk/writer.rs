@@ -197,7 +197,8 @@ impl LogThread {
         self.reads.as_ref().is_some_and(|reads| reads.try_send(Read { node, from, upto }).is_ok())
     }
 
-    /// The next thing that happened. Never blocks.
+    /// The next thing that happened. Never blocks. To be called in every turn of the loop until there is nothing more:
+    /// turns for which the channel had no room are handed over here.
     ///
     /// # Errors
     /// The log can no longer be written. What was told before is true; nothing more will be.
