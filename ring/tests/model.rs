@@ -29,7 +29,8 @@
 //!
 //! # The mistakes
 //!
-//! Each is found by the shortest way there is, which the tests state and print; without it the same bounds are clean.
+//! Each is found by the shortest way there is, which the tests state and print. Without mistakes the same bounds are
+//! clean, here or as part of larger ones.
 //!
 //! | mistake | steps to a lost write or two histories | fewer steps to |
 //! |---|---|---|
@@ -48,7 +49,22 @@
 //!
 //! # The larger bounds
 //!
-//! TABLE
+//! All searched to the last state, on two cores that others kept busy meanwhile; the largest took 6.5 GB of memory.
+//!
+//! | bounds | states | longest way | seconds |
+//! |---|---|---|---|
+//! | three changes, a write | 11,094,109 | 27 steps | 227 |
+//! | two changes, two writes, a crash, asks above refusals | 23,896,964 | 28 steps | 239 |
+//! | two changes, a write, a crash, every step apart | 13,555,654 | 33 steps | 162 |
+//! | two changes, a write, a crash, installs in parts | 5,266,650 | 29 steps | 90 |
+//! | a change, two writes, a crash, two passes, a re-send | 6,299,160 | 26 steps | 48 |
+//! | swap, removal first, a change, a write | 10,347,996 | 31 steps | 206 |
+//! | swap, removal first, a change by any, a crash | 4,286,531 | 30 steps | 112 |
+//! | swap, addition first, a change, a write | 10,658,576 | 32 steps | 102 |
+//! | swap, addition first, a change by any, a crash | 4,101,512 | 30 steps | 43 |
+//! | swap, removal first, two changes | 4,963,127 | 35 steps | 59 |
+//! | swap, addition first, two changes | 4,828,247 | 36 steps | 37 |
+//! | two changes, a write, a lost disk | 10,517,649 | 26 steps | 126 |
 
 mod model {
     pub(crate) mod checks;
@@ -62,7 +78,7 @@ use model::checks::Harm;
 use model::protocol::Mistake::{self, *};
 use model::protocol::{Bounds, Protocol, Swap};
 use model::rules::Step;
-use stateright::{Checker, Model};
+use stateright::{Checker, HasDiscoveries, Model};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -91,7 +107,9 @@ const QUIET: Bounds = Bounds {
 /// Searches every state within `bounds`: no check fails in any of them, and all that should be reached is.
 fn exhaust(name: &str, bounds: Bounds) {
     let start = Instant::now();
-    let checker = Protocol::new(bounds, &[]).checker().threads(2).spawn_bfs().join();
+    let checker = Protocol::new(bounds, &[]).checker().threads(2);
+    // Without a failure it goes on to the last state.
+    let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let (states, steps) = (checker.unique_state_count(), checker.max_depth() - 1);
     println!("{name}: {states} states, at most {steps} steps, {:.0?}", start.elapsed());
     checker.assert_properties();
@@ -105,7 +123,7 @@ fn search(bounds: Bounds, mistakes: &[Mistake], harms: &[Harm]) -> (Option<Vec<S
     (path, checker.unique_state_count())
 }
 
-/// The mistakes are found after exactly `steps`, and without them the same bounds are clean.
+/// The mistakes do one of `harms`, and the shortest way to it has exactly `steps`.
 fn finds(bounds: Bounds, mistakes: &[Mistake], harms: &[Harm], steps: usize) {
     let (path, states) = search(bounds, mistakes, harms);
     let path = path.unwrap_or_else(|| panic!("{mistakes:?} not found in {states} states"));
@@ -139,12 +157,12 @@ fn an_epoch_change_step_by_step() {
 
 #[test]
 fn two_epoch_changes_with_a_crash() {
-    exhaust("two changes, a crash", Bounds { asks: &[B, VOTERS], crashes: 1, ..QUIET });
+    exhaust("two changes, a crash", Bounds { asks: &[B, C], crashes: 1, ..QUIET });
 }
 
 #[test]
 fn installs_that_a_crash_cuts_in_half() {
-    exhaust("installs in parts", Bounds { asks: &[C, A], crashes: 1, installs_in_parts: true, ..QUIET });
+    exhaust("installs in parts", Bounds { asks: &[VOTERS], crashes: 1, installs_in_parts: true, ..QUIET });
 }
 
 #[test]
@@ -155,13 +173,13 @@ fn a_token_that_is_passed_and_sent_again() {
 
 #[test]
 fn a_dead_voter_is_replaced() {
-    let bounds = Bounds { asks: &[VOTERS], swap: Some(Swap::RemoveFirst), writes: 0, ..QUIET };
+    let bounds = Bounds { asks: &[C], swap: Some(Swap::RemoveFirst), writes: 0, ..QUIET };
     exhaust("swap, removal first", bounds);
 }
 
 #[test]
 fn a_live_voter_is_replaced() {
-    let bounds = Bounds { asks: &[VOTERS], swap: Some(Swap::AddFirst), writes: 0, ..QUIET };
+    let bounds = Bounds { asks: &[C], swap: Some(Swap::AddFirst), writes: 0, ..QUIET };
     exhaust("swap, addition first", bounds);
 }
 
@@ -218,7 +236,6 @@ fn mistake_6_a_token_sent_again_to_another_boot_nonce() {
     let bounds = Bounds { catalogs: B, writes: 2, passes: 1, resends: 1, crashes: 1, merged: false, ..QUIET };
     finds(bounds, &[TokenToAnotherBoot], &[Harm::OrderedTwice], 7);
     finds(bounds, &[TokenToAnotherBoot], &Harm::LOSS, 13);
-    harmless(bounds, &[]);
 }
 
 #[test]
@@ -233,7 +250,6 @@ const SWAP: Bounds = Bounds { asks: &[C], writes: 0, swap: Some(Swap::RemoveFirs
 #[test]
 fn mistake_9_a_direct_swap() {
     finds(SWAP, &[DirectSwap], &Harm::LOSS, 8);
-    harmless(SWAP, &[]);
 }
 
 #[test]
@@ -307,7 +323,7 @@ fn large_installs_in_parts() {
 #[test]
 #[ignore = "takes minutes and gigabytes"]
 fn large_tokens() {
-    let bounds = Bounds { asks: &[VOTERS], writes: 2, crashes: 1, passes: 2, resends: 1, ..QUIET };
+    let bounds = Bounds { asks: &[B | C], catalogs: A | B, writes: 2, crashes: 1, passes: 2, resends: 1, ..QUIET };
     exhaust_large("two passes, a re-send, a crash, a change", bounds);
 }
 
@@ -327,6 +343,14 @@ fn large_swap_addition_first() {
     exhaust_large("swap, addition first, a write", bounds);
     let bounds = Bounds { asks: &[WITH_NEWCOMER], crashes: 1, writes: 0, ..bounds };
     exhaust_large("swap, addition first, a crash", bounds);
+}
+
+#[test]
+#[ignore = "takes minutes and gigabytes"]
+fn large_swap_with_two_epoch_changes() {
+    let bounds = Bounds { asks: &[B, C], writes: 0, swap: Some(Swap::RemoveFirst), ..QUIET };
+    exhaust_large("swap, removal first, two changes", bounds);
+    exhaust_large("swap, addition first, two changes", Bounds { swap: Some(Swap::AddFirst), ..bounds });
 }
 
 #[test]

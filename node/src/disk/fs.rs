@@ -1,0 +1,227 @@
+//! The few operations on files that the disk layer is written in.
+//!
+//! A promise is only as good as the order of its syncs, so the trait has no buffering, no seek position and no
+//! convenience: a name is not safe before [`Fs::sync_dir`], bytes and lengths are not before [`FsFile::sync`].
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::local::pidfile::{self, Held, HoldError};
+
+/// File that is locked by the process that uses a directory.
+pub const LOCK_NAME: &str = "lock";
+
+/// One directory.
+pub trait Fs: Clone {
+    /// Its files.
+    type File: FsFile;
+
+    /// Makes an empty file, or empties the one there is.
+    ///
+    /// # Errors
+    /// The system refused.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Opens a file that exists.
+    ///
+    /// # Errors
+    /// There is none ([`ErrorKind::NotFound`]), or the system refused.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Gives a file another name, in place of the file that has it.
+    ///
+    /// # Errors
+    /// The system refused.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a name.
+    ///
+    /// # Errors
+    /// The system refused.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// The names of all files, in no order.
+    ///
+    /// # Errors
+    /// The system refused.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Makes durable which names there are and which files they stand for.
+    ///
+    /// # Errors
+    /// The system refused.
+    fn sync_dir(&self) -> io::Result<()>;
+}
+
+/// One open file. Clones are the same file.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
+pub trait FsFile: Clone {
+    /// Fills `buf` with the bytes at `at`.
+    ///
+    /// # Errors
+    /// The file ends before ([`ErrorKind::UnexpectedEof`]), or the system refused.
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `at`. They are not safe before [`FsFile::sync`].
+    ///
+    /// # Errors
+    /// The system refused; any part may have been written.
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+
+    /// Makes the bytes and the length durable.
+    ///
+    /// # Errors
+    /// The system refused. What is on disk is unknown from then on, and a second try may lie.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// The system refused.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Cuts the file, or extends it by zeros.
+    ///
+    /// # Errors
+    /// The system refused.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+}
+
+/// Whether `error` says that there is no space: nothing is broken, and it passes when space is made.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// Why a directory could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirError {
+    /// Another process uses it.
+    #[error("{}: process {pid} uses this directory; stop it first, or name another directory", path.display())]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+        /// The process.
+        pid: i32,
+    },
+    /// The system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// A directory of the system, held by this process until the last clone is gone.
+#[derive(Debug, Clone)]
+pub struct RealFs {
+    root: Arc<Root>,
+}
+
+#[derive(Debug)]
+struct Root {
+    path: PathBuf,
+    directory: File,
+    _lock: Held,
+}
+
+impl RealFs {
+    /// Takes the directory at `path`, which is made if it does not exist.
+    ///
+    /// # Errors
+    /// Another process uses it, or the system refused.
+    pub fn open(path: &Path) -> Result<Self, DirError> {
+        let broken = |source| DirError::Io { path: path.to_owned(), source };
+        make_dir(path).map_err(broken)?;
+        let directory = File::open(path).map_err(broken)?;
+        let lock = pidfile::hold(&path.join(LOCK_NAME)).map_err(|error| match error {
+            HoldError::Taken(pid) => DirError::Taken { path: path.to_owned(), pid },
+            HoldError::Io(source) => DirError::Io { path: path.to_owned(), source },
+        })?;
+        Ok(Self { root: Arc::new(Root { path: path.to_owned(), directory, _lock: lock }) })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path.join(name)
+    }
+}
+
+/// A new directory's own name must be safe before the files in it can be.
+fn make_dir(path: &Path) -> io::Result<()> {
+    match std::fs::create_dir(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(parent)?.sync_all()
+}
+
+impl Fs for RealFs {
+    type File = RealFile;
+
+    fn create(&self, name: &str) -> io::Result<RealFile> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(self.path(name))?;
+        Ok(RealFile(Arc::new(file)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<RealFile> {
+        let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
+        Ok(RealFile(Arc::new(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path(name))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.root.path)? {
+            // A name that is not text was not made here.
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        Ok(names)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.root.directory.sync_all()
+    }
+}
+
+/// A file of the system.
+#[derive(Debug, Clone)]
+pub struct RealFile(Arc<File>);
+
+impl FsFile for RealFile {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, at)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
+    }
+
+    /// Times of change are not promised to anybody, so that a prewritten file costs no journal of the file system.
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+}

@@ -1,0 +1,258 @@
+//! The vote file: what this disk has promised.
+//!
+//! The file has two slots of two blocks of 4 KiB. Each block holds one copy of a vote, at its start and shorter than a
+//! sector. A vote has a generation; generation `n` is written to slot `n % 2`, both copies by one write, and counts as
+//! given when the sync has returned. The highest generation of all valid copies is the vote.
+//!
+//! # Why a promise never goes back
+//! The danger is that the newest vote is unreadable and the one before is taken for the newest. When it is unreadable
+//! matters:
+//!
+//! - **A write of generation n + 1 that was torn.** It overwrites the slot of n − 1; n, which is synced, stands in the
+//!   other. A sector is written as a whole or not at all, so each of the slot's copies is n − 1 or n + 1 afterwards; a
+//!   disk that spoils the very sector it is writing spoils one. Whatever is found, n or n + 1 is the highest, and n + 1
+//!   was not given yet, so either will do.
+//! - **Damage.** One bad copy of a slot leaves the other. Both bad cannot be the work of a torn write, by the above:
+//!   *a slot without any valid copy is damage*, since it may have held the newest vote. Which of the two slots it is
+//!   cannot be known, so even damage of the older one costs the vote; it takes two faults in one file.
+//!
+//! The second point needs that both slots are filled from the first day on. So the file is born, under another name,
+//! with the first vote in both slots, synced, renamed, and the directory synced.
+//!
+//! A vote that is found may be in a cache only, after a process that ended between write and sync. To write the next one
+//! over the *other* slot would then put both at risk at once. So opening writes the whole file anew, again by another
+//! name, before the vote may be used.
+//!
+//! Damage is not forgotten by writing on: a file that replaces a damaged one says so, until [`VoteFile::absolve`].
+
+use std::io::{self, ErrorKind};
+
+use pygmy_proto::message::Epoch;
+
+use super::fs::{Fs, FsFile};
+use super::record::{BLOCK, at, get_epoch, put_epoch};
+
+/// Name of the file.
+pub const VOTE_NAME: &str = "vote";
+const NEW_NAME: &str = "vote.new";
+const MAGIC: [u8; 4] = *b"PYVO";
+const VERSION: u8 = 1;
+const COPY_LEN: usize = 64;
+const CRC_AT: usize = COPY_LEN - 4;
+const SLOT: usize = 2 * BLOCK;
+const FILE_LEN: usize = 2 * SLOT;
+
+/// What a log replica may not forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vote {
+    /// The highest epoch it has answered for.
+    pub promised: Epoch,
+    /// The epoch for which it last cut its log.
+    pub cut: Epoch,
+}
+
+/// Why a vote could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum VoteError {
+    /// The file belongs to another log.
+    #[error("the vote file belongs to another log")]
+    Foreign,
+    /// It is of another version.
+    #[error("the vote file is of version {0}, this program knows {VERSION}: use the program that wrote it")]
+    Version(u8),
+    /// The new vote is below the old one.
+    #[error("a vote cannot go back from {from:?} to {to:?}")]
+    Backwards {
+        /// What was promised.
+        from: Vote,
+        /// What should be.
+        to: Vote,
+    },
+    /// The system refused, and what is on disk is unknown.
+    #[error("the vote could not be made durable: {0}")]
+    Io(#[from] io::Error),
+    /// An earlier call failed so.
+    #[error("the vote file failed before: {0}")]
+    Failed(String),
+}
+
+/// What was found in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// There is none: nothing was ever promised here.
+    Nothing,
+    /// The vote, which is durable.
+    Vote(Vote),
+    /// The newest vote may be lost; this one was given once, if any can be read. The disk has no vote in any majority.
+    Damaged(Option<Vote>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Copy {
+    generation: u64,
+    vote: Vote,
+    damaged: bool,
+}
+
+/// The file, being written.
+#[derive(Debug)]
+pub struct VoteFile<F: Fs> {
+    fs: F,
+    uuid: [u8; 16],
+    /// `None` before the first vote.
+    file: Option<F::File>,
+    last: Copy,
+    failed: Option<String>,
+}
+
+impl<F: Fs> VoteFile<F> {
+    /// Opens the vote of the log `uuid`.
+    ///
+    /// # Errors
+    /// The file is another log's, or the system refused.
+    pub fn open(fs: F, uuid: [u8; 16]) -> Result<(Self, Found), VoteError> {
+        let last = Copy { generation: 0, vote: Vote::default(), damaged: false };
+        let mut opened = Self { fs, uuid, file: None, last, failed: None };
+        let Some(blocks) = opened.blocks()? else { return Ok((opened, Found::Nothing)) };
+        let mut copies = [None; 4];
+        for (copy, block) in copies.iter_mut().zip(&blocks) {
+            *copy = decode(block, &uuid)?;
+        }
+        let newest = copies.iter().flatten().max_by_key(|copy| copy.generation);
+        let bad_slot = copies.chunks(2).any(|slot| slot.iter().all(Option::is_none));
+        if let Some(newest) = newest {
+            opened.last = *newest;
+        }
+        opened.last.damaged |= bad_slot;
+        opened.replace()?;
+        let vote = newest.map(|copy| copy.vote);
+        match vote.filter(|_| !opened.last.damaged) {
+            Some(vote) => Ok((opened, Found::Vote(vote))),
+            None => Ok((opened, Found::Damaged(vote))),
+        }
+    }
+
+    /// Gives a vote: when this returns, it is durable.
+    ///
+    /// # Errors
+    /// It is below the last one, or it failed for good.
+    pub fn write(&mut self, vote: Vote) -> Result<(), VoteError> {
+        self.check()?;
+        let from = self.last.vote;
+        if vote.promised < from.promised || vote.cut < from.cut {
+            return Err(VoteError::Backwards { from, to: vote });
+        }
+        self.last = Copy { generation: self.last.generation + 1, vote, ..self.last };
+        let done = match &self.file {
+            Some(file) => write_slot(file, &self.last, &self.uuid),
+            None => return self.replace(),
+        };
+        self.keep_failure(done)
+    }
+
+    /// The last vote counts again after damage: this log has installed an epoch that was started without its promise.
+    ///
+    /// # Errors
+    /// It failed for good.
+    pub fn absolve(&mut self) -> Result<(), VoteError> {
+        self.check()?;
+        self.last.damaged = false;
+        self.replace()
+    }
+
+    /// The last vote given.
+    pub fn vote(&self) -> Vote {
+        self.last.vote
+    }
+
+    /// The file's four blocks; `None` where it ends before or cannot be read.
+    fn blocks(&self) -> Result<Option<[Option<Vec<u8>>; 4]>, VoteError> {
+        let file = match self.fs.open(VOTE_NAME) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Some(std::array::from_fn(|index| {
+            let mut bytes = vec![0; COPY_LEN];
+            file.read_at(&mut bytes, (index * BLOCK) as u64).is_ok().then_some(bytes)
+        })))
+    }
+
+    /// Writes the whole file with the last vote in both slots, without touching the one there is.
+    fn replace(&mut self) -> Result<(), VoteError> {
+        let done = self.write_new();
+        self.file = self.keep_failure(done).map(Some)?;
+        Ok(())
+    }
+
+    fn write_new(&mut self) -> io::Result<F::File> {
+        let file = self.fs.create(NEW_NAME)?;
+        file.set_len(FILE_LEN as u64)?;
+        let next = Copy { generation: self.last.generation + 1, ..self.last };
+        for copy in [self.last, next] {
+            write_blocks(&file, &copy, &self.uuid)?;
+        }
+        self.last = next;
+        file.sync()?;
+        self.fs.rename(NEW_NAME, VOTE_NAME)?;
+        self.fs.sync_dir()?;
+        Ok(file)
+    }
+
+    fn check(&self) -> Result<(), VoteError> {
+        self.failed.clone().map_or(Ok(()), |failed| Err(VoteError::Failed(failed)))
+    }
+
+    fn keep_failure<T>(&mut self, done: io::Result<T>) -> Result<T, VoteError> {
+        done.map_err(|error| {
+            self.failed = Some(error.to_string());
+            error.into()
+        })
+    }
+}
+
+fn write_slot<File: FsFile>(file: &File, copy: &Copy, uuid: &[u8; 16]) -> io::Result<()> {
+    write_blocks(file, copy, uuid)?;
+    file.sync()
+}
+
+fn write_blocks<File: FsFile>(file: &File, copy: &Copy, uuid: &[u8; 16]) -> io::Result<()> {
+    let encoded = encode(copy, uuid);
+    let mut slot = [0; SLOT];
+    slot[..COPY_LEN].copy_from_slice(&encoded);
+    slot[BLOCK..BLOCK + COPY_LEN].copy_from_slice(&encoded);
+    file.write_at(&slot, (copy.generation % 2) * SLOT as u64)
+}
+
+fn encode(copy: &Copy, uuid: &[u8; 16]) -> [u8; COPY_LEN] {
+    let mut out = [0; COPY_LEN];
+    out[0..4].copy_from_slice(&MAGIC);
+    out[4] = VERSION;
+    out[5] = copy.damaged.into();
+    out[8..16].copy_from_slice(&copy.generation.to_le_bytes());
+    put_epoch(&mut out[16..26], copy.vote.promised);
+    put_epoch(&mut out[26..36], copy.vote.cut);
+    out[36..52].copy_from_slice(uuid);
+    let crc = crc32c::crc32c(&out[..CRC_AT]);
+    out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+/// The copy in `block`; `None` if it is bad.
+fn decode(block: &Option<Vec<u8>>, uuid: &[u8; 16]) -> Result<Option<Copy>, VoteError> {
+    let Some(bytes) = block else { return Ok(None) };
+    if at(bytes, 0) != MAGIC || u32::from_le_bytes(at(bytes, CRC_AT)) != crc32c::crc32c(&bytes[..CRC_AT]) {
+        return Ok(None);
+    }
+    if bytes[4] != VERSION {
+        return Err(VoteError::Version(bytes[4]));
+    }
+    if at(bytes, 36) != *uuid {
+        return Err(VoteError::Foreign);
+    }
+    Ok(Some(Copy {
+        generation: u64::from_le_bytes(at(bytes, 8)),
+        vote: Vote { promised: get_epoch(bytes, 16), cut: get_epoch(bytes, 26) },
+        damaged: bytes[5] != 0,
+    }))
+}
