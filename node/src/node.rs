@@ -14,6 +14,7 @@ use pygmy_proto::types::{Bounded, Name};
 use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind};
 use pygmy_ring::{ConfigError, Recovered};
 
+use self::beats::Beats;
 use crate::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, Outbox, Output};
 use crate::roles::catalog::Catalog;
 use crate::roles::front::Front;
@@ -23,7 +24,6 @@ use crate::roles::replica::StoreReplica;
 use crate::roles::{Ctx, Links, check_in_flight, kind_name, malformed, unsupported};
 use crate::settings::Settings;
 use crate::store::Store;
-use self::beats::Beats;
 
 /// What a connection is at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use pygmy_ring::Vote;
 use super::log::{LogError, LogEvent, LogWriter};
 use crate::disk::fs::RealFs;
 use crate::disk::log::LogFiles;
-use crate::disk::writer::{Event, LogThread};
-use crate::disk::{self, vote};
+use crate::disk::vote::{self, VoteFile};
+use crate::disk::writer::{Error, Event, LogThread};
 
 /// The log in a directory of its own, written by a thread of its own.
 #[derive(Debug)]
@@ -22,16 +22,16 @@ pub struct DiskLog {
 #[derive(Debug)]
 enum State {
     /// Opened; there is nobody to wake yet.
-    Opened(Box<LogFiles<RealFs>>),
+    Opened(Box<(LogFiles<RealFs>, VoteFile<RealFs>)>),
     Running(LogThread),
-    /// The thread could not be started.
-    Failed(Option<std::io::Error>),
+    /// The thread could not be started, or is gone.
+    Failed(Option<Error>),
 }
 
 impl DiskLog {
     /// Around the files of an opened log.
-    pub fn new(files: LogFiles<RealFs>) -> Self {
-        Self { state: State::Opened(Box::new(files)) }
+    pub fn new(log: LogFiles<RealFs>, vote: VoteFile<RealFs>) -> Self {
+        Self { state: State::Opened(Box::new((log, vote))) }
     }
 
     fn thread(&mut self) -> Option<&mut LogThread> {
@@ -51,10 +51,13 @@ impl LogWriter for DiskLog {
         };
         let state = std::mem::replace(&mut self.state, State::Failed(None));
         self.state = match state {
-            State::Opened(files) => match disk::writer::LogThread::start(*files, Arc::new(wake)) {
-                Ok(thread) => State::Running(thread),
-                Err(error) => State::Failed(Some(error)),
-            },
+            State::Opened(files) => {
+                let (log, vote) = *files;
+                match LogThread::start(log, vote, Arc::new(wake)) {
+                    Ok(thread) => State::Running(thread),
+                    Err(error) => State::Failed(Some(error)),
+                }
+            }
             other => other,
         };
     }
@@ -73,6 +76,7 @@ impl LogWriter for DiskLog {
 
     fn read(&mut self, node: u16, from_seq: u64, upto: u64) {
         if let Some(thread) = self.thread() {
+            // One that was not taken is asked for again by the peer.
             thread.read(node, from_seq, upto);
         }
     }
@@ -84,18 +88,20 @@ impl LogWriter for DiskLog {
                 Ok(())
             }
             State::Opened(_) => Ok(()),
-            State::Failed(error) => Err(error.take().unwrap_or_else(|| std::io::ErrorKind::Other.into()).into()),
+            State::Failed(error) => Err(error.take().unwrap_or(Error::Ended).into()),
         }
     }
 
     fn poll(&mut self) -> Result<Option<LogEvent>, LogError> {
-        let Some(event) = self.thread().and_then(|thread| thread.poll()) else { return Ok(None) };
+        let Some(thread) = self.thread() else { return Ok(None) };
+        let Some(event) = thread.poll()? else { return Ok(None) };
         Ok(Some(match event {
             Event::Durable { epoch, seq, hash } => LogEvent::Durable { epoch, seq, hash },
             Event::Vote(vote) => LogEvent::Vote(Vote { promised: vote.promised, cut: vote.cut }),
             Event::Full(full) => LogEvent::Full(full),
             Event::Read { node, batches } => LogEvent::Read { node, batches },
-            Event::Failed(error) => return Err(error.into()),
+            // Only a vote that was damaged is ever absolved, and such a one never counts again here.
+            Event::Absolved => return Ok(None),
         }))
     }
 }

@@ -35,8 +35,8 @@ pub enum LogEvent {
 
 /// A write or sync that failed. What reached the disk is then unknown, so the process ends and nothing is retried.
 #[derive(Debug, thiserror::Error)]
-#[error("the log could not be made durable: {0}")]
-pub struct LogError(#[from] pub std::io::Error);
+#[error(transparent)]
+pub struct LogError(#[from] pub crate::disk::writer::Error);
 
 /// Whatever keeps the log.
 ///

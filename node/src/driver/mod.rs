@@ -253,7 +253,10 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
 
     /// Sleeps until an event or the earliest timer, or not at all when work is left.
     fn wait(&mut self) -> io::Result<()> {
-        let busy = self.conns.has_work() || self.datagrams.is_ready() || self.more_durable || (self.accept_ready && self.listener.is_some());
+        let busy = self.conns.has_work()
+            || self.datagrams.is_ready()
+            || self.more_durable
+            || (self.accept_ready && self.listener.is_some());
         let timeout = if busy {
             Some(Duration::ZERO)
         } else {

@@ -3,6 +3,7 @@
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 
+use pygmy_proto::message::{Epoch, LogEnd};
 use pygmy_ring::{Recovered, Vote};
 
 use super::meta::{Meta, MetaError};
@@ -10,7 +11,8 @@ use super::pidfile::{self, HoldError};
 use super::{ClusterDir, LocalError, NodeDir};
 use crate::config::hex;
 use crate::disk::fs::RealFs;
-use crate::disk::log::{LogFiles, Options, SEGMENT_BYTES};
+use crate::disk::log::{LogFiles, Options};
+use crate::disk::vote::{self, Found, VoteFile};
 use crate::driver::{
     DiskLog, Driver, DriverConfig, Exit, Limits, LinkConfig, LogWriter, MemoryLog, now, raise_open_files_limit,
 };
@@ -41,7 +43,7 @@ pub fn run(config: &Path, name: &str) -> Result<Exit, LocalError> {
     let settings = settle(cluster, &own, &node_dir)?;
     let exit = if own.is_replica() {
         let Files { log, recovered } = open(&settings, &node_dir)?;
-        drive(settings, listener, datagrams, DiskLog::new(log), recovered)?
+        drive(settings, listener, datagrams, log, recovered)?
     } else {
         drive(settings, listener, datagrams, MemoryLog::default(), Recovered::empty(Store::new()))?
     };
@@ -62,7 +64,7 @@ fn hold(node_dir: &NodeDir, own: &NodeSettings) -> Result<pidfile::Held, LocalEr
 
 /// The directory and files of a log replica.
 struct Files {
-    log: LogFiles<RealFs>,
+    log: DiskLog,
     recovered: Recovered<Store>,
 }
 
@@ -75,9 +77,8 @@ pub fn format(cluster: &ClusterSettings, node: &NodeSettings, dir: &NodeDir, uui
     dir.create()?;
     let data = dir.data();
     let what = format!("cannot format {}", data.display());
-    let fs = RealFs::open(&data).map_err(|error| LocalError::Refused(error.to_string()))?;
-    LogFiles::format(&fs, uuid).map_err(LocalError::system(&what))?;
-    // Whose it is comes last: a directory without it was never finished, and counts as empty.
+    // The log itself is made when it is opened first.
+    std::fs::create_dir_all(&data).map_err(LocalError::system(&what))?;
     Meta::new(cluster, node, uuid).create(&dir.meta()).map_err(LocalError::system(what))
 }
 
@@ -111,16 +112,14 @@ fn settle(cluster: ClusterSettings, own: &NodeSettings, node_dir: &NodeDir) -> R
 
 /// Opens the log of this process.
 fn open(settings: &Settings, node_dir: &NodeDir) -> Result<Files, LocalError> {
-    let fs = RealFs::open(&node_dir.data()).map_err(|error| LocalError::Refused(error.to_string()))?;
-    let options = Options { log_uuid: settings.log_uuid, generation: settings.boot_nonce, segment_bytes: SEGMENT_BYTES };
-    let (log, found) = LogFiles::open(fs, options)
-        .map_err(|error| LocalError::Refused(format!("{}: {error}", node_dir.data().display())))?;
-    let last = found.batches.last().map_or(0, |batch| batch.last_seq());
-    log::info!("the log ends at seq {last}; promised epoch {}", found.vote.promised.counter);
-    if found.torn {
-        log::info!("what follows was never finished, and is cut off");
-    }
-    if let Some(until) = found.damaged {
+    let data = node_dir.data();
+    let refused = |error: &dyn std::error::Error| LocalError::Refused(format!("{}: {error}", data.display()));
+    let fs = RealFs::open(&data).map_err(|error| LocalError::Refused(error.to_string()))?;
+    let (votes, vote) = VoteFile::open(fs.clone(), settings.log_uuid).map_err(|error| refused(&error))?;
+    let (log, found) = LogFiles::open(fs, settings.log_uuid, Options::default()).map_err(|error| refused(&error))?;
+    log::info!("the log ends at seq {}, {} bytes behind it were torn and are cut off", found.end.seq, found.cut_bytes);
+    let mut damaged = found.damaged.map(|damage| LogEnd { epoch: damage.end.0, seq: damage.end.1 });
+    if let Some(until) = damaged {
         log::error!(
             "the log is damaged: entries up to seq {} of epoch {} may have been acknowledged and are lost; this node \
              has no vote until it has them back from the others",
@@ -128,13 +127,25 @@ fn open(settings: &Settings, node_dir: &NodeDir) -> Result<Files, LocalError> {
             until.epoch.counter
         );
     }
+    let vote = match vote {
+        Found::Nothing => vote::Vote::default(),
+        Found::Vote(vote) => vote,
+        Found::Damaged(known) => {
+            log::error!("the vote file is damaged: what was promised may be forgotten, so this log votes no more");
+            // No end is beyond this one.
+            damaged = Some(LogEnd { epoch: Epoch { counter: u64::MAX, node: u16::MAX }, seq: u64::MAX });
+            let known = known.unwrap_or_default();
+            vote::Vote { promised: known.promised.max(found.tag), cut: known.cut }
+        }
+    };
     let recovered = Recovered {
-        vote: Vote { promised: found.vote.promised, cut: found.vote.cut },
+        // Whatever was appended in an epoch was so after the promise.
+        vote: Vote { promised: vote.promised.max(found.tag), cut: vote.cut },
         batches: found.batches,
-        damaged: found.damaged,
+        damaged,
         ..Recovered::empty(Store::new())
     };
-    Ok(Files { log, recovered })
+    Ok(Files { log: DiskLog::new(log, votes), recovered })
 }
 
 fn drive(
@@ -158,8 +169,7 @@ fn drive(
     let (node, limits) = (settings.me, Limits::default());
     let config = DriverConfig { node, listener, datagrams, links, neighbours, limits, signals: true };
     let node = Node::open(settings, now(), recovered).map_err(|error| LocalError::Refused(error.to_string()))?;
-    let mut driver = Driver::new(config, log, |_| node)
-        .map_err(LocalError::system("cannot set up the event loop"))?;
+    let mut driver = Driver::new(config, log, |_| node).map_err(LocalError::system("cannot set up the event loop"))?;
     driver.run().map_err(LocalError::system("the event loop failed"))
 }
 

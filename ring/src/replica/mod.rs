@@ -279,7 +279,9 @@ impl<S: StateMachine> Replica<S> {
         if self.config.makes(Mistake::ResumeEpoch) && self.promised.node == self.config.me && self.installed() {
             self.remake_token();
         }
-        self.withheld = damaged.map(|until| Withheld { until, promised: self.promised });
+        // Where it is not known what was promised, no epoch is known to be beyond it.
+        let promised = |until: LogEnd| if until.epoch.counter == u64::MAX { until.epoch } else { self.promised };
+        self.withheld = damaged.map(|until| Withheld { until, promised: promised(until) });
         self.watch.highest_epoch = self.promised;
         self.timers.set(Timer::Beat, now.mono_ns);
     }
