@@ -267,8 +267,10 @@ fn a_log_that_has_lost_what_it_acknowledged_has_no_vote_until_it_has_it_again() 
     let mut bench = amnesia();
     let ends = |bench: &Bench, node| bench.replica(node).log().last_seq();
     assert_eq!((ends(&bench, 3), bench.replica(3).status().withheld), (SESSION, false));
+    bench.forget();
     bench.connect(3, 1);
     assert!(bench.replica(3).status().withheld, "1 remembers, and says so");
+    assert_eq!(bench.acks_to.get(&1), None);
     // Without 1 it must not help 2, which never had them, to a majority.
     bench.cut(3, 1);
     bench.connect(3, 2);
@@ -342,10 +344,14 @@ fn an_acknowledgement_of_an_older_epochs_entries_is_not_missed() {
     bench.sync(3);
     bench.settle();
     assert!(bench.replica(3).installed(), "in memory; its disk has the promise, not the epoch's first entry");
-    bench.run(100 * MS);
+    // A link that comes back is told how far this log is in the new epoch: nowhere yet.
+    bench.cut(2, 3);
+    bench.connect(2, 3);
+    bench.settle();
     bench.kill(3);
     bench.slow.clear();
     assert_eq!(bench.disk(3).end().epoch.counter, 1);
+    assert_eq!(bench.hello(2, 3).acked.end.epoch.counter, 2);
     bench.start(3);
     bench.connect(3, 2);
     assert!(!bench.replica(3).status().withheld);

@@ -358,7 +358,7 @@ fn an_acknowledgement_of_another_history_is_not_counted() {
     bench.write(1, 8);
     bench.sync(1);
     let ack = Ack { epoch: EPOCH, durable: SESSION + 1, hash: 1, committed: 0, checked_seq: 0, checked_hash: 0 };
-    bench.message(2, 1, PeerMessage::Ack(ack.clone()));
+    bench.message(2, 1, PeerMessage::Ack(ack));
     assert_eq!(bench.replica(1).committed(), SESSION);
     let hash = bench.replica(1).log().last_hash();
     bench.message(2, 1, PeerMessage::Ack(Ack { hash, ..ack }));
