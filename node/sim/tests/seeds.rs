@@ -38,3 +38,11 @@ fn one_seed_is_one_history() {
     }
     assert_ne!(run(3, &Options::default()).trace_hash, run(4, &Options::default()).trace_hash);
 }
+
+/// A catalog that waits for the token until its penalty is over asked for epochs in an idle cluster.
+#[test]
+fn a_want_with_nothing_behind_it_is_no_suspicion() {
+    for seed in [144, 238, 966] {
+        must_hold(&run(seed, &Options::default()));
+    }
+}
