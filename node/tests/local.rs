@@ -116,19 +116,33 @@ fn a_detached_cluster_is_ready_filled_and_stopped_by_down() {
 }
 
 #[test]
-fn a_new_cluster_takes_the_place_of_a_stopped_one() {
+fn a_stopped_cluster_goes_on_with_all_it_knows_and_only_fresh_makes_a_new_one() {
     let place = Place::new();
     place.done(UP);
     let first = place.settings();
-    place.done(&["down"]);
+    let known = place.status("catalog-1").replica.expect("a replica");
+    // Not asked to leave: killed, all at once.
+    for node in &first.nodes {
+        place.done(&["kill", &node.name]);
+    }
     let table = place.done(UP);
-    assert!(table.contains("A fresh one was made"), "{table}");
+    assert!(table.contains("goes on"), "{table}");
+    assert_eq!(place.settings(), first);
+    let now = place.status("catalog-1").replica.expect("a replica");
+    assert!(now.voter && now.epoch > known.epoch && now.committed > known.committed, "{now:?}");
+    assert_eq!((now.books, now.orders), (known.books, known.orders));
+
+    place.done(&["down"]);
+    let complaint = place.fails(&["up", "--detach", "--base-port", "0", "--catalogs", "2"], 1);
+    assert!(complaint.contains("3 catalog servers") && complaint.contains("--fresh"), "{complaint}");
+    let table = place.done(&["up", "--detach", "--base-port", "0", "--catalogs", "2", "--fresh"]);
+    assert!(table.contains("is removed"), "{table}");
     assert_ne!(place.settings().id, first.id);
     assert!(place.status("catalog-1").replica.expect("a replica").voter, "its log is a new one, born here and now");
 }
 
 #[test]
-fn a_killed_node_comes_back_as_a_learner_whoever_killed_it() {
+fn a_killed_node_comes_back_with_its_vote_whoever_killed_it() {
     let place = Place::new();
     place.done(UP);
     let gone = place.pid("catalog-2");
@@ -136,15 +150,59 @@ fn a_killed_node_comes_back_as_a_learner_whoever_killed_it() {
     let complaint = place.fails(&["pid", "catalog-2"], 3);
     assert!(complaint.contains("pygmy-node start catalog-2"), "{complaint}");
     place.fails(&["kill", "catalog-2"], 3);
-    assert!(place.done(&["start", "catalog-2"]).contains("no vote"));
+    assert!(!place.done(&["start", "catalog-2"]).contains("no vote"));
     assert_ne!(place.pid("catalog-2"), gone);
-    assert!(!place.status("catalog-2").replica.expect("a replica").voter);
+    assert!(place.status("catalog-2").replica.expect("a replica").voter);
     assert!(place.fails(&["start", "catalog-2"], 1).contains("runs already"));
 
     let pid = place.pid("order-1");
     assert!(Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
-    assert!(place.done(&["start", "order-1"]).contains("no vote"));
+    assert!(!place.done(&["start", "order-1"]).contains("no vote"));
     assert!(place.fails(&["kill", "nobody"], 2).contains("catalog-3"));
+}
+
+#[test]
+fn an_empty_disk_never_votes_under_the_old_name() {
+    let place = Place::new();
+    place.done(UP);
+    place.done(&["kill", "order-2"]);
+    std::fs::remove_dir_all(place.path().join("order-2/data")).expect("it was there");
+    assert!(place.done(&["start", "order-2"]).contains("no vote"));
+    assert!(!place.status("order-2").replica.expect("a replica").voter);
+    wait("the log to be there again", || {
+        let [own, other] = ["order-2", "order-1"].map(|name| place.status(name).replica.expect("a replica"));
+        own.applied == other.applied && own.state_hash == other.state_hash
+    });
+    // It stays another log when it is started once more.
+    place.done(&["kill", "order-2"]);
+    assert!(place.done(&["start", "order-2"]).contains("no vote"));
+}
+
+#[test]
+fn a_foreign_directory_is_refused_with_both_values() {
+    let place = Place::new();
+    place.done(UP);
+    place.done(&["down"]);
+    let [own, other] = ["order-2", "catalog-1"].map(|name| place.path().join(name).join("data"));
+    std::fs::remove_dir_all(&own).expect("it was there");
+    std::fs::rename(&other, &own).expect("moved");
+    let complaint = place.fails(&["start", "order-2"], 3);
+    assert!(complaint.contains("catalog-1 (number 5)") && complaint.contains("order-2 (number 4)"), "{complaint}");
+}
+
+#[test]
+fn the_death_of_the_tokens_holder_is_survived() {
+    let place = Place::new();
+    place.done(UP);
+    let settings = place.settings();
+    let before = place.status("order-1").replica.expect("a replica");
+    let holder = settings.node(before.holder).expect("a catalog").name.clone();
+    place.done(&["kill", &holder]);
+    wait("another epoch", || {
+        let now = place.status("order-1").replica.expect("a replica");
+        now.epoch > before.epoch && now.holder != 0 && now.holder != before.holder
+    });
+    assert!(!place.done(&["start", &holder]).contains("no vote"));
 }
 
 #[test]
@@ -193,8 +251,7 @@ fn a_refused_up_harms_no_node_and_down_needs_no_file() {
 #[test]
 fn an_up_that_fails_half_way_stops_what_it_started() {
     let place = Place::new();
-    std::fs::create_dir(place.path()).expect("made");
-    std::fs::write(place.path().join("catalog-1"), "no directory").expect("written");
+    std::fs::create_dir_all(place.path().join("catalog-1/node.log")).expect("made where a file should be");
     let complaint = place.fails(SMALL, 1);
     assert!(complaint.contains("catalog-1"), "{complaint}");
     assert!(place.path().join("order-1/node.log").exists(), "it was started");
@@ -227,7 +284,9 @@ fn what_an_earlier_cluster_of_another_shape_left_is_removed() {
     place.done(UP);
     place.done(&["down"]);
     std::fs::write(place.path().join("catalog-3/notes"), "mine").expect("written");
-    place.done(SMALL);
+    let mut fresh = SMALL.to_vec();
+    fresh.push("--fresh");
+    place.done(&fresh);
     assert!(!place.path().join("catalog-2").exists());
     let left: Vec<_> = std::fs::read_dir(place.path().join("catalog-3")).expect("it is there").collect();
     assert_eq!(left.len(), 1, "what is not ours stays: {left:?}");
@@ -257,18 +316,18 @@ fn a_cluster_is_named_alike_by_directory_file_and_variable() {
 }
 
 #[test]
-fn a_node_that_cannot_start_says_why_and_keeps_its_vote() {
+fn a_node_that_cannot_start_says_why_and_begins_no_log() {
     let place = Place::new();
     place.done(&["up", "--detach", "--base-port", "0", "--fronts", "1", "--orders", "1", "--catalogs", "1"]);
     place.done(&["down"]);
     let settings = place.settings();
     let order = settings.node_named("order-1").expect("a node");
-    let identity = place.path().join("order-1/identity");
-    std::fs::remove_file(&identity).expect("it was there");
+    let data = place.path().join("order-1/data");
+    std::fs::remove_dir_all(&data).expect("it was there");
     let _taken = TcpListener::bind(&order.address).expect("it is free again");
     let complaint = place.fails(&["start", "order-1"], 3);
     assert!(complaint.contains("cannot listen on") && complaint.contains(&order.address), "{complaint}");
-    assert!(!identity.exists(), "it was not born");
+    assert!(!data.exists(), "no log was begun");
 }
 
 #[test]
