@@ -46,3 +46,11 @@ fn a_want_with_nothing_behind_it_is_no_suspicion() {
         must_hold(&run(seed, &Options::default()));
     }
 }
+
+/// Positions that were removed with the end of another epoch were asked for again and again.
+#[test]
+fn what_is_removed_from_a_log_is_no_gap_in_it() {
+    for seed in [408_113, 408_184] {
+        must_hold(&run(seed, &Options::default()));
+    }
+}

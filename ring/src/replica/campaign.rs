@@ -386,6 +386,7 @@ impl<S: StateMachine> Replica<S> {
         if let Some(best) = pledges.get(&chosen) {
             let keep = self.log.common_prefix(&best.boundaries, best.last.seq).unwrap_or(self.committed);
             self.truncate(keep);
+            self.known_end = self.log.last_seq();
         }
         self.campaign.stage = Stage::Fetching { pledges, chosen };
         self.campaign.until_ns = now.mono_ns + PROGRESS_NS;
@@ -431,6 +432,8 @@ impl<S: StateMachine> Replica<S> {
             return;
         };
         pledges.remove(&chosen);
+        // The next choice may end before the log that is gone.
+        self.known_end = self.log.last_seq();
         // What was fetched of it is part of this log now.
         if let Some(own) = pledges.get_mut(&self.config.log_uuid) {
             own.last = self.log.end();

@@ -173,7 +173,8 @@ impl<S: StateMachine> Replica<S> {
         let cutting = keep < self.log.last_seq() && !self.config.makes(Mistake::KeepOldSuffix);
         let waiting = cutting || self.vote.promised != self.promised;
         self.adoption = Some(Adoption { keep, waiting });
-        self.known_end = self.log.last_seq();
+        // What this log has beyond that will be gone.
+        self.known_end = keep.min(self.log.last_seq());
         self.note_end(now, install.first_seq);
         if cutting {
             self.write_cut();
@@ -195,6 +196,7 @@ impl<S: StateMachine> Replica<S> {
     /// What is left of this log is part of the epoch's: the rest may follow.
     fn follow(&mut self, now: Now) {
         self.append_early(now);
+        self.note_end(now, self.known_end);
         if !self.installed() && self.fetching_from.is_none() && self.log.last_seq() + 1 < self.known_end {
             self.on_gap_timer(now);
         }
