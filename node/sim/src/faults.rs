@@ -96,6 +96,8 @@ impl World {
             self.bury_some();
         }
         for host in 0..self.hosts.len() {
+            // Whoever was stopped goes on now, not when it would have.
+            self.plan_turn(host, self.at + MS);
             self.agenda.plan(self.at + MS, Event::Start { host });
         }
     }

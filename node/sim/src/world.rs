@@ -259,7 +259,7 @@ impl World {
     }
 
     /// Plans a turn at `at` unless an earlier one is planned.
-    fn plan_turn(&mut self, host: usize, at: u64) {
+    pub(crate) fn plan_turn(&mut self, host: usize, at: u64) {
         let Some(process) = self.hosts[host].process.as_mut() else { return };
         let at = at.max(process.paused_until);
         if process.turn_at.is_none_or(|planned| planned > at) {
