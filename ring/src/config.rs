@@ -183,6 +183,9 @@ pub enum ConfigError {
     /// Majorities would be miscounted.
     #[error("node {0} or its log identity stands twice among the log replicas")]
     Twice(u16),
+    /// What was found of the log is not one chain.
+    #[error("the log that was found does not go on at seq {0}: the entry before it is missing or another one")]
+    BrokenLog(u64),
     /// Nothing could ever be committed.
     #[error("the configuration has no voters")]
     NoVoters,

@@ -260,6 +260,9 @@ impl<S: StateMachine> Replica<S> {
             config,
         };
         for batch in batches {
+            if !replica.log.continues(&batch) {
+                return Err(ConfigError::BrokenLog(batch.header().first_seq));
+            }
             replica.take_into_log(batch);
         }
         replica.begin(now, damaged);

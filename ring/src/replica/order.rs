@@ -101,9 +101,7 @@ impl<S: StateMachine> Replica<S> {
     fn confirm(&mut self, now: Now) {
         if self.is_confirmed() {
             self.watch.confirm_from_ns = None;
-        } else if self.voters_heard(super::watch::DEAF_NS) < self.majority()
-            && now.mono_ns.saturating_sub(self.watch.since_ns) > super::watch::DEAF_NS
-        {
+        } else if self.is_deaf() && now.mono_ns.saturating_sub(self.watch.since_ns) > super::watch::DEAF_NS {
             self.hand_back_all(NotTaken::Unserved);
             self.give_up_tickets(self.committed);
         }

@@ -311,10 +311,17 @@ impl<S: StateMachine> Replica<S> {
         self.voters_heard(SILENT_NS) >= self.majority()
     }
 
+    /// Whether no majority was heard for so long that nothing numbered here is likely to be committed. That links have
+    /// just broken says nothing: they may be back in a moment.
+    pub(super) fn is_deaf(&self) -> bool {
+        let lately = |peer: &Peer| peer.heard_ns != 0 && self.now_ns.saturating_sub(peer.heard_ns) <= DEAF_NS;
+        self.count_voters(lately) < self.majority()
+    }
+
     /// Whether this holder may still number entries: a majority was heard lately and, after it did not run for a while,
     /// has confirmed this epoch since.
     pub(super) fn is_confirmed(&self) -> bool {
-        let within = self.voters_heard(DEAF_NS) >= self.majority();
+        let within = !self.is_deaf();
         let Some(from) = self.watch.confirm_from_ns else { return within };
         let same = |peer: &Peer| peer.heard_ns > from && peer.promised <= self.promised;
         within && self.count_voters(same) >= self.majority()
