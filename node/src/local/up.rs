@@ -22,6 +22,8 @@ use crate::settings::{ClusterSettings, NodeSettings, TokenMode};
 
 /// Longest wait for all nodes to answer and to be linked with each other.
 const READY_PATIENCE: Duration = Duration::from_secs(15);
+/// A process that was killed a moment ago may still be seen: it ends when its disk has answered.
+const DYING_PATIENCE: Duration = Duration::from_secs(1);
 /// Longest wait for the first books to be in the store.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 /// How often is looked whether nodes that others have started still run, when no child of this process does.
@@ -327,10 +329,17 @@ fn refuse_other_shape(dir: &ClusterDir, settings: &ClusterSettings, shape: Shape
 
 /// Refuses when a node runs in `dir`, even one that no file there knows.
 fn refuse_running(dir: &ClusterDir) -> Result<(), LocalError> {
-    let running = process::running(dir)?;
-    if running.is_empty() {
-        return Ok(());
-    }
+    let end = Instant::now() + DYING_PATIENCE;
+    let running = loop {
+        let running = process::running(dir)?;
+        if running.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            break running;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    };
     let names: Vec<String> = running.iter().map(|(name, pid)| format!("{name} ({pid})")).collect();
     Err(LocalError::Refused(format!(
         "a cluster runs in {}: {}; {} stops it, --dir makes another one",
