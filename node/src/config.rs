@@ -17,8 +17,7 @@ use crate::settings::{ClusterSettings, NodeSettings, TokenMode};
 
 /// Length of a cluster's key in bytes.
 pub const KEY_LEN: usize = 32;
-/// Nodes in one cluster: an answer to `Status` lists a link to each of the others.
-pub const NODES_MAX: usize = 255;
+pub use pygmy_proto::limits::NODES_MAX;
 
 /// Why a `cluster.toml` cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -97,7 +97,7 @@ pub struct Settings {
     pub cluster: ClusterSettings,
     /// This node's number.
     pub me: u16,
-    /// Identity of this process's log: the configured one at its birth, another one when its memory was lost since.
+    /// Identity of this process's log, as its directory says: the configured one, or another when that log was lost.
     pub log_uuid: [u8; 16],
     /// Drawn at process start.
     pub boot_nonce: u64,

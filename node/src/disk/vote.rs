@@ -27,7 +27,7 @@
 
 use std::io::{self, ErrorKind};
 
-use pygmy_proto::message::Epoch;
+pub use pygmy_ring::Vote;
 
 use super::fs::{Fs, FsFile};
 use super::record::{BLOCK, at, get_epoch, put_epoch};
@@ -41,15 +41,6 @@ const COPY_LEN: usize = 64;
 const CRC_AT: usize = COPY_LEN - 4;
 const SLOT: usize = 2 * BLOCK;
 const FILE_LEN: usize = 2 * SLOT;
-
-/// What a log replica may not forget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Vote {
-    /// The highest epoch it has answered for.
-    pub promised: Epoch,
-    /// The epoch for which it last cut its log.
-    pub cut: Epoch,
-}
 
 /// Why a vote could not be read or written.
 #[derive(Debug, thiserror::Error)]

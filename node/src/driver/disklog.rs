@@ -10,7 +10,7 @@ use pygmy_ring::Vote;
 use super::log::{LogError, LogEvent, LogWriter};
 use crate::disk::fs::RealFs;
 use crate::disk::log::LogFiles;
-use crate::disk::vote::{self, VoteFile};
+use crate::disk::vote::VoteFile;
 use crate::disk::writer::{Error, Event, LogThread};
 
 /// The log in a directory of its own, written by a thread of its own.
@@ -70,7 +70,7 @@ impl LogWriter for DiskLog {
 
     fn submit_vote(&mut self, vote: Vote) {
         if let Some(thread) = self.thread() {
-            thread.submit_vote(vote::Vote { promised: vote.promised, cut: vote.cut });
+            thread.submit_vote(vote);
         }
     }
 
@@ -97,7 +97,7 @@ impl LogWriter for DiskLog {
         let Some(event) = thread.poll()? else { return Ok(None) };
         Ok(Some(match event {
             Event::Durable { epoch, seq, hash } => LogEvent::Durable { epoch, seq, hash },
-            Event::Vote(vote) => LogEvent::Vote(Vote { promised: vote.promised, cut: vote.cut }),
+            Event::Vote(vote) => LogEvent::Vote(vote),
             Event::Full(full) => LogEvent::Full(full),
             Event::Read { node, batches } => LogEvent::Read { node, batches },
             // Only a vote that was damaged is ever absolved, and such a one never counts again here.

@@ -68,11 +68,8 @@ pub trait LogWriter {
     fn poll(&mut self) -> Result<Option<LogEvent>, LogError>;
 }
 
-/// A log without a disk: the state machine's own memory is the only copy.
-///
-/// A group counts as durable as soon as it is closed. That it survives the end of the process is *not* promised, which
-/// is why a process that lost its memory comes back under another log identity (see `local::identity`) and has
-/// no vote.
+/// A log without a disk, for fronts, which log nothing, and for tests: a group counts as durable as soon as it is closed,
+/// and nothing survives the end of the process.
 #[derive(Debug, Default)]
 pub struct MemoryLog {
     group: Vec<LogEvent>,

@@ -301,6 +301,9 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
     /// Heartbeats, as many as one turn may take: they are read before anything else, so that a loop that is behind with
     /// its work does not take for silence what lies in its own socket.
     fn read_datagrams(&mut self) {
+        if !self.datagrams.is_ready() {
+            return;
+        }
         let mut buffer = [0; DATAGRAM_LEN_MAX + 1];
         for _ in 0..DATAGRAM_BUDGET {
             let Some(len) = self.datagrams.receive(&mut buffer) else { return };

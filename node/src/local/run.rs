@@ -12,7 +12,7 @@ use super::{ClusterDir, LocalError, NodeDir};
 use crate::config::hex;
 use crate::disk::fs::RealFs;
 use crate::disk::log::{LogFiles, Options};
-use crate::disk::vote::{self, Found, VoteFile};
+use crate::disk::vote::{Found, VoteFile};
 use crate::driver::{
     DiskLog, Driver, DriverConfig, Exit, Limits, LinkConfig, LogWriter, MemoryLog, now, raise_open_files_limit,
 };
@@ -128,14 +128,14 @@ fn open(settings: &Settings, node_dir: &NodeDir) -> Result<Files, LocalError> {
         );
     }
     let vote = match vote {
-        Found::Nothing => vote::Vote::default(),
+        Found::Nothing => Vote::default(),
         Found::Vote(vote) => vote,
         Found::Damaged(known) => {
             log::error!("the vote file is damaged: what was promised may be forgotten, so this log votes no more");
             // No end is beyond this one.
             damaged = Some(LogEnd { epoch: Epoch { counter: u64::MAX, node: u16::MAX }, seq: u64::MAX });
             let known = known.unwrap_or_default();
-            vote::Vote { promised: known.promised.max(found.tag), cut: known.cut }
+            Vote { promised: known.promised.max(found.tag), cut: known.cut }
         }
     };
     let recovered = Recovered {

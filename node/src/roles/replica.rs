@@ -159,8 +159,8 @@ impl StoreReplica {
     /// Passes on what the ring wants done so far. Must be called before and after a link comes or goes: what was meant
     /// for the process at the old link's end is not for the one at the new link's.
     pub fn pass_on(&mut self, ctx: &mut Ctx<'_>) {
-        let outputs: Vec<_> = self.ring.drain_outputs().collect();
-        for output in outputs {
+        let last_seq = self.ring.log().last_seq();
+        for output in self.ring.drain_outputs() {
             match output {
                 pygmy_ring::Output::Send { to, message } => send(ctx, to, &message),
                 pygmy_ring::Output::Append { epoch, batch } => ctx.out.push(Output::Append { epoch, batch }),
@@ -170,8 +170,7 @@ impl StoreReplica {
                     ctx.out.push(Output::ReadLog { node, from_seq, upto });
                 }
                 pygmy_ring::Output::NeedSnapshot { node } => log::error!(
-                    "what follows seq {} is no longer in any log that can be reached, node {node} among them",
-                    self.ring.log().last_seq()
+                    "what follows seq {last_seq} is no longer in any log that can be reached, node {node} among them"
                 ),
                 pygmy_ring::Output::Unknown { ticket } => self.settled.push(Settled::Unknown { ticket }),
                 pygmy_ring::Output::Done(completion) => self.settled.push(Settled::Done(completion)),

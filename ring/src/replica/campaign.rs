@@ -11,6 +11,7 @@ use pygmy_proto::message::{
 use pygmy_proto::types::Bounded;
 
 use super::watch::Suspicion;
+use super::watch::is_ahead;
 use super::{Now, PeerMessage, Replica, Target, Timer};
 use crate::StateMachine;
 use crate::config::{LogUuid, Mistake};
@@ -163,8 +164,9 @@ impl<S: StateMachine> Replica<S> {
     fn turn_to_ask(&self) -> u64 {
         let better = |node: &u16| {
             let Some(peer) = self.peers.get(node) else { return false };
-            let ahead = self.is_behind(peer.last);
-            let level = !ahead && !self.behind_this(peer.last);
+            let (theirs, own) = (peer.last, self.log.end());
+            let ahead = is_ahead(theirs, own);
+            let level = !ahead && !is_ahead(own, theirs);
             self.is_heard(*node) && peer.hears_majority && (ahead || (level && self.is_before_me(*node)))
         };
         let rank = match self.suspicion() {
@@ -176,12 +178,6 @@ impl<S: StateMachine> Replica<S> {
         };
         let since = self.campaign.suspected_ns.unwrap_or_default();
         (since + rank as u64 * RANK_NS).max(self.campaign.not_before_ns)
-    }
-
-    fn behind_this(&self, other: LogEnd) -> bool {
-        const SLACK: u64 = 65_536;
-        let own = self.log.end();
-        other.epoch < own.epoch || (other.epoch == own.epoch && other.seq + SLACK < own.seq)
     }
 
     /// Whether `node` comes before this catalog in the ring, counted from the holder that is suspected.
@@ -452,18 +448,7 @@ impl<S: StateMachine> Replica<S> {
         self.counters.epochs_started += 1;
         self.campaign.back_off_ns = BACK_OFF_MIN_NS;
         self.campaign.suspected_ns = None;
-        self.token_hop_received = FIRST_HOP;
-        self.note_hop(FIRST_HOP, self.config.me);
-        self.token = Some(Token {
-            epoch: self.promised,
-            config_id: self.membership().id,
-            hop: FIRST_HOP,
-            next_seq: self.log.last_seq() + 1,
-            hash_before: self.log.last_hash(),
-            committed: self.committed,
-            members: Bounded::truncated(self.fresh_members()),
-            durable: Bounded::truncated(Vec::new()),
-        });
+        self.make_token(FIRST_HOP);
         let body = codec::encode(&EpochStart { config_id: self.membership().id });
         log::info!("epoch {} begins here behind seq {}", self.promised.counter, self.log.last_seq());
         if let Some(install) = self.install_message_at(self.log.last_seq() + 1) {
@@ -472,6 +457,22 @@ impl<S: StateMachine> Replica<S> {
         self.order_alone(now, EntryKind::NewEpoch, &body, None);
         self.known_committed = self.known_committed.max(committed);
         self.commit_known(now);
+    }
+
+    /// A token that orders behind the end of this log.
+    fn make_token(&mut self, hop: u64) {
+        self.token_hop_received = hop;
+        self.note_hop(hop, self.config.me);
+        self.token = Some(Token {
+            epoch: self.promised,
+            config_id: self.membership().id,
+            hop,
+            next_seq: self.log.last_seq() + 1,
+            hash_before: self.log.last_hash(),
+            committed: self.committed,
+            members: Bounded::truncated(self.fresh_members()),
+            durable: Bounded::default(),
+        });
     }
 
     /// A campaign came to nothing.
@@ -509,18 +510,7 @@ impl<S: StateMachine> Replica<S> {
     /// The mistake of [`Mistake::RemakeToken`].
     pub(super) fn remake_token(&mut self) {
         let hop = self.holder.0 + 2;
-        self.token_hop_received = hop;
-        self.note_hop(hop, self.config.me);
         self.passed = None;
-        self.token = Some(Token {
-            epoch: self.promised,
-            config_id: self.membership().id,
-            hop,
-            next_seq: self.log.last_seq() + 1,
-            hash_before: self.log.last_hash(),
-            committed: self.committed,
-            members: Bounded::truncated(self.fresh_members()),
-            durable: Bounded::truncated(Vec::new()),
-        });
+        self.make_token(hop);
     }
 }

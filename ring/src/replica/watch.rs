@@ -399,12 +399,10 @@ impl<S: StateMachine> Replica<S> {
         let waiting = self.count_voters(behind) - usize::from(self.votes(self.config.log_uuid) && !own);
         waiting >= self.majority()
     }
+}
 
-    /// Whether another catalog that hears a majority has a log that is preferred to this one's, by more than what
-    /// heartbeats may be late.
-    pub(super) fn is_behind(&self, other: LogEnd) -> bool {
-        const SLACK: u64 = 65_536;
-        let own = self.log.end();
-        other.epoch > own.epoch || (other.epoch == own.epoch && other.seq > own.seq + SLACK)
-    }
+/// Whether the log that ends at `log` is preferred to the one at `other`, by more than what heartbeats may be late.
+pub(super) fn is_ahead(log: LogEnd, other: LogEnd) -> bool {
+    const SLACK: u64 = 65_536;
+    log.epoch > other.epoch || (log.epoch == other.epoch && log.seq > other.seq + SLACK)
 }
