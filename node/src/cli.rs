@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::config;
 use crate::driver::Exit;
+use crate::inspect::{self, Detail};
 use crate::local::up::{Cluster, Origin, Shape};
 use crate::local::{ClusterDir, LocalError, control, run};
 use crate::settings::{ClusterSettings, TokenMode};
@@ -84,6 +85,24 @@ enum Cmd {
     /// Look at a cluster's file
     #[command(subcommand)]
     Config(ConfigCmd),
+    /// Show what is in a node's files, whole or damaged, and change nothing
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Args)]
+struct InspectArgs {
+    /// Files, or directories whose files are looked at together
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Every record of the log, too
+    #[arg(long)]
+    records: bool,
+    /// And every entry in them
+    #[arg(long)]
+    entries: bool,
+    /// Print it as JSON, one path a line
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -228,6 +247,7 @@ fn dispatch(command: Cmd) -> Result<ExitCode, LocalError> {
             say(&format!("{} is good: {nodes} nodes, {replicas} of them voters", path.display()));
         }
         Cmd::Config(ConfigCmd::Show { json, file }) => show(&file.read()?.1, json),
+        Cmd::Inspect(args) => return look_into(&args),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -291,6 +311,28 @@ fn show(settings: &ClusterSettings, json: bool) {
         .collect();
     let token = config::token_name(settings.token);
     say(&json!({ "id": config::hex(&settings.id), "token": token, "nodes": nodes }).to_string());
+}
+
+/// Exit code 1 when something is damaged.
+fn look_into(args: &InspectArgs) -> Result<ExitCode, LocalError> {
+    let detail = match (args.entries, args.records) {
+        (true, _) => Detail::Entries,
+        (false, true) => Detail::Records,
+        (false, false) => Detail::Summary,
+    };
+    let mut whole = true;
+    for path in &args.paths {
+        let cannot = LocalError::system(format!("{} cannot be read", path.display()));
+        let report = inspect::inspect(path, detail).map_err(cannot)?;
+        whole &= report.is_whole();
+        if args.json {
+            let line = serde_json::to_string(&report).map_err(io::Error::other);
+            say(&line.map_err(LocalError::system("the report cannot be written as JSON"))?);
+        } else {
+            say_raw(&report.to_string());
+        }
+    }
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(EXIT_REFUSED) })
 }
 
 fn start(dir: &ClusterDir, name: &str) -> Result<(), LocalError> {

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod disk;
 pub mod driver;
+pub mod inspect;
 pub mod local;
 pub mod machine;
 pub mod node;

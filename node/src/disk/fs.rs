@@ -203,6 +203,16 @@ impl Fs for RealFs {
 #[derive(Debug, Clone)]
 pub struct RealFile(Arc<File>);
 
+impl RealFile {
+    /// Opens a file to be read only, whoever else uses it.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn read_only(path: &Path) -> io::Result<Self> {
+        File::open(path).map(|file| Self(Arc::new(file)))
+    }
+}
+
 impl FsFile for RealFile {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
         self.0.read_exact_at(buf, at)

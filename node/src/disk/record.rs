@@ -46,7 +46,8 @@ pub const VERSION: u8 = 1;
 /// Bytes of the end named by a closing record.
 pub const OWED_LEN: usize = 20;
 
-const MAGIC: [u8; 4] = *b"PYLG";
+/// First bytes of a record.
+pub const MAGIC: &[u8; 4] = b"PYLG";
 const CRC_AT: usize = HEADER_LEN - 4;
 
 /// A place in the log seen as one endless stream of bytes: generation of the segment and offset in it. A generation is
@@ -189,7 +190,7 @@ impl Header {
     /// Its bytes.
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut out = [0; HEADER_LEN];
-        out[0..4].copy_from_slice(&MAGIC);
+        out[0..4].copy_from_slice(MAGIC);
         out[4] = VERSION;
         out[5] = self.kind as u8;
         out[8..12].copy_from_slice(&self.len.to_le_bytes());
@@ -214,7 +215,7 @@ impl Header {
     /// There is none.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let head = bytes.first_chunk::<HEADER_LEN>().ok_or(RecordError::Short)?;
-        if head[0..4] != MAGIC {
+        if head[0..4] != *MAGIC {
             return Err(RecordError::Magic);
         }
         if crc32c::crc32c(&head[..CRC_AT]).to_le_bytes() != head[CRC_AT..] {

@@ -59,6 +59,11 @@ pub fn segment_generation(name: &str) -> Option<u32> {
     u32::from_str_radix(digits, 16).ok().filter(|&generation| segment_name(generation) == name)
 }
 
+/// Whether a file of this name is, or is being made, a segment that is ready to be used.
+pub fn is_spare(name: &str) -> bool {
+    name == FILLING || spare_number(name).is_some()
+}
+
 fn spare_name(number: u64) -> String {
     format!("{SPARE}{number:016x}")
 }

@@ -35,7 +35,8 @@ use super::record::{BLOCK, at, get_epoch, put_epoch};
 /// Name of the file.
 pub const VOTE_NAME: &str = "vote";
 const NEW_NAME: &str = "vote.new";
-const MAGIC: [u8; 4] = *b"PYVO";
+/// First bytes of a copy.
+pub const MAGIC: &[u8; 4] = b"PYVO";
 const VERSION: u8 = 1;
 const COPY_LEN: usize = 64;
 const CRC_AT: usize = COPY_LEN - 4;
@@ -78,18 +79,45 @@ pub enum Found {
     Damaged(Option<Vote>),
 }
 
+/// One of the file's four copies of a vote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Copy {
-    generation: u64,
-    vote: Vote,
-    damaged: bool,
+pub struct Copy {
+    /// Rises with every vote.
+    pub generation: u64,
+    /// The vote.
+    pub vote: Vote,
+    /// Whether an earlier one was lost, so that this one does not count.
+    pub damaged: bool,
+    /// The log.
+    pub uuid: [u8; 16],
+}
+
+/// Why there is no copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CopyError {
+    /// The file ends before it does, or it cannot be read.
+    #[error("it cannot be read")]
+    Missing,
+    /// Something else stands there.
+    #[error("no vote begins here")]
+    Magic,
+    /// It is not as it was written.
+    #[error("wrong checksum")]
+    Checksum,
+    /// Written by another version.
+    #[error("version {0} is not known")]
+    Version(u8),
+}
+
+/// The copies in `file`, the whole of a vote file: two of each slot.
+pub fn copies(file: &[u8]) -> [Result<Copy, CopyError>; 4] {
+    std::array::from_fn(|index| decode(file.get(index * BLOCK..index * BLOCK + COPY_LEN)))
 }
 
 /// The file, being written.
 #[derive(Debug)]
 pub struct VoteFile<F: Fs> {
     fs: F,
-    uuid: [u8; 16],
     /// `None` before the first vote.
     file: Option<F::File>,
     last: Copy,
@@ -102,12 +130,16 @@ impl<F: Fs> VoteFile<F> {
     /// # Errors
     /// The file is another log's, or the system refused.
     pub fn open(fs: F, uuid: [u8; 16]) -> Result<(Self, Found), VoteError> {
-        let last = Copy { generation: 0, vote: Vote::default(), damaged: false };
-        let mut opened = Self { fs, uuid, file: None, last, failed: None };
+        let last = Copy { generation: 0, vote: Vote::default(), damaged: false, uuid };
+        let mut opened = Self { fs, file: None, last, failed: None };
         let Some(blocks) = opened.blocks()? else { return Ok((opened, Found::Nothing)) };
         let mut copies = [None; 4];
         for (copy, block) in copies.iter_mut().zip(&blocks) {
-            *copy = decode(block, &uuid)?;
+            *copy = match decode(block.as_deref()) {
+                Ok(found) if found.uuid != uuid => return Err(VoteError::Foreign),
+                Err(CopyError::Version(version)) => return Err(VoteError::Version(version)),
+                found => found.ok(),
+            };
         }
         let newest = copies.iter().flatten().max_by_key(|copy| copy.generation);
         let bad_slot = copies.chunks(2).any(|slot| slot.iter().all(Option::is_none));
@@ -135,7 +167,7 @@ impl<F: Fs> VoteFile<F> {
         }
         self.last = Copy { generation: self.last.generation + 1, vote, ..self.last };
         let done = match &self.file {
-            Some(file) => write_slot(file, &self.last, &self.uuid),
+            Some(file) => write_slot(file, &self.last),
             None => return self.replace(),
         };
         self.keep_failure(done)
@@ -181,7 +213,7 @@ impl<F: Fs> VoteFile<F> {
         file.set_len(FILE_LEN as u64)?;
         let next = Copy { generation: self.last.generation + 1, ..self.last };
         for copy in [self.last, next] {
-            write_blocks(&file, &copy, &self.uuid)?;
+            write_blocks(&file, &copy)?;
         }
         self.last = next;
         file.sync()?;
@@ -202,48 +234,49 @@ impl<F: Fs> VoteFile<F> {
     }
 }
 
-fn write_slot<File: FsFile>(file: &File, copy: &Copy, uuid: &[u8; 16]) -> io::Result<()> {
-    write_blocks(file, copy, uuid)?;
+fn write_slot<File: FsFile>(file: &File, copy: &Copy) -> io::Result<()> {
+    write_blocks(file, copy)?;
     file.sync()
 }
 
-fn write_blocks<File: FsFile>(file: &File, copy: &Copy, uuid: &[u8; 16]) -> io::Result<()> {
-    let encoded = encode(copy, uuid);
+fn write_blocks<File: FsFile>(file: &File, copy: &Copy) -> io::Result<()> {
+    let encoded = encode(copy);
     let mut slot = [0; SLOT];
     slot[..COPY_LEN].copy_from_slice(&encoded);
     slot[BLOCK..BLOCK + COPY_LEN].copy_from_slice(&encoded);
     file.write_at(&slot, (copy.generation % 2) * SLOT as u64)
 }
 
-fn encode(copy: &Copy, uuid: &[u8; 16]) -> [u8; COPY_LEN] {
+fn encode(copy: &Copy) -> [u8; COPY_LEN] {
     let mut out = [0; COPY_LEN];
-    out[0..4].copy_from_slice(&MAGIC);
+    out[0..4].copy_from_slice(MAGIC);
     out[4] = VERSION;
     out[5] = copy.damaged.into();
     out[8..16].copy_from_slice(&copy.generation.to_le_bytes());
     put_epoch(&mut out[16..26], copy.vote.promised);
     put_epoch(&mut out[26..36], copy.vote.cut);
-    out[36..52].copy_from_slice(uuid);
+    out[36..52].copy_from_slice(&copy.uuid);
     let crc = crc32c::crc32c(&out[..CRC_AT]);
     out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
     out
 }
 
-/// The copy in `block`; `None` if it is bad.
-fn decode(block: &Option<Vec<u8>>, uuid: &[u8; 16]) -> Result<Option<Copy>, VoteError> {
-    let Some(bytes) = block else { return Ok(None) };
-    if at(bytes, 0) != MAGIC || u32::from_le_bytes(at(bytes, CRC_AT)) != crc32c::crc32c(&bytes[..CRC_AT]) {
-        return Ok(None);
+/// The copy at the start of `block`.
+fn decode(block: Option<&[u8]>) -> Result<Copy, CopyError> {
+    let bytes = block.filter(|block| block.len() >= COPY_LEN).ok_or(CopyError::Missing)?;
+    if at(bytes, 0) != *MAGIC {
+        return Err(CopyError::Magic);
+    }
+    if u32::from_le_bytes(at(bytes, CRC_AT)) != crc32c::crc32c(&bytes[..CRC_AT]) {
+        return Err(CopyError::Checksum);
     }
     if bytes[4] != VERSION {
-        return Err(VoteError::Version(bytes[4]));
+        return Err(CopyError::Version(bytes[4]));
     }
-    if at(bytes, 36) != *uuid {
-        return Err(VoteError::Foreign);
-    }
-    Ok(Some(Copy {
+    Ok(Copy {
         generation: u64::from_le_bytes(at(bytes, 8)),
         vote: Vote { promised: get_epoch(bytes, 16), cut: get_epoch(bytes, 26) },
         damaged: bytes[5] != 0,
-    }))
+        uuid: at(bytes, 36),
+    })
 }

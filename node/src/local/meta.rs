@@ -113,7 +113,11 @@ impl Meta {
         format!("{body}crc32c = {sum:08x}\n")
     }
 
-    fn parse(text: &str) -> Result<Self, MetaError> {
+    /// Reads the text of such a file.
+    ///
+    /// # Errors
+    /// It is not what it should be.
+    pub fn parse(text: &str) -> Result<Self, MetaError> {
         let damaged = |line: &str| MetaError::Damaged { line: line.chars().take(80).collect(), remedy: REMEDY };
         let mut lines = text.lines();
         let mut next = |key: &str| {
