@@ -88,6 +88,10 @@ pub enum Contents {
     },
     /// Locked by the process that uses the directory; it has no contents.
     Lock,
+    /// The id of a process that runs, or ran.
+    Pid,
+    /// What a process has said.
+    Messages,
     /// A node's files.
     Directory(directory::Directory),
     /// Nothing that a node makes.
@@ -177,8 +181,14 @@ fn look(name: &str, bytes: &[u8], detail: Detail) -> (Contents, Vec<Finding>) {
         let note = used.then(|| Finding::note("it was in use before; what it holds counts no more"));
         return (Contents::Spare, note.into_iter().collect());
     }
-    if name == LOCK_NAME {
-        return (Contents::Lock, Vec::new());
+    let plain = match name {
+        LOCK_NAME => Some(Contents::Lock),
+        _ if name.ends_with(".pid") => Some(Contents::Pid),
+        _ if name.ends_with(".log") => Some(Contents::Messages),
+        _ => None,
+    };
+    if let Some(contents) = plain {
+        return (contents, Vec::new());
     }
     (Contents::Unknown, vec![Finding::note("no node makes a file like this")])
 }

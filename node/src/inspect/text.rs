@@ -41,6 +41,8 @@ impl Report {
                 format!("cluster {id} with settings {settings}: {}", nodes.join(", "))
             }
             Contents::Lock => "locked by the process that uses the directory".to_owned(),
+            Contents::Pid => "id of the process that runs, or ran".to_owned(),
+            Contents::Messages => format!("what the process said, {}", size(self.bytes)),
             Contents::Directory(directory) => {
                 let used = directory.used_by.map(|pid| format!(", used by process {pid}")).unwrap_or_default();
                 format!("{} files, {}{used}", directory.files.len(), size(self.bytes))
