@@ -58,7 +58,7 @@ pub trait Fs: Clone {
 
 /// One open file. Clones are the same file.
 #[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
-pub trait FsFile: Clone {
+pub trait FsFile: Clone + std::fmt::Debug {
     /// Fills `buf` with the bytes at `at`.
     ///
     /// # Errors

@@ -12,6 +12,8 @@
 //! | [`log`] | writes the log: groups, segments, spares |
 //! | [`reader`] | reads batches of the log from another thread |
 //! | [`vote`] | the vote file |
+//! | [`queue`] | what is to be written, in which groups, and what is done meanwhile |
+//! | [`recover`] | opens all of it: what a replica begins with |
 //! | [`writer`] | the threads that serve an event loop, which never waits for a disk |
 //!
 //! # Which way to write
@@ -35,8 +37,10 @@
 pub mod chain;
 pub mod fs;
 pub mod log;
+pub mod queue;
 pub mod reader;
 pub mod record;
+pub mod recover;
 pub mod scan;
 pub mod segments;
 pub mod sim;

@@ -1,98 +1,34 @@
 //! The threads that serve an event loop, which never waits for a disk.
 //!
-//! One thread writes: it takes what has come, up to 4 MiB, writes it as one group, syncs once, tells, and wakes the loop.
-//! So groups form by themselves: while one is synced, the next gathers. Votes go through the same queue and are given in
-//! order with the batches around them. When nothing has come for 50 ms, it adds a closing group. Another thread reads
-//! batches for peers that lag, so that an old part of the log that has to come from the disk holds up no write.
-//!
-//! On a full disk the queue stands still until there is room, votes included, since a vote may speak of what was
-//! submitted before it; only cuts of the log pass, as they make room.
+//! One thread writes what has come, as [`super::queue`] says, tells, and wakes the loop. So groups form by themselves:
+//! while one is synced, the next gathers. Another thread reads batches for peers that lag, so that an old part of the log
+//! that has to come from the disk holds up no write.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded, unbounded};
 use pygmy_proto::batch::Batch;
 use pygmy_proto::message::Epoch;
 
 use super::fs::{Fs, FsFile};
-use super::log::{Durable, LogError, LogFiles};
+use super::log::LogFiles;
+use super::queue::{Command, RETRY, WriteQueue};
+pub use super::queue::{Error, Event};
 use super::reader::LogReader;
-use super::record::{HEADER_LEN, Mark};
-use super::vote::{Vote, VoteError, VoteFile};
+use super::record::Mark;
+use super::vote::{Vote, VoteFile};
 
-/// Bytes of batches in one group.
-pub const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of batches in one answer to a read; one batch may be more.
 pub const READ_BYTES: usize = 2 * 1024 * 1024;
 /// Groups of a loop's turns that the channel holds. What is more waits with the loop, whose own limits bound it.
 const TURNS: usize = 64;
 /// Reads that wait for the reading thread. More are not taken, and asked again by the peer.
 const READS: usize = 64;
-/// When nothing has come for so long, the log has fallen idle.
-const IDLE: Duration = Duration::from_millis(50);
-/// Pause between steps towards a spare segment while there is nothing else to do.
-const BREATH: Duration = Duration::from_millis(1);
-/// Pause between looks whether a full disk has room again.
-const RETRY: Duration = Duration::from_millis(100);
-
 /// Wakes the event loop.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
-
-/// What the threads have to tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The log is durable up to here.
-    Durable {
-        /// Epoch in which the last batch was submitted.
-        epoch: Epoch,
-        /// The last position.
-        seq: u64,
-        /// Hash of the entry there.
-        hash: u128,
-    },
-    /// The vote is durable.
-    Vote(Vote),
-    /// The vote counts again after damage.
-    Absolved,
-    /// The disk is full, or no longer.
-    Full(bool),
-    /// What was read for a node. Empty if the log does not have it.
-    Read {
-        /// For whom.
-        node: u16,
-        /// From the batch with the first position asked for on.
-        batches: Vec<Batch>,
-    },
-}
-
-/// Why the log can no longer be written. The process must end.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The log failed.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The vote file failed.
-    #[error(transparent)]
-    Vote(#[from] VoteError),
-    /// A thread could not be started.
-    #[error("the log's threads cannot be started: {0}")]
-    Thread(#[from] io::Error),
-    /// It failed before, and said why then.
-    #[error("the log's thread has ended")]
-    Ended,
-}
-
-enum Command {
-    Batch(Epoch, Batch),
-    Vote(Vote),
-    Absolve,
-    CutBelow(u64),
-    RestartAt(Epoch, Mark),
-}
 
 struct Read {
     node: u16,
@@ -134,16 +70,8 @@ impl LogThread {
         let (sender, events) = unbounded();
         let out = Out { sender, wake };
         let reader = log.reader();
-        let writer = Writer {
-            log,
-            vote,
-            inbox,
-            queue: VecDeque::new(),
-            out: out.clone(),
-            full: false,
-            ended: false,
-            busy_at: Instant::now(),
-        };
+        let queue = WriteQueue::new(log, vote);
+        let writer = Writer { queue, inbox, out: out.clone(), ended: false, busy_at: Instant::now() };
         let mut started = Self {
             turn: Vec::new(),
             waiting: VecDeque::new(),
@@ -270,13 +198,9 @@ fn serve_reads<File: FsFile>(reader: &LogReader<File>, asked: &Receiver<Read>, o
 }
 
 struct Writer<F: Fs> {
-    log: LogFiles<F>,
-    vote: VoteFile<F>,
+    queue: WriteQueue<F>,
     inbox: Receiver<Vec<Command>>,
-    queue: VecDeque<Command>,
     out: Out,
-    /// What was told last.
-    full: bool,
     /// Whether the loop has let go of its end.
     ended: bool,
     /// When there was something to do last.
@@ -300,35 +224,40 @@ impl<F: Fs> Writer<F> {
                 self.work()?;
                 self.busy_at = Instant::now();
             }
-            self.tell_full(false);
+            self.queue.look_for_room(|event| self.out.tell(Ok(event)));
         }
-        self.log.close_group()?;
-        Ok(())
+        self.queue.close()
+    }
+
+    fn work(&mut self) -> Result<(), Error> {
+        if self.queue.work(|event| self.out.tell(Ok(event)))? {
+            return Ok(());
+        }
+        if self.ended {
+            // Nobody will make room, and nobody was told that these are safe.
+            self.queue.give_up();
+            return Ok(());
+        }
+        let received = self.inbox.recv_timeout(RETRY);
+        self.take(received);
+        self.take_waiting();
+        self.queue.make_room()
     }
 
     /// There is nothing to do: waits for something, or does what can be done meanwhile.
     fn rest(&mut self) -> Result<(), Error> {
-        let closing = self.log.is_unclosed().then(|| IDLE.saturating_sub(self.busy_at.elapsed()));
-        let filling = if self.log.is_full() { Some(RETRY) } else { self.log.wants_spare().then_some(BREATH) };
-        let Some(wait) = closing.into_iter().chain(filling).min() else {
+        let Some(wait) = self.queue.pause(self.busy_at.elapsed()) else {
             self.take(self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected));
             return Ok(());
         };
-        if self.take(self.inbox.recv_timeout(wait)) {
-            return Ok(());
-        }
-        if self.log.is_unclosed() && self.busy_at.elapsed() >= IDLE {
-            self.log.close_group()?;
-        } else {
-            self.log.prepare(true)?;
-        }
-        Ok(())
+        let received = self.inbox.recv_timeout(wait);
+        if self.take(received) { Ok(()) } else { self.queue.rest(self.busy_at.elapsed()) }
     }
 
     /// Whether the wait is over.
     fn take(&mut self, received: Result<Vec<Command>, RecvTimeoutError>) -> bool {
         match received {
-            Ok(turn) => self.queue.extend(turn),
+            Ok(turn) => self.queue.take(turn),
             Err(RecvTimeoutError::Timeout) => return false,
             Err(RecvTimeoutError::Disconnected) => self.ended = true,
         }
@@ -337,103 +266,7 @@ impl<F: Fs> Writer<F> {
 
     fn take_waiting(&mut self) {
         while let Ok(turn) = self.inbox.try_recv() {
-            self.queue.extend(turn);
+            self.queue.take(turn);
         }
     }
-
-    fn work(&mut self) -> Result<(), Error> {
-        match self.queue.pop_front() {
-            Some(Command::Batch(epoch, batch)) => self.write_group((epoch, batch))?,
-            Some(Command::Vote(vote)) => {
-                self.vote.write(vote)?;
-                self.out.tell(Ok(Event::Vote(vote)));
-            }
-            Some(Command::Absolve) => {
-                self.vote.absolve()?;
-                self.out.tell(Ok(Event::Absolved));
-            }
-            Some(Command::CutBelow(seq)) => self.log.cut_below(seq)?,
-            Some(Command::RestartAt(epoch, mark)) => match self.log.restart_at(epoch, mark) {
-                Err(LogError::Full) => self.stand_still(vec![Command::RestartAt(epoch, mark)])?,
-                done => {
-                    done?;
-                    self.out.tell(Ok(Event::Durable { epoch, seq: mark.seq, hash: mark.hash }));
-                }
-            },
-            None => {}
-        }
-        Ok(())
-    }
-
-    /// Writes a batch and those behind it that go on from it.
-    fn write_group(&mut self, first: (Epoch, Batch)) -> Result<(), Error> {
-        let mut room = self.log.group_bytes_max().min(GROUP_BYTES).saturating_sub(record_len(&first.1));
-        let mut group = vec![first];
-        while self.queue.front().is_some_and(|next| goes_on(&group, room, next)) {
-            if let Some(Command::Batch(epoch, batch)) = self.queue.pop_front() {
-                room = room.saturating_sub(record_len(&batch));
-                group.push((epoch, batch));
-            }
-        }
-        match self.log.write(&group) {
-            Err(LogError::Full) => {
-                return self
-                    .stand_still(group.into_iter().map(|(epoch, batch)| Command::Batch(epoch, batch)).collect());
-            }
-            done => done?,
-        }
-        if let Some(Durable { tag, end }) = self.log.sync()? {
-            self.out.tell(Ok(Event::Durable { epoch: tag, seq: end.seq, hash: end.hash }));
-        }
-        self.log.prepare(false)?;
-        Ok(())
-    }
-
-    /// The disk is full: puts back what could not be done, lets cuts pass, and waits a little for more of them.
-    fn stand_still(&mut self, undone: Vec<Command>) -> Result<(), Error> {
-        for command in undone.into_iter().rev() {
-            self.queue.push_front(command);
-        }
-        self.tell_full(true);
-        if self.ended {
-            // Nobody will make room, and nobody was told that these are safe.
-            self.queue.clear();
-            return Ok(());
-        }
-        let received = self.inbox.recv_timeout(RETRY);
-        self.take(received);
-        self.take_waiting();
-        let (cuts, others) =
-            std::mem::take(&mut self.queue).into_iter().partition(|c| matches!(c, Command::CutBelow(_)));
-        self.queue = others;
-        let cuts: VecDeque<Command> = cuts;
-        for cut in cuts {
-            if let Command::CutBelow(seq) = cut {
-                self.log.cut_below(seq)?;
-            }
-        }
-        self.log.prepare(true)?;
-        Ok(())
-    }
-
-    fn tell_full(&mut self, stuck: bool) {
-        let full = stuck || self.log.is_full();
-        if full != self.full {
-            self.full = full;
-            self.out.tell(Ok(Event::Full(full)));
-        }
-    }
-}
-
-/// Whether `next` belongs in `group`, which may have `room` bytes more. One that goes back begins a group of its own.
-fn goes_on(group: &[(Epoch, Batch)], room: usize, next: &Command) -> bool {
-    let (Some((_, last)), Command::Batch(_, batch)) = (group.last(), next) else { return false };
-    let header = batch.header();
-    record_len(batch) <= room
-        && header.first_seq == last.last_seq() + 1
-        && header.hash_before == last.header().hash_last
-}
-
-fn record_len(batch: &Batch) -> usize {
-    HEADER_LEN + batch.bytes().len()
 }

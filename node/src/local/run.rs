@@ -3,16 +3,15 @@
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 
-use pygmy_proto::message::{Epoch, LogEnd};
-use pygmy_ring::{Recovered, Vote};
+use pygmy_ring::Recovered;
 
 use super::meta::{Meta, MetaError};
 use super::pidfile::{self, HoldError};
 use super::{ClusterDir, LocalError, NodeDir};
 use crate::config::hex;
 use crate::disk::fs::RealFs;
-use crate::disk::log::{LogFiles, Options};
-use crate::disk::vote::{Found, VoteFile};
+use crate::disk::log::Options;
+use crate::disk::recover::{self, Opened};
 use crate::driver::{
     DiskLog, Driver, DriverConfig, Exit, Limits, LinkConfig, LogWriter, MemoryLog, now, raise_open_files_limit,
 };
@@ -115,37 +114,9 @@ fn open(settings: &Settings, node_dir: &NodeDir) -> Result<Files, LocalError> {
     let data = node_dir.data();
     let refused = |error: &dyn std::error::Error| LocalError::Refused(format!("{}: {error}", data.display()));
     let fs = RealFs::open(&data).map_err(|error| LocalError::Refused(error.to_string()))?;
-    let (votes, vote) = VoteFile::open(fs.clone(), settings.log_uuid).map_err(|error| refused(&error))?;
-    let (log, found) = LogFiles::open(fs, settings.log_uuid, Options::default()).map_err(|error| refused(&error))?;
-    log::info!("the log ends at seq {}, {} bytes behind it were torn and are cut off", found.end.seq, found.cut_bytes);
-    let mut damaged = found.damaged.map(|damage| LogEnd { epoch: damage.end.0, seq: damage.end.1 });
-    if let Some(until) = damaged {
-        log::error!(
-            "the log is damaged: entries up to seq {} of epoch {} may have been acknowledged and are lost; this node \
-             has no vote until it has them back from the others",
-            until.seq,
-            until.epoch.counter
-        );
-    }
-    let vote = match vote {
-        Found::Nothing => Vote::default(),
-        Found::Vote(vote) => vote,
-        Found::Damaged(known) => {
-            log::error!("the vote file is damaged: what was promised may be forgotten, so this log votes no more");
-            // No end is beyond this one.
-            damaged = Some(LogEnd { epoch: Epoch { counter: u64::MAX, node: u16::MAX }, seq: u64::MAX });
-            let known = known.unwrap_or_default();
-            Vote { promised: known.promised.max(found.tag), cut: known.cut }
-        }
-    };
-    let recovered = Recovered {
-        // Whatever was appended in an epoch was so after the promise.
-        vote: Vote { promised: vote.promised.max(found.tag), cut: vote.cut },
-        batches: found.batches,
-        damaged,
-        ..Recovered::empty(Store::new())
-    };
-    Ok(Files { log: DiskLog::new(log, votes), recovered })
+    let opened = recover::open(fs, settings.log_uuid, Options::default()).map_err(|error| refused(&error))?;
+    let Opened { log, votes, found, vote } = opened;
+    Ok(Files { log: DiskLog::new(log, votes), recovered: recover::recovered(found, vote) })
 }
 
 fn drive(
