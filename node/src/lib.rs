@@ -10,4 +10,5 @@ pub mod machine;
 pub mod node;
 pub mod roles;
 pub mod settings;
+pub mod snapshot;
 pub mod store;

@@ -13,6 +13,8 @@ use pygmy_proto::message::Epoch;
 use pygmy_proto::{ErrorBody, Kind, Message};
 use pygmy_ring::Vote;
 
+use crate::snapshot::{BuildError, SnapshotOrder};
+
 /// The time of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
@@ -128,6 +130,17 @@ pub enum Input<'a> {
         /// Hash of the entry there.
         hash: u128,
     },
+    /// The snapshot that was ordered was taken, durably.
+    SnapshotTaken {
+        /// The position up to which it goes.
+        seq: u64,
+        /// Bytes of it, without the ledger.
+        bytes: u64,
+        /// What the log has below this is no longer needed, if anything.
+        cut_below: Option<u64>,
+    },
+    /// The snapshot that was ordered was not taken.
+    SnapshotFailed(BuildError),
     /// This node is asked to leave: it finishes what is in flight, takes nothing new, then emits [`Output::Left`].
     Leave,
 }
@@ -188,6 +201,13 @@ pub enum Output {
         node: u16,
         /// Where the datagram is.
         range: Range<usize>,
+    },
+    /// Take a snapshot beside the running loop; answered by [`Input::SnapshotTaken`] or [`Input::SnapshotFailed`].
+    TakeSnapshot(SnapshotOrder),
+    /// What the log has below this position is no longer needed.
+    CutLog {
+        /// The position.
+        below: u64,
     },
     /// Nothing is in flight any more: the process may end.
     Left,

@@ -22,7 +22,8 @@ use crate::roles::order::Order;
 use crate::roles::reads::{Read, Reads};
 use crate::roles::replica::StoreReplica;
 use crate::roles::{Ctx, Links, check_in_flight, kind_name, malformed, unsupported};
-use crate::settings::Settings;
+use crate::settings::{Settings, SnapshotPolicy};
+use crate::snapshot::BuildError;
 use crate::store::Store;
 
 /// What a connection is at the moment.
@@ -129,6 +130,13 @@ impl Node {
             left: false,
             settings,
         })
+    }
+
+    /// Its replica, if it has one, takes snapshots from now on: there is a place for them.
+    pub fn keep_snapshots(&mut self, policy: SnapshotPolicy) {
+        if let Some(replica) = self.duty.replica_mut() {
+            replica.keep_snapshots(policy);
+        }
     }
 
     /// A node whose ring makes a known mistake, to prove that the checkers find it.
@@ -386,6 +394,26 @@ impl Node {
         }
     }
 
+    fn on_snapshot_taken(&mut self, seq: u64, bytes: u64, cut_below: Option<u64>, out: &mut Outbox) {
+        log::info!("a snapshot of seq {seq} was taken, {bytes} bytes without the ledger");
+        if let Some(replica) = self.duty.replica_mut() {
+            replica.on_snapshot_taken(bytes);
+        }
+        if let Some(below) = cut_below {
+            out.push(Output::CutLog { below });
+        }
+    }
+
+    fn on_snapshot_failed(&mut self, now: Now, error: BuildError, out: &mut Outbox) {
+        log::error!("{error}");
+        if let Some(replica) = self.duty.replica_mut() {
+            replica.on_snapshot_failed(now);
+        }
+        if let BuildError::Fatal(why) = error {
+            out.push(Output::Fatal { why });
+        }
+    }
+
     fn has_left(&self) -> bool {
         match &self.duty {
             Duty::Front(front) => front.in_flight() == 0,
@@ -457,6 +485,8 @@ impl Machine for Node {
             Input::VoteDurable(vote) => self.ring(now, pygmy_ring::Input::VoteDurable(vote)),
             Input::DiskFull(full) => self.ring(now, pygmy_ring::Input::DiskFull(full)),
             Input::LogRead { node, batches } => self.ring(now, pygmy_ring::Input::LogRead { node, batches }),
+            Input::SnapshotTaken { seq, bytes, cut_below } => self.on_snapshot_taken(seq, bytes, cut_below, out),
+            Input::SnapshotFailed(error) => self.on_snapshot_failed(now, error, out),
             Input::Leave => self.leave(now),
         }
     }

@@ -90,6 +90,22 @@ impl ClusterSettings {
     }
 }
 
+/// When a replica takes a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotPolicy {
+    /// Bytes of the log that are applied between two snapshots at least. At least as many as the last snapshot had are
+    /// in any case, so that what is written for snapshots is never more than what is written for the log.
+    pub log_bytes_min: u64,
+    /// Bytes of the newest snapshot at the start; 0: there is none.
+    pub newest_bytes: u64,
+}
+
+impl Default for SnapshotPolicy {
+    fn default() -> Self {
+        Self { log_bytes_min: 64 * 1024 * 1024, newest_bytes: 0 }
+    }
+}
+
 /// Settings of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {

@@ -6,12 +6,14 @@
 //!
 //! * [`replica`]: ordering under the token, replication, commit, application.
 //! * [`sessions`]: exactly-once execution, part of the replicated state.
+//! * [`state`]: what is replicated, and how an entry changes it.
 //! * [`log`]: the part of the log that is kept in memory.
 
 pub mod config;
 pub mod log;
 pub mod replica;
 pub mod sessions;
+pub mod state;
 mod timer;
 
 pub use config::{Config, ConfigError, Limits, LogUuid, Mistake};
@@ -21,6 +23,7 @@ pub use replica::{
     Status, Target, Vote,
 };
 pub use sessions::{SessionError, Sessions};
+pub use state::State;
 
 use bytes::BytesMut;
 

@@ -143,6 +143,40 @@ impl Session {
     }
 }
 
+/// A write that was executed, as its session remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptOutcome {
+    /// Its number in the session.
+    pub counter: u64,
+    /// Hash of what was asked.
+    pub payload_hash: u64,
+    /// What was answered.
+    pub answer: Bytes,
+}
+
+/// A session with all that is remembered of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptSession {
+    /// Its id.
+    pub id: u64,
+    /// Lowest counter whose answer the client still wants.
+    pub first_incomplete: u64,
+    /// Position at which it was used last.
+    pub used_seq: u64,
+    /// Its answers, ascending by counter.
+    pub outcomes: Vec<KeptOutcome>,
+}
+
+/// Why a session cannot be part of a table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("session {id} cannot be: {why}")]
+pub struct RestoreError {
+    /// The session.
+    pub id: u64,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
 /// The table.
 #[derive(Debug, Clone)]
 pub struct Sessions {
@@ -178,6 +212,59 @@ impl Sessions {
     /// Sessions evicted so far.
     pub fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    /// The ids of all sessions, ascending.
+    pub fn ids(&self) -> Vec<u64> {
+        let mut ids: Vec<u64> = self.table.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// All that is remembered of a session.
+    pub fn get(&self, id: u64) -> Option<KeptSession> {
+        let session = self.table.get(&id)?;
+        let kept =
+            |o: &Outcome| KeptOutcome { counter: o.counter, payload_hash: o.payload_hash, answer: o.answer.clone() };
+        Some(KeptSession {
+            id,
+            first_incomplete: session.first_incomplete,
+            used_seq: session.used_seq,
+            outcomes: session.outcomes.iter().map(kept).collect(),
+        })
+    }
+
+    /// Puts a session back that [`Self::get`] gave. Nothing is evicted: what was in one table has room in another.
+    ///
+    /// # Errors
+    /// It breaks what holds for every session of a table.
+    pub fn restore(&mut self, kept: KeptSession) -> Result<(), RestoreError> {
+        let KeptSession { id, first_incomplete, used_seq, outcomes } = kept;
+        let wrong = |why| Err(RestoreError { id, why });
+        if used_seq < id || first_incomplete == 0 {
+            return wrong("it was used before it was registered");
+        }
+        if self.table.contains_key(&id) || self.by_use.contains_key(&used_seq) {
+            return wrong("it stands twice, or was used by the same entry as another one");
+        }
+        let counters = std::iter::once(first_incomplete.checked_sub(1)).chain(outcomes.iter().map(|o| Some(o.counter)));
+        if !counters.is_sorted_by(|a, b| a < b) {
+            return wrong("its answers do not ascend from the first that the client wants");
+        }
+        let outcomes: VecDeque<Outcome> = outcomes
+            .into_iter()
+            .map(|o| Outcome { counter: o.counter, payload_hash: o.payload_hash, answer: o.answer })
+            .collect();
+        let bytes = outcomes.iter().map(Outcome::cost).sum();
+        let session = Session { first_incomplete, used_seq, bytes, outcomes };
+        self.hash = self.hash.wrapping_add(session.hash(id));
+        for outcome in &session.outcomes {
+            self.hash = self.hash.wrapping_add(outcome.hash(id));
+        }
+        self.bytes += bytes;
+        self.by_use.insert(used_seq, id);
+        self.table.insert(id, session);
+        Ok(())
     }
 
     /// Registers the session whose registration stands at `seq`.

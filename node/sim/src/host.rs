@@ -315,6 +315,8 @@ fn carry_out_for(
             Output::Datagram { node, range } => {
                 effects.datagrams.push((node, Bytes::copy_from_slice(&outbox.bytes()[range])));
             }
+            // No process here is told that it may keep snapshots, so none asks for one.
+            Output::TakeSnapshot(_) | Output::CutLog { .. } => {}
             Output::Left => effects.left = true,
             Output::Fatal { why } => effects.fatal = Some(why),
         }

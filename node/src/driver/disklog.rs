@@ -8,38 +8,68 @@ use pygmy_proto::message::Epoch;
 use pygmy_ring::Vote;
 
 use super::log::{LogError, LogEvent, LogWriter};
+use super::snapshots::Builder;
 use crate::disk::fs::RealFs;
 use crate::disk::log::LogFiles;
 use crate::disk::vote::VoteFile;
-use crate::disk::writer::{Error, Event, LogThread};
+use crate::disk::writer::{Error, Event, LogThread, Wake};
+use crate::snapshot::{BuildError, SnapshotOrder, Snapshots};
 
 /// The log in a directory of its own, written by a thread of its own.
-#[derive(Debug)]
 pub struct DiskLog {
     state: State,
 }
 
-#[derive(Debug)]
 enum State {
     /// Opened; there is nobody to wake yet.
-    Opened(Box<(LogFiles<RealFs>, VoteFile<RealFs>)>),
-    Running(LogThread),
+    Opened(Box<Files>),
+    Running(Box<Running>),
     /// The thread could not be started, or is gone.
     Failed(Option<Error>),
 }
 
+struct Files {
+    log: LogFiles<RealFs>,
+    vote: VoteFile<RealFs>,
+    snapshots: Snapshots<RealFs>,
+}
+
+struct Running {
+    // Dropped first: what it reads goes with the log.
+    builder: Builder<RealFs>,
+    thread: LogThread,
+    /// An order for which there was no thread.
+    refused: Option<BuildError>,
+}
+
+impl std::fmt::Debug for DiskLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskLog").finish_non_exhaustive()
+    }
+}
+
 impl DiskLog {
-    /// Around the files of an opened log.
-    pub fn new(log: LogFiles<RealFs>, vote: VoteFile<RealFs>) -> Self {
-        Self { state: State::Opened(Box::new((log, vote))) }
+    /// Around the files of an opened log and the snapshots beside it.
+    pub fn new(log: LogFiles<RealFs>, vote: VoteFile<RealFs>, snapshots: Snapshots<RealFs>) -> Self {
+        Self { state: State::Opened(Box::new(Files { log, vote, snapshots })) }
     }
 
-    fn thread(&mut self) -> Option<&mut LogThread> {
+    fn running(&mut self) -> Option<&mut Running> {
         match &mut self.state {
-            State::Running(thread) => Some(thread),
+            State::Running(running) => Some(running),
             State::Opened(_) | State::Failed(_) => None,
         }
     }
+
+    fn thread(&mut self) -> Option<&mut LogThread> {
+        self.running().map(|running| &mut running.thread)
+    }
+}
+
+fn start(files: Files, wake: Wake) -> Result<Running, Error> {
+    let Files { log, vote, snapshots } = files;
+    let builder = Builder::new(snapshots, log.reader(), Arc::clone(&wake));
+    Ok(Running { builder, thread: LogThread::start(log, vote, wake)?, refused: None })
 }
 
 impl LogWriter for DiskLog {
@@ -51,13 +81,10 @@ impl LogWriter for DiskLog {
         };
         let state = std::mem::replace(&mut self.state, State::Failed(None));
         self.state = match state {
-            State::Opened(files) => {
-                let (log, vote) = *files;
-                match LogThread::start(log, vote, Arc::new(wake)) {
-                    Ok(thread) => State::Running(thread),
-                    Err(error) => State::Failed(Some(error)),
-                }
-            }
+            State::Opened(files) => match start(*files, Arc::new(wake)) {
+                Ok(running) => State::Running(Box::new(running)),
+                Err(error) => State::Failed(Some(error)),
+            },
             other => other,
         };
     }
@@ -81,10 +108,24 @@ impl LogWriter for DiskLog {
         }
     }
 
+    fn take_snapshot(&mut self, order: SnapshotOrder) {
+        if let Some(running) = self.running()
+            && let Err(error) = running.builder.start(order)
+        {
+            running.refused = Some(BuildError::Later(format!("the system gave no thread: {error}")));
+        }
+    }
+
+    fn cut_below(&mut self, seq: u64) {
+        if let Some(thread) = self.thread() {
+            thread.submit_cut(seq);
+        }
+    }
+
     fn flush(&mut self) -> Result<(), LogError> {
         match &mut self.state {
-            State::Running(thread) => {
-                thread.flush();
+            State::Running(running) => {
+                running.thread.flush();
                 Ok(())
             }
             State::Opened(_) => Ok(()),
@@ -93,8 +134,11 @@ impl LogWriter for DiskLog {
     }
 
     fn poll(&mut self) -> Result<Option<LogEvent>, LogError> {
-        let Some(thread) = self.thread() else { return Ok(None) };
-        let Some(event) = thread.poll()? else { return Ok(None) };
+        let Some(running) = self.running() else { return Ok(None) };
+        if let Some(answer) = running.refused.take().map(Err).or_else(|| running.builder.poll()) {
+            return Ok(Some(LogEvent::Snapshot(answer)));
+        }
+        let Some(event) = running.thread.poll()? else { return Ok(None) };
         Ok(Some(match event {
             Event::Durable { epoch, seq, hash } => LogEvent::Durable { epoch, seq, hash },
             Event::Vote(vote) => LogEvent::Vote(vote),

@@ -8,6 +8,8 @@ use pygmy_proto::batch::Batch;
 use pygmy_proto::message::Epoch;
 use pygmy_ring::Vote;
 
+use crate::snapshot::{BuildError, SnapshotOrder, Taken};
+
 /// What the log writer tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogEvent {
@@ -31,6 +33,8 @@ pub enum LogEvent {
         /// The batches, contiguous.
         batches: Vec<Batch>,
     },
+    /// The snapshot that was asked for last, or why there is none.
+    Snapshot(Result<Taken, BuildError>),
 }
 
 /// A write or sync that failed. What reached the disk is then unknown, so the process ends and nothing is retried.
@@ -54,6 +58,12 @@ pub trait LogWriter {
 
     /// Asks for a part of the log, from `from_seq` on, not beyond `upto`; answered by [`LogEvent::Read`].
     fn read(&mut self, node: u16, from_seq: u64, upto: u64);
+
+    /// Asks for a snapshot; answered by [`LogEvent::Snapshot`]. Not before the one before is answered.
+    fn take_snapshot(&mut self, order: SnapshotOrder);
+
+    /// What is below this position is no longer needed.
+    fn cut_below(&mut self, seq: u64);
 
     /// Closes the group of this turn: what was submitted since the last call is to be made durable together.
     ///
@@ -97,6 +107,13 @@ impl LogWriter for MemoryLog {
     fn read(&mut self, node: u16, _from_seq: u64, _upto: u64) {
         self.events.push_back(LogEvent::Read { node, batches: Vec::new() });
     }
+
+    fn take_snapshot(&mut self, _order: SnapshotOrder) {
+        let why = "this log is kept nowhere".to_owned();
+        self.events.push_back(LogEvent::Snapshot(Err(BuildError::Later(why))));
+    }
+
+    fn cut_below(&mut self, _seq: u64) {}
 
     fn flush(&mut self) -> Result<(), LogError> {
         self.events.extend(self.group.drain(..));

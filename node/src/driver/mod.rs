@@ -39,6 +39,7 @@ mod links;
 mod log;
 mod queue;
 mod resolve;
+mod snapshots;
 mod timers;
 
 pub use self::clock::now;
@@ -59,6 +60,7 @@ use self::links::Links;
 use self::resolve::Resolver;
 use self::timers::{Timer, TimerTable};
 use crate::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, Outbox, Output, ms};
+use crate::snapshot::Taken;
 
 // Connections have tokens far below these.
 const LISTENER: Token = Token(usize::MAX);
@@ -370,6 +372,8 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
             Output::Datagram { node, range } => {
                 self.datagrams.send(node, self.outbox.bytes().get(range).unwrap_or_default());
             }
+            Output::TakeSnapshot(order) => self.log.take_snapshot(order),
+            Output::CutLog { below } => self.log.cut_below(below),
             Output::Left => self.on_left(),
             Output::Fatal { why } => self.exit = Some(Exit::Fatal(why)),
         }
@@ -568,6 +572,10 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
                     LogEvent::Vote(vote) => Input::VoteDurable(vote),
                     LogEvent::Full(full) => Input::DiskFull(full),
                     LogEvent::Read { node, batches } => Input::LogRead { node, batches },
+                    LogEvent::Snapshot(Ok(Taken { info, cut_below })) => {
+                        Input::SnapshotTaken { seq: info.seq(), bytes: info.bytes(), cut_below }
+                    }
+                    LogEvent::Snapshot(Err(error)) => Input::SnapshotFailed(error),
                 }),
                 None if round > 0 => {
                     self.more_durable = false;

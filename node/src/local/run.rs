@@ -10,13 +10,13 @@ use super::pidfile::{self, HoldError};
 use super::{ClusterDir, LocalError, NodeDir};
 use crate::config::hex;
 use crate::disk::fs::RealFs;
-use crate::disk::log::Options;
-use crate::disk::recover::{self, Opened};
 use crate::driver::{
     DiskLog, Driver, DriverConfig, Exit, Limits, LinkConfig, LogWriter, MemoryLog, now, raise_open_files_limit,
 };
 use crate::node::Node;
-use crate::settings::{ClusterSettings, NodeSettings, Settings};
+use crate::settings::{ClusterSettings, NodeSettings, Settings, SnapshotPolicy};
+use crate::snapshot::open::OpenOptions;
+use crate::snapshot::{self, Opened};
 use crate::store::Store;
 
 /// Runs the node called `name` of the cluster described at `config` until it has left. Its directory lies beside that
@@ -41,10 +41,13 @@ pub fn run(config: &Path, name: &str) -> Result<Exit, LocalError> {
     let datagrams = UdpSocket::bind(&own.address).map_err(LocalError::system(what))?;
     let settings = settle(cluster, &own, &node_dir)?;
     let exit = if own.is_replica() {
-        let Files { log, recovered } = open(&settings, &node_dir)?;
-        drive(settings, listener, datagrams, log, recovered)?
+        let Files { log, recovered, policy } = open(&settings, &node_dir)?;
+        let mut node = start(settings.clone(), recovered)?;
+        node.keep_snapshots(policy);
+        drive(&settings, listener, datagrams, log, node)?
     } else {
-        drive(settings, listener, datagrams, MemoryLog::default(), Recovered::empty(Store::new()))?
+        let node = start(settings.clone(), Recovered::empty(Store::new()))?;
+        drive(&settings, listener, datagrams, MemoryLog::default(), node)?
     };
     drop(held);
     Ok(exit)
@@ -65,6 +68,7 @@ fn hold(node_dir: &NodeDir, own: &NodeSettings) -> Result<pidfile::Held, LocalEr
 struct Files {
     log: DiskLog,
     recovered: Recovered<Store>,
+    policy: SnapshotPolicy,
 }
 
 /// Makes the directory of a log replica, with a log of this identity in it. A cluster's creation gives the identity that
@@ -109,24 +113,30 @@ fn settle(cluster: ClusterSettings, own: &NodeSettings, node_dir: &NodeDir) -> R
     Ok(settings)
 }
 
-/// Opens the log of this process.
+/// Opens the files of this process.
 fn open(settings: &Settings, node_dir: &NodeDir) -> Result<Files, LocalError> {
     let data = node_dir.data();
-    let refused = |error: &dyn std::error::Error| LocalError::Refused(format!("{}: {error}", data.display()));
     let fs = RealFs::open(&data).map_err(|error| LocalError::Refused(error.to_string()))?;
-    let opened = recover::open(fs, settings.log_uuid, Options::default()).map_err(|error| refused(&error))?;
-    let Opened { log, votes, found, vote } = opened;
-    Ok(Files { log: DiskLog::new(log, votes), recovered: recover::recovered(found, vote) })
+    let opened = snapshot::open::open(fs, settings.log_uuid, OpenOptions::default());
+    let Opened { log, votes, snapshots, recovered } =
+        opened.map_err(|error| LocalError::Refused(format!("{}: {error}", data.display())))?;
+    let newest_bytes = snapshots.newest().map_or(0, |newest| newest.bytes());
+    let policy = SnapshotPolicy { newest_bytes, ..SnapshotPolicy::default() };
+    Ok(Files { log: DiskLog::new(log, votes, snapshots), recovered, policy })
+}
+
+fn start(settings: Settings, recovered: Recovered<Store>) -> Result<Node, LocalError> {
+    Node::open(settings, now(), recovered).map_err(|error| LocalError::Refused(error.to_string()))
 }
 
 fn drive(
-    settings: Settings,
+    settings: &Settings,
     listener: TcpListener,
     datagrams: UdpSocket,
     log: impl LogWriter,
-    recovered: Recovered<Store>,
+    node: Node,
 ) -> Result<Exit, LocalError> {
-    let links = links(&settings);
+    let links = links(settings);
     let own = settings.own();
     log::info!(
         "{} ({}, node {} of {}) listens on {}",
@@ -136,10 +146,9 @@ fn drive(
         settings.cluster.nodes.len(),
         own.address
     );
-    let neighbours = neighbours(&settings);
-    let (node, limits) = (settings.me, Limits::default());
-    let config = DriverConfig { node, listener, datagrams, links, neighbours, limits, signals: true };
-    let node = Node::open(settings, now(), recovered).map_err(|error| LocalError::Refused(error.to_string()))?;
+    let neighbours = neighbours(settings);
+    let (me, limits) = (settings.me, Limits::default());
+    let config = DriverConfig { node: me, listener, datagrams, links, neighbours, limits, signals: true };
     let mut driver = Driver::new(config, log, |_| node).map_err(LocalError::system("cannot set up the event loop"))?;
     driver.run().map_err(LocalError::system("the event loop failed"))
 }

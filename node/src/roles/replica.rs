@@ -1,4 +1,7 @@
 //! What order and catalog servers have in common: the log replica over the store.
+//!
+//! It also decides when a snapshot is taken, and of which entry: when enough of the log was applied since the last one,
+//! of the entry that was applied last, as soon as that is durable here. One at a time.
 
 use bytes::{Bytes, BytesMut};
 use pygmy_proto::frame::{self, Frame};
@@ -11,7 +14,8 @@ use pygmy_ring::{Config, ConfigError, Input, Limits, NotTaken, PeerMessage, Reco
 
 use super::Ctx;
 use crate::machine::{Now, Output};
-use crate::settings::{Settings, TokenMode};
+use crate::settings::{Settings, SnapshotPolicy, TokenMode};
+use crate::snapshot::SnapshotOrder;
 use crate::store::Store;
 
 /// What became of a proposal.
@@ -39,6 +43,70 @@ pub struct StoreReplica {
     ring: Replica<Store>,
     settled: Vec<Settled>,
     beat: Option<ReplicaBeat>,
+    /// `None`: this replica has nowhere to keep snapshots.
+    snapshots: Option<SnapshotPlan>,
+}
+
+/// Where taking snapshots has got to.
+#[derive(Debug)]
+struct SnapshotPlan {
+    policy: SnapshotPolicy,
+    /// Bytes that had been applied when the last one was begun.
+    since: u64,
+    stage: SnapshotStage,
+}
+
+#[derive(Debug)]
+enum SnapshotStage {
+    /// The next one is begun when enough was applied, and not before this time.
+    Idle { not_before_ns: u64 },
+    /// It is known of which entry, which is not durable here yet. Boxed: it is rare, and large.
+    Waiting(Box<SnapshotOrder>),
+    /// It is being taken.
+    Taking,
+}
+
+/// A snapshot that could not be taken, on a full disk say, is tried again after this.
+const SNAPSHOT_AGAIN_NS: u64 = 10_000_000_000;
+
+impl SnapshotPlan {
+    fn new(policy: SnapshotPolicy) -> Self {
+        Self { policy, since: 0, stage: SnapshotStage::Idle { not_before_ns: 0 } }
+    }
+
+    /// The snapshot that is to be taken now, if one is.
+    fn poll(&mut self, now: Now, ring: &Replica<Store>) -> Option<SnapshotOrder> {
+        let applied = ring.counters().bytes_applied;
+        if let SnapshotStage::Idle { not_before_ns } = self.stage {
+            let due = applied.saturating_sub(self.since) >= self.policy.log_bytes_min.max(self.policy.newest_bytes);
+            if due
+                && now.mono_ns >= not_before_ns
+                && let Some(at) = ring.checkpoint().filter(|at| at.base.end.seq > 0)
+            {
+                self.since = applied;
+                self.stage = SnapshotStage::Waiting(Box::new(SnapshotOrder { at, state_hash: ring.state_hash() }));
+            }
+        }
+        let durable = matches!(&self.stage, SnapshotStage::Waiting(order) if order.at.base.end.seq <= ring.on_disk());
+        match std::mem::replace(&mut self.stage, SnapshotStage::Taking) {
+            SnapshotStage::Waiting(order) if durable => Some(*order),
+            stage => {
+                self.stage = stage;
+                None
+            }
+        }
+    }
+
+    fn on_taken(&mut self, bytes: u64) {
+        self.policy.newest_bytes = bytes;
+        self.stage = SnapshotStage::Idle { not_before_ns: 0 };
+    }
+
+    /// What was applied meanwhile counts still, so that the next try is of a later entry.
+    fn on_failed(&mut self, now: Now) {
+        self.since = 0;
+        self.stage = SnapshotStage::Idle { not_before_ns: now.mono_ns + SNAPSHOT_AGAIN_NS };
+    }
 }
 
 fn ring_config(settings: &Settings) -> Config {
@@ -91,7 +159,27 @@ impl StoreReplica {
     }
 
     fn from_config(config: Config, now: Now, recovered: Recovered<Store>) -> Result<Self, ConfigError> {
-        Ok(Self { ring: Replica::open(config, ring_now(now), recovered)?, settled: Vec::new(), beat: None })
+        let ring = Replica::open(config, ring_now(now), recovered)?;
+        Ok(Self { ring, settled: Vec::new(), beat: None, snapshots: None })
+    }
+
+    /// Snapshots are kept from now on.
+    pub fn keep_snapshots(&mut self, policy: SnapshotPolicy) {
+        self.snapshots = Some(SnapshotPlan::new(policy));
+    }
+
+    /// The snapshot that was ordered was taken.
+    pub fn on_snapshot_taken(&mut self, bytes: u64) {
+        if let Some(plan) = &mut self.snapshots {
+            plan.on_taken(bytes);
+        }
+    }
+
+    /// The snapshot that was ordered was not taken.
+    pub fn on_snapshot_failed(&mut self, now: Now) {
+        if let Some(plan) = &mut self.snapshots {
+            plan.on_failed(now);
+        }
     }
 
     /// The replicated state.
@@ -154,6 +242,9 @@ impl StoreReplica {
     pub fn end_turn(&mut self, ctx: &mut Ctx<'_>) {
         self.ring.end_turn(ring_now(ctx.now));
         self.pass_on(ctx);
+        if let Some(order) = self.snapshots.as_mut().and_then(|plan| plan.poll(ctx.now, &self.ring)) {
+            ctx.out.push(Output::TakeSnapshot(order));
+        }
     }
 
     /// Passes on what the ring wants done so far. Must be called before and after a link comes or goes: what was meant

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use pygmy_proto::limits::{TITLE_LEN_MAX, TOPIC_LEN_MAX};
 use pygmy_proto::message::{Book, BooksCursor, BooksOk, NewBook, SearchOk, TopicCount, TopicsOk};
 use pygmy_proto::types::{Bounded, Title, Topic};
 use pygmy_proto::{BookId, ErrorBody, ErrorCode};
@@ -20,6 +21,89 @@ struct Record {
     cost_cents: u64,
     changed_seq: u64,
     stock: u32,
+}
+
+/// A book, lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BookRef<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its title.
+    pub title: &'a str,
+    /// Its topic.
+    pub topic: &'a str,
+    /// Price of a copy, in cents.
+    pub cost_cents: u64,
+    /// Copies that can be bought.
+    pub stock: u32,
+    /// Position in the log of its last change.
+    pub changed_seq: u64,
+}
+
+/// Makes a catalog of books that come in the order of [`Catalog::iter`].
+#[derive(Debug)]
+pub struct Restore {
+    catalog: Catalog,
+    /// The topic whose books are coming, and their ids so far. A set is made of them at once, which is much cheaper
+    /// than of one at a time.
+    topic: Option<Arc<str>>,
+    ids: Vec<Arc<str>>,
+}
+
+impl Restore {
+    /// For about so many books.
+    pub fn new(books: usize) -> Self {
+        let catalog = Catalog { books: HashMap::with_capacity(books), ..Catalog::default() };
+        Self { catalog, topic: None, ids: Vec::new() }
+    }
+
+    /// Takes the next book.
+    ///
+    /// # Errors
+    /// It is none, or out of order.
+    pub fn push(&mut self, book: BookRef<'_>) -> Result<(), &'static str> {
+        // What answers rely on. Whatever else makes a valid book was seen to when it was added.
+        let fits = book.title.len() <= TITLE_LEN_MAX && book.topic.len() <= TOPIC_LEN_MAX;
+        if !fits || BookId::new(book.id).is_err() {
+            return Err("a book with an id, a title or a topic that no book has");
+        }
+        let topic = match &self.topic {
+            Some(topic) if **topic == *book.topic => topic.clone(),
+            Some(topic) if **topic > *book.topic => return Err("topics out of order"),
+            _ => self.begin(book.topic),
+        };
+        if self.ids.last().is_some_and(|last| **last >= *book.id) {
+            return Err("books out of order");
+        }
+        let id: Arc<str> = Arc::from(book.id);
+        let BookRef { cost_cents, stock, changed_seq, .. } = book;
+        let record = Record { title: book.title.into(), topic, cost_cents, changed_seq, stock };
+        self.catalog.hash = self.catalog.hash.wrapping_add(hash(&id, &record));
+        self.ids.push(id.clone());
+        match self.catalog.books.insert(id, record) {
+            None => Ok(()),
+            Some(_) => Err("a book that stands twice"),
+        }
+    }
+
+    /// The catalog.
+    pub fn finish(mut self) -> Catalog {
+        self.end();
+        self.catalog
+    }
+
+    fn begin(&mut self, topic: &str) -> Arc<str> {
+        self.end();
+        let topic: Arc<str> = Arc::from(topic);
+        self.topic = Some(topic.clone());
+        topic
+    }
+
+    fn end(&mut self) {
+        if let Some(topic) = self.topic.take() {
+            self.catalog.topics.insert(topic, std::mem::take(&mut self.ids).into_iter().collect());
+        }
+    }
 }
 
 /// What a put did.
@@ -101,6 +185,22 @@ impl Catalog {
         let more = rest.next().is_some();
         let next = books.last().filter(|_| more).map(|book| BooksCursor { topic: book.topic, id: book.id });
         BooksOk { seq, total: self.books.len() as u64, books: Bounded::truncated(books), next }
+    }
+
+    /// All books, by topic and id: the same order on every replica.
+    pub fn iter(&self) -> impl Iterator<Item = BookRef<'_>> {
+        let ids = self.topics.iter().flat_map(|(topic, ids)| ids.iter().map(move |id| (topic, id)));
+        ids.filter_map(|(topic, id)| {
+            let record = self.books.get(id)?;
+            Some(BookRef {
+                id,
+                title: &record.title,
+                topic,
+                cost_cents: record.cost_cents,
+                stock: record.stock,
+                changed_seq: record.changed_seq,
+            })
+        })
     }
 
     fn book(&self, id: &str) -> Option<Book> {

@@ -49,8 +49,23 @@ impl Ledger {
         self.hash
     }
 
+    /// Orders in ascending order of number, from the `from`th on.
+    pub fn iter_from(&self, from: usize) -> impl Iterator<Item = OrderRecord> {
+        self.orders.get(from..).unwrap_or_default().iter().map(to_record)
+    }
+
+    /// Number of the last order; 0 when there is none.
+    pub fn last_number(&self) -> u64 {
+        self.orders.last().map_or(0, |order| order.number)
+    }
+
+    /// Makes room for so many orders more.
+    pub fn reserve(&mut self, orders: usize) {
+        self.orders.reserve(orders);
+    }
+
     /// Adds an order; its number is above all before it, as positions in the log are.
-    pub(super) fn push(&mut self, order: &OrderRecord) {
+    pub fn push(&mut self, order: &OrderRecord) {
         let index = self.orders.len() as u32;
         let mut hash = xxh3_64_with_seed(&order.number.to_le_bytes(), self.hash);
         let by_book = &mut self.by_book;

@@ -14,7 +14,7 @@ use pygmy_proto::types::Bounded;
 use pygmy_proto::{BookId, ErrorBody, ErrorCode, Kind, codec};
 use pygmy_ring::StateMachine;
 
-pub use catalog::Catalog;
+pub use catalog::{BookRef, Catalog, Restore};
 pub use ledger::Ledger;
 
 /// Bytes before the body in the answers that [`Store`] gives to the ring: the kind of the answer's frame.
@@ -37,6 +37,10 @@ impl Store {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+    /// A store of these books and orders.
+    pub fn from_parts(catalog: Catalog, ledger: Ledger) -> Self {
+        Self { catalog, ledger }
     }
     /// The books.
     pub fn catalog(&self) -> &Catalog {

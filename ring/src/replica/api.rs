@@ -415,4 +415,6 @@ pub struct Counters {
     pub unknown: u64,
     /// Configurations that took effect here.
     pub configurations: u64,
+    /// Bytes of batches that were applied.
+    pub bytes_applied: u64,
 }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-use pygmy_proto::batch::{Batch, Entry, EntryKind};
+use pygmy_proto::batch::{Batch, Entry};
 use pygmy_proto::message::{Ack, Commit, Epoch, LogEnd, TokenDurable, Voter};
 
 use super::{
@@ -12,7 +11,6 @@ use super::{
 };
 use crate::StateMachine;
 use crate::config::Mistake;
-use crate::sessions::{Admission, RequestId, SessionError};
 
 impl<S: StateMachine> Replica<S> {
     pub(super) fn on_durable(&mut self, now: Now, epoch: Epoch, seq: u64, hash: u128) {
@@ -222,57 +220,14 @@ impl<S: StateMachine> Replica<S> {
             if entry.seq > upto {
                 return;
             }
-            let result = self.apply_entry(batch.header().time_us, entry);
+            let result = self.state.apply(batch.header().time_us, entry);
             self.applied = entry.seq;
             if entry.seq.is_multiple_of(CHECK_EVERY) {
                 self.keep_check();
             }
             self.complete(now, entry, result);
         }
-    }
-
-    /// Executes one entry, at most once per (session, counter).
-    fn apply_entry(&mut self, time_us: u64, entry: Entry<'_>) -> WriteResult {
-        match entry.kind {
-            EntryKind::Register => {
-                self.sessions.register(entry.seq);
-                Ok(Bytes::new())
-            }
-            // The ring's own: they have had their effect when they were appended.
-            EntryKind::NewEpoch | EntryKind::Config => Ok(Bytes::new()),
-            EntryKind::Command => {
-                let Some((mut id, payload)) = RequestId::split(entry.body) else {
-                    return Err(SessionError::NoIdentity);
-                };
-                if self.config.makes(Mistake::DropFirstIncomplete) {
-                    id.first_incomplete += 1;
-                }
-                match self.sessions.admit(entry.seq, id, payload) {
-                    Admission::Refused(error) => Err(error),
-                    Admission::Answered(answer) if !self.config.makes(Mistake::NoDeduplication) => {
-                        self.counters.duplicates_answered += 1;
-                        Ok(answer)
-                    }
-                    Admission::Execute | Admission::Answered(_) => {
-                        let answer = self.execute(entry.seq, time_us, payload);
-                        if !self.config.makes(Mistake::ForgetResult) {
-                            self.sessions.record(entry.seq, id, payload, answer.clone());
-                        }
-                        Ok(answer)
-                    }
-                }
-            }
-        }
-    }
-
-    fn execute(&mut self, seq: u64, time_us: u64, payload: &[u8]) -> Bytes {
-        let mut answer = std::mem::take(&mut self.answer);
-        self.machine.apply(seq, time_us, payload, &mut answer);
-        // A copy of its own size: the buffer would keep its whole block alive for as long as the session does.
-        let bytes = Bytes::copy_from_slice(&answer);
-        answer.clear();
-        self.answer = answer;
-        bytes
+        self.counters.bytes_applied += batch.bytes().len() as u64;
     }
 
     /// Answers the write at `entry` if it was proposed here.

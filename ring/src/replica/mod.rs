@@ -15,7 +15,6 @@ mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::BytesMut;
 use pygmy_proto::batch::Batch;
 use pygmy_proto::message::{Acked, Epoch, LogEnd, Membership, Reject, ReplicaHello, Token, Want};
 
@@ -27,6 +26,7 @@ use crate::StateMachine;
 use crate::config::{Config, ConfigError, LogUuid, Mistake};
 use crate::log::{Base, Log};
 use crate::sessions::Sessions;
+use crate::state::State;
 use crate::timer::{Timer, TimerTable};
 
 /// What a replica knows of another one.
@@ -111,8 +111,8 @@ struct OwnBatch {
 /// One log replica over a state machine.
 pub struct Replica<S> {
     config: Config,
-    machine: S,
-    sessions: Sessions,
+    /// As of `applied`.
+    state: State<S>,
     /// The time of the last input.
     now_ns: u64,
     /// The highest epoch answered for. What bears an older one is refused.
@@ -176,7 +176,6 @@ pub struct Replica<S> {
     /// A rotating token has rested here for its pause and may go on.
     rotation_rested: bool,
     timers: TimerTable,
-    answer: BytesMut,
     counters: Counters,
     outputs: Vec<Output>,
 }
@@ -210,8 +209,7 @@ impl<S: StateMachine> Replica<S> {
         let peers = others.map(|node| (*node, Peer::default())).collect();
         let birth = membership.unwrap_or_else(|| config.membership.clone());
         let mut replica = Self {
-            machine,
-            sessions,
+            state: State::new(machine, sessions).with_mistake(config.mistake),
             now_ns: now.mono_ns,
             promised: vote.promised,
             vote,
@@ -254,7 +252,6 @@ impl<S: StateMachine> Replica<S> {
             leaving: false,
             rotation_rested: false,
             timers: TimerTable::default(),
-            answer: BytesMut::new(),
             counters: Counters::default(),
             outputs: Vec::new(),
             config,
@@ -320,8 +317,7 @@ impl<S: StateMachine> Replica<S> {
             return false;
         }
         let was_installed = self.installed();
-        self.machine = machine;
-        self.sessions = sessions;
+        self.state.replace(machine, sessions);
         self.log = Log::behind(at.base, &at.boundaries);
         self.memberships = VecDeque::from([(seq, at.membership)]);
         (self.on_disk, self.committed, self.applied) = (seq, seq, seq);
@@ -541,11 +537,11 @@ impl<S: StateMachine> Replica<S> {
 
     /// The state machine.
     pub fn machine(&self) -> &S {
-        &self.machine
+        self.state.machine()
     }
     /// The session table.
     pub fn sessions(&self) -> &Sessions {
-        &self.sessions
+        self.state.sessions()
     }
     /// The log as kept in memory.
     pub fn log(&self) -> &Log {
@@ -554,6 +550,10 @@ impl<S: StateMachine> Replica<S> {
     /// Applied up to.
     pub fn applied(&self) -> u64 {
         self.applied
+    }
+    /// Up to where the log is on this replica's disk, whatever epoch it was appended in.
+    pub fn on_disk(&self) -> u64 {
+        self.on_disk
     }
     /// Committed up to, as far as this replica knows.
     pub fn committed(&self) -> u64 {
@@ -580,11 +580,11 @@ impl<S: StateMachine> Replica<S> {
     }
     /// What happened so far.
     pub fn counters(&self) -> Counters {
-        self.counters
+        Counters { duplicates_answered: self.state.duplicates(), ..self.counters }
     }
     /// Hash over the whole replicated state.
     pub fn state_hash(&self) -> u64 {
-        self.machine.state_hash().wrapping_add(self.sessions.state_hash())
+        self.state.state_hash()
     }
 
     /// How this replica is.
@@ -605,7 +605,7 @@ impl<S: StateMachine> Replica<S> {
             committed: self.committed,
             applied: self.applied,
             state_hash: self.state_hash(),
-            sessions: self.sessions.len() as u64,
+            sessions: self.sessions().len() as u64,
             peers: self.peers.iter().map(|(node, peer)| (*node, peer.durable)).collect(),
         }
     }

@@ -1,0 +1,90 @@
+//! Snapshots: the whole replicated state as of one entry of the log, so that the log need not be kept for ever.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`chunks`] | the container: chunks with checksums |
+//! | `head` | what a snapshot is of |
+//! | `state` | books and sessions as bytes |
+//! | [`ledger`] | the orders, in files that only grow and that snapshots refer to |
+//! | [`dir`] | the snapshots in a directory: which there are, reading, loading, committing a new one |
+//! | [`build`] | makes a new one from the newest and the log, beside the running loop |
+//! | [`incoming`] | takes one from another replica |
+//! | [`open`] | opens a replica's files: snapshot, log and vote together |
+//!
+//! `snapshot-<seq>` contains everything but the orders; these are in the ledger's files, of which it names lengths and
+//! hashes. So a snapshot does not grow with every order ever made. Its bytes depend on the state alone, not on who took
+//! it or when.
+//!
+//! # Taking one
+//! The loop says of which entry, and what its state hashed to there ([`SnapshotOrder`]); the entry is committed, applied
+//! and durable here, so it is never truncated. A thread that lives only that long loads the newest snapshot, applies the
+//! log behind it up to that entry, by the very code that the replica applies with, and compares the hash: a state that
+//! is not the same would have been a different one after every restart, and ends the process. Then it writes, under
+//! temporary names: the ledger's new files, synced, renamed, directory synced; the snapshot, synced, renamed, directory
+//! synced. Only then is there a snapshot, and only then the one before the last goes.
+//!
+//! # Keeping two
+//! The log is cut only below the older of the two, so that when the newer is found to be damaged the older one and the
+//! log behind it give the same state. With one snapshot nothing is cut.
+//!
+//! # Opening
+//! The newest whole snapshot wins; one that is damaged is told of and passed over. Where none is whole and the log does
+//! not reach back to the first entry, the replica begins empty and without a vote, and has everything from the others.
+
+pub mod build;
+pub mod chunks;
+pub mod dir;
+mod head;
+pub mod incoming;
+pub mod ledger;
+pub mod open;
+mod state;
+
+use pygmy_ring::Checkpoint;
+
+pub use self::build::{BuildError, Taken};
+pub use self::dir::{Loaded, SnapshotError, SnapshotOptions, Snapshots};
+pub use self::incoming::Incoming;
+pub use self::open::{OpenError, Opened};
+use crate::disk::record::Mark;
+
+/// A file, or the first part of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRange {
+    /// Its name.
+    pub name: String,
+    /// Bytes from its start on.
+    pub len: u64,
+    /// For a file of the ledger: xxh3-128 of these bytes. A snapshot bears its own checksums; 0.
+    pub hash: u128,
+}
+
+/// A snapshot and the files it consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// The last entry that it contains.
+    pub mark: Mark,
+    /// The snapshot itself, then the files of the ledger, oldest first.
+    pub files: Vec<FileRange>,
+}
+
+impl SnapshotInfo {
+    /// The position up to which it goes.
+    pub fn seq(&self) -> u64 {
+        self.mark.seq
+    }
+
+    /// Bytes of the snapshot itself, without the ledger.
+    pub fn bytes(&self) -> u64 {
+        self.files.first().map_or(0, |file| file.len)
+    }
+}
+
+/// What a snapshot is to be of. The entry is committed, applied and durable here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotOrder {
+    /// The entry, and what must be known beside the state to go on behind it.
+    pub at: Checkpoint,
+    /// What the state hashes to there.
+    pub state_hash: u64,
+}
