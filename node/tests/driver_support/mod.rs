@@ -125,7 +125,12 @@ impl Machine for Echo {
             }
             Input::Leave if self.on_leave == OnLeave::Left => out.push(Output::Left),
             // It asks for nothing of the kind.
-            Input::VoteDurable(_) | Input::DiskFull(_) | Input::LogRead { .. } | Input::Leave => {}
+            Input::VoteDurable(_)
+            | Input::DiskFull(_)
+            | Input::LogRead { .. }
+            | Input::SnapshotTaken { .. }
+            | Input::SnapshotFailed(_)
+            | Input::Leave => {}
         }
     }
 
