@@ -1,6 +1,7 @@
 //! What `inspect` shows of whole and damaged files.
 
 mod disk_support;
+mod snapshot_support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use pygmy_node::disk::vote::{Vote, VoteFile};
 use pygmy_node::inspect::{Contents, Detail, Report, Severity, inspect};
 use pygmy_node::local::meta::Meta;
 use serde_json::Value;
+use snapshot_support::{Twin, build, opened};
 
 /// The directory of a log with three batches and a vote, ended in order.
 struct Files {
@@ -53,6 +55,36 @@ impl Files {
     fn segment(&self) -> PathBuf {
         self.path(&segment_name(1))
     }
+}
+
+/// A directory with two snapshots, their ledger, and the log behind the older.
+fn with_snapshots(root: &Path) -> (PathBuf, Twin) {
+    let data = root.join("data");
+    let fs = RealFs::open(&data).expect("it is ours");
+    let meta = Meta { cluster: [1; 16], node: 5, name: "catalog-1".into(), log_uuid: UUID, settings: 9 };
+    meta.create(&data.join("meta")).expect("it is not there yet");
+    let mut files = opened(&fs);
+    let mut twin = Twin::new();
+    for round in 0..2 {
+        for salt in 0..10 {
+            twin.work(&mut files.log, round * 100 + salt);
+        }
+        let taken = build(&files.snapshots, &files.log, &twin.order()).expect("a snapshot");
+        if let Some(below) = taken.cut_below {
+            files.log.cut_below(below).expect("a good disk");
+        }
+    }
+    twin.work(&mut files.log, 5);
+    files.log.close_group().expect("a good disk");
+    (data, twin)
+}
+
+fn named(data: &Path, prefix: &str) -> Vec<PathBuf> {
+    let names = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<_> =
+        names.filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix))).collect();
+    found.sort();
+    found
 }
 
 fn look(path: &Path) -> Report {
@@ -193,4 +225,50 @@ fn what_is_no_file_of_a_node_is_called_unknown() {
     assert!(matches!(report.contents, Contents::Unknown) && report.is_whole(), "{report}");
     fs::write(&path, "pygmy-meta 1\nnonsense").unwrap();
     assert!(!look(&path).is_whole());
+}
+
+#[test]
+fn snapshots_and_orders_are_shown_with_the_log_behind_them() {
+    let root = tempfile::tempdir().unwrap();
+    let (data, twin) = with_snapshots(root.path());
+    let report = look(&data);
+    assert!(report.is_whole(), "{report}");
+    let Contents::Directory(directory) = &report.contents else { panic!("{report}") };
+    assert_eq!(directory.log.as_ref().map(|log| log.last_seq), Some(twin.seq()), "{report}");
+    let snapshots = named(&data, "snapshot-");
+    assert_eq!(snapshots.len(), 2);
+    let Contents::Snapshot(view) = look(&snapshots[1]).contents else { panic!("no snapshot") };
+    assert_eq!(view.ledger.len(), named(&data, "ledger-").len());
+    let mut orders = 0;
+    for path in named(&data, "ledger-") {
+        let Contents::Ledger(ledger) = look(&path).contents else { panic!("no ledger") };
+        assert_eq!(ledger.items.len() as u64, ledger.orders);
+        orders += ledger.orders;
+    }
+    assert!(orders > 0);
+    assert_eq!(view.orders, orders);
+}
+
+#[test]
+fn every_flipped_byte_of_a_snapshot_and_its_orders_is_told() {
+    let root = tempfile::tempdir().unwrap();
+    let (data, _) = with_snapshots(root.path());
+    for path in named(&data, "snapshot-").into_iter().chain(named(&data, "ledger-")) {
+        let whole = fs::read(&path).unwrap();
+        for at in (0..whole.len()).step_by(31) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 4;
+            fs::write(&path, &bytes).unwrap();
+            let report = look(&path);
+            assert!(!report.is_whole(), "{} byte {at}: {report}", path.display());
+            fs::write(&path, &whole[..at]).unwrap();
+            // Where a file of orders was to end only the snapshot knows.
+            look(&path);
+            if at % 5 == 0 {
+                assert!(!look(&data).is_whole(), "{} cut at {at}", path.display());
+            }
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+    assert!(look(&data).is_whole());
 }

@@ -186,17 +186,60 @@ impl Fs for RealFs {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.root.path)? {
-            // A name that is not text was not made here.
-            names.extend(entry?.file_name().into_string().ok());
-        }
-        Ok(names)
+        names_in(&self.root.path)
     }
 
     fn sync_dir(&self) -> io::Result<()> {
         self.root.directory.sync_all()
     }
+}
+
+/// A directory that is only read, whoever else uses it.
+#[derive(Debug, Clone)]
+pub struct ReadOnlyFs(PathBuf);
+
+impl ReadOnlyFs {
+    /// The directory at `path`.
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+impl Fs for ReadOnlyFs {
+    type File = RealFile;
+
+    fn create(&self, _name: &str) -> io::Result<RealFile> {
+        Err(ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn open(&self, name: &str) -> io::Result<RealFile> {
+        RealFile::read_only(&self.0.join(name))
+    }
+
+    fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
+        Err(ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn remove(&self, _name: &str) -> io::Result<()> {
+        Err(ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        names_in(&self.0)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        Err(ErrorKind::ReadOnlyFilesystem.into())
+    }
+}
+
+fn names_in(path: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        // A name that is not text was not made here.
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    Ok(names)
 }
 
 /// A file of the system.

@@ -10,11 +10,12 @@ use serde::Serialize;
 use super::{Contents, Detail, Finding, Report};
 use crate::config::unhex;
 use crate::disk::chain::Chain;
-use crate::disk::fs::{LOCK_NAME, RealFile};
+use crate::disk::fs::{LOCK_NAME, ReadOnlyFs, RealFile};
 use crate::disk::record::Mark;
 use crate::disk::scan::{self, Source};
 use crate::disk::segments::segment_generation;
 use crate::local::pidfile;
+use crate::snapshot::Snapshots;
 
 /// A directory and what is in it.
 #[derive(Debug, Serialize)]
@@ -103,7 +104,7 @@ fn log(path: &Path, files: &[Report], findings: &mut Vec<Finding>) -> io::Result
         return Ok(None);
     }
     sources.sort_by_key(|source| source.generation);
-    let mut scanned = match scan::scan(&sources, uuid, Chain::new(anchor(files))) {
+    let mut scanned = match scan::scan(&sources, uuid, Chain::new(anchor(path, files, findings))) {
         Ok(scanned) => scanned,
         Err(error) => {
             findings.push(Finding::damage(error.to_string()));
@@ -137,7 +138,24 @@ fn log(path: &Path, files: &[Report], findings: &mut Vec<Finding>) -> io::Result
     }))
 }
 
-/// What the log need not reach back beyond.
-fn anchor(_files: &[Report]) -> Mark {
-    Mark::default()
+/// What the log need not reach back beyond: the newest snapshot that is whole, the ledger's files included.
+fn anchor(path: &Path, files: &[Report], findings: &mut Vec<Finding>) -> Mark {
+    let views = files.iter().filter_map(|file| match &file.contents {
+        Contents::Snapshot(view) => Some(view),
+        _ => None,
+    });
+    let mut newest = Mark::default();
+    for view in views {
+        match Snapshots::verify(ReadOnlyFs::new(path), view.seq) {
+            Ok(()) if view.seq > newest.seq => {
+                let hash = u128::from_str_radix(&view.hash, 16).unwrap_or_default();
+                newest = Mark { epoch: view.epoch, seq: view.seq, hash };
+            }
+            Ok(()) => {}
+            Err(error) => {
+                findings.push(Finding::damage(format!("the snapshot of seq {} cannot be used: {error}", view.seq)));
+            }
+        }
+    }
+    newest
 }

@@ -16,9 +16,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::config;
-use crate::disk::fs::LOCK_NAME;
+use crate::disk::fs::{FsFile as _, LOCK_NAME, RealFile};
 use crate::disk::{record, segments};
 use crate::local::meta::{Meta, MetaError};
+use crate::snapshot::dir::{is_temporary, snapshot_seq};
+use crate::snapshot::examine;
+use crate::snapshot::ledger::ledger_number;
 
 /// The longest file that is read at once; none that a node makes is longer.
 const FILE_BYTES_MAX: u64 = 2 << 30;
@@ -75,6 +78,12 @@ pub enum Contents {
     Spare,
     /// The vote file.
     Vote(vote::VoteCopies),
+    /// The state as of one entry.
+    Snapshot(examine::SnapshotView),
+    /// Orders.
+    Ledger(examine::LedgerView),
+    /// What a snapshot was being made of, or received into, and never became one.
+    Unfinished,
     /// Whose directory it is.
     Meta(MetaFields),
     /// A cluster's file.
@@ -154,10 +163,12 @@ pub fn inspect(path: &Path, detail: Detail) -> io::Result<Report> {
         let what = format!("it has {} bytes, no file of a node has more than {FILE_BYTES_MAX}", about.len());
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
     }
-    let bytes = fs::read(path)?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let (contents, findings) = look(&name, &bytes, detail);
-    Ok(Report { path: path.display().to_string(), bytes: bytes.len() as u64, contents, findings })
+    let (contents, findings) = match snapshot(&name, path)? {
+        Some(found) => found,
+        None => look(&name, &fs::read(path)?, detail),
+    };
+    Ok(Report { path: path.display().to_string(), bytes: about.len(), contents, findings })
 }
 
 /// By its first bytes, or by its name where those are damaged.
@@ -165,6 +176,12 @@ fn look(name: &str, bytes: &[u8], detail: Detail) -> (Contents, Vec<Finding>) {
     let starts = |magic: &[u8]| bytes.starts_with(magic);
     if starts(record::MAGIC) || segments::segment_generation(name).is_some() {
         return segment::look(name, bytes, detail);
+    }
+    if is_temporary(name) {
+        return (Contents::Unfinished, vec![Finding::note("the next start removes it")]);
+    }
+    if starts(&examine::LEDGER_MAGIC) || ledger_number(name).is_some() {
+        return ledger(name, bytes, detail);
     }
     if starts(vote::MAGIC) || name == crate::disk::vote::VOTE_NAME {
         return vote::look(bytes);
@@ -191,6 +208,30 @@ fn look(name: &str, bytes: &[u8], detail: Detail) -> (Contents, Vec<Finding>) {
         return (contents, Vec::new());
     }
     (Contents::Unknown, vec![Finding::note("no node makes a file like this")])
+}
+
+/// A snapshot, which is read chunk by chunk.
+fn snapshot(name: &str, path: &Path) -> io::Result<Option<(Contents, Vec<Finding>)>> {
+    let file = RealFile::read_only(path)?;
+    let mut start = [0; 4];
+    let begins = file.read_at(&mut start, 0).is_ok() && start == examine::SNAPSHOT_MAGIC;
+    if is_temporary(name) || !(begins || snapshot_seq(name).is_some()) {
+        return Ok(None);
+    }
+    Ok(Some(match examine::snapshot(name, file) {
+        Ok((view, broken)) => {
+            let finding = broken.map(|error| Finding::damage(error.to_string()));
+            (Contents::Snapshot(view), finding.into_iter().collect())
+        }
+        Err(error) => (Contents::Unknown, vec![Finding::damage(error.to_string())]),
+    }))
+}
+
+/// Behind what a snapshot names there may be bytes that nobody trusts; looked at alone, the file cannot tell.
+fn ledger(name: &str, bytes: &[u8], detail: Detail) -> (Contents, Vec<Finding>) {
+    let (view, broken) = examine::ledger(name, bytes, detail >= Detail::Records);
+    let finding = broken.map(|error| Finding::damage(error.to_string()));
+    (Contents::Ledger(view), finding.into_iter().collect())
 }
 
 fn meta(bytes: &[u8]) -> (Contents, Vec<Finding>) {

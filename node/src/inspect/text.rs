@@ -10,6 +10,7 @@ use super::directory::Directory;
 use super::segment::{Record, Segment};
 use super::vote::VoteCopies;
 use super::{Contents, Finding, Report, Severity};
+use crate::snapshot::examine::{LedgerView, SnapshotView};
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -17,6 +18,8 @@ impl Display for Report {
         match &self.contents {
             Contents::LogSegment(segment) => write_segment(f, segment)?,
             Contents::Vote(vote) => write_vote(f, vote)?,
+            Contents::Snapshot(view) => write_snapshot(f, view)?,
+            Contents::Ledger(view) => write_orders(f, view)?,
             Contents::Directory(directory) => write_directory(f, directory)?,
             _ => {}
         }
@@ -34,6 +37,19 @@ impl Report {
                 Some(promised) => format!("vote file: promised epoch {}", epoch(promised)),
                 None => "vote file that cannot be read".to_owned(),
             },
+            Contents::Snapshot(view) => format!(
+                "snapshot of seq {}: {} books, {} sessions, {} orders in the ledger, {}",
+                view.seq,
+                view.books,
+                view.sessions,
+                view.orders,
+                size(self.bytes)
+            ),
+            Contents::Ledger(view) => match (view.first, view.last) {
+                (Some(first), Some(last)) => format!("ledger: {} orders, {first} to {last}", view.orders),
+                _ => "ledger without orders".to_owned(),
+            },
+            Contents::Unfinished => "a snapshot that was never whole".to_owned(),
             Contents::Meta(meta) => {
                 format!("directory of {} (node {}), log {}, cluster {}", meta.name, meta.node, meta.log, meta.cluster)
             }
@@ -135,6 +151,25 @@ fn write_vote(f: &mut Formatter<'_>, vote: &VoteCopies) -> fmt::Result {
         table.add_row([copy.slot.to_string(), generation, promised, state]);
     }
     writeln!(f, "{table}")
+}
+
+fn write_snapshot(f: &mut Formatter<'_>, view: &SnapshotView) -> fmt::Result {
+    let (id, voters) = &view.configuration;
+    let voters: Vec<String> = voters.iter().map(u16::to_string).collect();
+    writeln!(f, "  epoch {}, hash {}, state {}", epoch(view.epoch), view.hash, view.state_hash)?;
+    writeln!(f, "  configuration {id}: voters {}", voters.join(", "))?;
+    for (name, len) in &view.ledger {
+        writeln!(f, "  orders in {name}, up to byte {len}")?;
+    }
+    Ok(())
+}
+
+fn write_orders(f: &mut Formatter<'_>, view: &LedgerView) -> fmt::Result {
+    for order in &view.items {
+        let lines: Vec<String> = order.lines.iter().map(|line| format!("{}:{}", line.book, line.copies)).collect();
+        writeln!(f, "  order {}: {}, total {}c", order.number, lines.join(" "), order.total_cents)?;
+    }
+    Ok(())
 }
 
 fn write_directory(f: &mut Formatter<'_>, directory: &Directory) -> fmt::Result {

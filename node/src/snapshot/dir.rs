@@ -13,8 +13,8 @@ use super::{FileRange, SnapshotInfo, SnapshotOrder, state};
 use crate::disk::fs::{Fs, FsFile, is_full};
 use crate::store::{Ledger, Store};
 
-const MAGIC: [u8; 4] = *b"PYSN";
-const VERSION: u8 = 1;
+pub(super) const MAGIC: [u8; 4] = *b"PYSN";
+pub(super) const VERSION: u8 = 1;
 const SNAPSHOT: &str = "snapshot-";
 /// How many are kept.
 const KEPT: usize = 2;
@@ -44,6 +44,11 @@ impl Temporary {
     pub(super) fn name(self, name: &str) -> String {
         format!("{}{name}", self.prefix())
     }
+}
+
+/// Whether a file of this name is one that no whole snapshot has anything of yet.
+pub fn is_temporary(name: &str) -> bool {
+    Temporary::ALL.iter().any(|kind| name.starts_with(kind.prefix()))
 }
 
 /// The name of the snapshot that goes up to `seq`.
@@ -227,6 +232,17 @@ impl<F: Fs> Snapshots<F> {
             return Err(SnapshotError::Unknown(seq));
         }
         Ok(self.load_from(seq, str::to_owned)?)
+    }
+
+    /// Whether the snapshot of `seq` in `fs` and the files of the ledger that it names are whole and give the state that
+    /// it says. Changes nothing.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn verify(fs: F, seq: u64) -> Result<(), SnapshotError> {
+        let unopened = Self { fs, options: SnapshotOptions::default(), shared: Arc::default() };
+        unopened.load_from(seq, str::to_owned)?;
+        Ok(())
     }
 
     /// Reads the newest that is whole. Those that are damaged are told of and not used again.

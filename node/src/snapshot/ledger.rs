@@ -23,7 +23,7 @@ use crate::store::Ledger;
 /// Bytes at which a file is not added to any more.
 pub const LEDGER_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-const MAGIC: [u8; 4] = *b"PYLR";
+pub(super) const MAGIC: [u8; 4] = *b"PYLR";
 const VERSION: u8 = 1;
 const LEDGER: &str = "ledger-";
 /// Bytes before an order's body.
@@ -45,16 +45,27 @@ pub fn ledger_number(name: &str) -> Option<u32> {
 /// Reads the named part of a file and adds its orders to `ledger`.
 pub(super) fn read_file<F: Fs>(fs: &F, range: &FileRange, as_name: &str, ledger: &mut Ledger) -> Result<(), FileError> {
     let bytes = read_range(fs, range, as_name)?;
-    check_preamble(as_name, bytes.get(..PREAMBLE_LEN).unwrap_or(&bytes), MAGIC, VERSION)?;
-    let mut at = PREAMBLE_LEN;
-    while at < bytes.len() {
-        let broken = |why: &str| FileError::damaged(as_name, at as u64, why);
-        let rest = &bytes[at..];
-        let (order, used) = decode_order(rest).map_err(|why| broken(&why))?;
+    each(as_name, &bytes, |order| {
         if order.number <= ledger.last_number() {
-            return Err(broken("orders that do not ascend"));
+            return Err("orders that do not ascend");
         }
         ledger.push(&order);
+        Ok(())
+    })
+}
+
+/// Gives every order in `bytes`, the first part of a file, to `take`, which may find it wrong.
+pub(super) fn each(
+    name: &str,
+    bytes: &[u8],
+    mut take: impl FnMut(OrderRecord) -> Result<(), &'static str>,
+) -> Result<(), FileError> {
+    check_preamble(name, bytes.get(..PREAMBLE_LEN).unwrap_or(bytes), MAGIC, VERSION)?;
+    let mut at = PREAMBLE_LEN;
+    while at < bytes.len() {
+        let broken = |why: &str| FileError::damaged(name, at as u64, why);
+        let (order, used) = decode_order(&bytes[at..]).map_err(|why| broken(&why))?;
+        take(order).map_err(broken)?;
         at += used;
     }
     Ok(())

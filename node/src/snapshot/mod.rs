@@ -9,6 +9,7 @@
 //! | [`dir`] | the snapshots in a directory: which there are, reading, loading, committing a new one |
 //! | [`build`] | makes a new one from the newest and the log, beside the running loop |
 //! | [`incoming`] | takes one from another replica |
+//! | [`examine`] | shows what is in a file |
 //! | [`open`] | opens a replica's files: snapshot, log and vote together |
 //!
 //! `snapshot-<seq>` contains everything but the orders; these are in the ledger's files, of which it names lengths and
@@ -34,6 +35,7 @@
 pub mod build;
 pub mod chunks;
 pub mod dir;
+pub mod examine;
 mod head;
 pub mod incoming;
 pub mod ledger;
