@@ -80,7 +80,7 @@ fn with_snapshots(root: &Path) -> (PathBuf, Twin) {
 }
 
 fn named(data: &Path, prefix: &str) -> Vec<PathBuf> {
-    let names = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path());
+    let names = fs::read_dir(data).expect("it is there").map(|entry| entry.expect("a name").path());
     let mut found: Vec<_> =
         names.filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix))).collect();
     found.sort();
