@@ -118,6 +118,12 @@ kinds! {
     Install = 0x0124,
     /// Ring: "I have promised a higher epoch".
     Reject = 0x0125,
+    /// Log replicas: asks for a part of a snapshot.
+    SnapshotFetch = 0x0128,
+    /// Log replicas: that part.
+    SnapshotPart = 0x0129,
+    /// Log replicas: that part is not given.
+    SnapshotRefused = 0x012a,
 }
 
 impl Kind {

@@ -87,6 +87,12 @@ pub const ADDRESS_LEN_MAX: usize = 255;
 pub const REMOVED_MAX: usize = 1_024;
 /// Boundaries of epochs that a log names, the latest ones: 18 bytes each.
 pub const BOUNDARIES_MAX: usize = 256;
+/// Bytes in one part of a snapshot: what a link between servers is busy with at most before it can carry a batch.
+pub const SNAPSHOT_PART_BYTES_MAX: usize = 256 * 1024;
+/// Files of one snapshot.
+pub const SNAPSHOT_FILES_MAX: usize = 4_096;
+/// Longest name of a snapshot's file, in bytes.
+pub const SNAPSHOT_FILE_NAME_LEN_MAX: usize = 64;
 /// Nodes in one cluster, of all roles.
 pub const NODES_MAX: usize = 255;
 /// Longest datagram between two nodes, in bytes: it fits the smallest packet that IPv6 carries whole.
@@ -111,3 +117,6 @@ const MEMBERSHIP_BYTES_MAX: usize =
     8 + 8 + REPLICAS_MAX * VOTER_BYTES_MAX + 1 + 16 + VOTER_BYTES_MAX + 8 + REMOVED_MAX * 16;
 const _: () = assert!(MEMBERSHIP_BYTES_MAX <= CLIENT_BODY_MAX);
 const _: () = assert!(MEMBERSHIP_BYTES_MAX + BOUNDARIES_MAX * 18 + 256 <= PEER_BODY_MAX);
+// A part of a snapshot that names as many files as there may be fits a frame between servers.
+const SNAPSHOT_FILE_BYTES_MAX: usize = 8 + SNAPSHOT_FILE_NAME_LEN_MAX + 8;
+const _: () = assert!(SNAPSHOT_FILES_MAX * SNAPSHOT_FILE_BYTES_MAX + SNAPSHOT_PART_BYTES_MAX + 64 <= PEER_BODY_MAX);

@@ -39,6 +39,7 @@ all_return! {
     session_opened lookup_ok search_ok topics_ok books_ok order_ok orders_ok write_ok status_ok
     submit results data token want ack commit fetch fetch_refused
     pre_vote pre_vote_answer prepare promise install reject
+    snapshot_fetch snapshot_part snapshot_refused
 }
 
 #[test]

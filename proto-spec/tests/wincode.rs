@@ -153,6 +153,11 @@ mirrors! {
     }
     struct Install { epoch: Epoch, first_seq: u64, boundaries: Vec<Boundary> }
     struct Reject { epoch: Epoch }
+    struct SnapshotFetch { seq: u64, file: u32, offset: u64, len: u32 }
+    struct SnapshotFile { name: String, len: u64 }
+    struct SnapshotPart { seq: u64, files: Vec<SnapshotFile>, file: u32, offset: u64, bytes: Blob }
+    enum SnapshotRefusal { Gone, Busy, Unreadable }
+    struct SnapshotRefused { seq: u64, file: u32, offset: u64, why: SnapshotRefusal, newest: u64 }
     struct ReplicaBeat {
         log_uuid: [u8; 16], boot_nonce: u64, promised: Epoch, config_id: u64, hop: u64, holder: u16, claims: bool,
         want: u64, last: LogEnd, durable: u64, durable_hash: u128, committed: u64, applied: u64, withheld: bool,
@@ -183,6 +188,7 @@ fn mirror(kind: Kind, body: &[u8]) -> Result<(String, Vec<u8>), String> {
         Commit => Commit, Fetch => Fetch, FetchRefused => FetchRefused,
         PreVote => PreVote, PreVoteAnswer => PreVoteAnswer, Prepare => Prepare, Promise => Promise,
         Install => Install, Reject => Reject,
+        SnapshotFetch => SnapshotFetch, SnapshotPart => SnapshotPart, SnapshotRefused => SnapshotRefused,
     )
 }
 

@@ -20,6 +20,9 @@ const KINDS: &[Kind] = &[
     Kind::Promise,
     Kind::Install,
     Kind::Reject,
+    Kind::SnapshotFetch,
+    Kind::SnapshotPart,
+    Kind::SnapshotRefused,
 ];
 
 fuzz_target!(|input: &[u8]| pygmy_proto_fuzz::body_of(KINDS, input));

@@ -12,11 +12,13 @@ mod client;
 mod epoch;
 mod handshake;
 mod peer;
+mod snapshot;
 
 pub use client::*;
 pub use epoch::*;
 pub use handshake::*;
 pub use peer::*;
+pub use snapshot::*;
 
 /// A body that is a frame kind of its own.
 pub trait Message: Encode + Decode<()> {
@@ -34,6 +36,7 @@ messages! {
     SessionOpened, LookupOk, SearchOk, TopicsOk, BooksOk, OrderOk, OrdersOk, WriteOk, StatusOk,
     Submit, Results, Data, Token, Want, Ack, Commit, Fetch, FetchRefused,
     PreVote, PreVoteAnswer, Prepare, Promise, Install, Reject,
+    SnapshotFetch, SnapshotPart, SnapshotRefused,
 }
 impl Message for ErrorBody {
     const KIND: Kind = Kind::Error;

@@ -13,7 +13,8 @@ macro_rules! with_message {
             OpenSession Lookup Search Topics Books Order Orders Write Status
             SessionOpened LookupOk SearchOk TopicsOk BooksOk OrderOk OrdersOk WriteOk StatusOk
             Submit Results Data Token Want Ack Commit Fetch FetchRefused
-            PreVote PreVoteAnswer Prepare Promise Install Reject)
+            PreVote PreVoteAnswer Prepare Promise Install Reject
+            SnapshotFetch SnapshotPart SnapshotRefused)
     };
     (@ $kind:expr, $M:ident, $body:expr, $($name:ident)*) => {
         match $kind {

@@ -238,6 +238,7 @@ pub fn samples() -> Vec<Sample> {
     errors(&mut all);
     peers(&mut all);
     epochs(&mut all);
+    snapshots(&mut all);
     all.0
 }
 
@@ -411,4 +412,17 @@ fn epochs(all: &mut Samples) {
     all.add("promise-swap", &Promise { membership: half_swapped(), ..promise });
     all.add("install", &Install { epoch: Epoch { counter: 3, node: 5 }, first_seq: 100, boundaries: boundaries() });
     all.add("reject", &Reject { epoch: SECOND });
+}
+
+fn snapshots(all: &mut Samples) {
+    let file = |name: &str, len| SnapshotFile { name: Text::new(name).expect("a short name"), len };
+    let files = vec![file("snapshot-00000000000000000100", 262_150), file("ledger-00000001", 67_108_864)];
+    all.add("snapshot-fetch", &SnapshotFetch { seq: 100, file: 1, offset: 262_144, len: 262_144 });
+    let part = SnapshotPart { seq: 100, files: list(vec![]), file: 0, offset: 262_144, bytes: blob(&b"pygmy!"[..]) };
+    all.add("snapshot-part-first", &SnapshotPart { files: list(files), offset: 0, ..part.clone() });
+    all.add("snapshot-part", &part);
+    for why in [SnapshotRefusal::Gone, SnapshotRefusal::Busy, SnapshotRefusal::Unreadable] {
+        let name = format!("snapshot-refused-{}", format!("{why:?}").to_lowercase());
+        all.add(&name, &SnapshotRefused { seq: 100, file: 1, offset: 262_144, why, newest: 200 });
+    }
 }

@@ -424,6 +424,27 @@ pub fn reject() -> impl Strategy<Value = Reject> + Clone {
     epoch().prop_map(|epoch| Reject { epoch })
 }
 
+pub fn snapshot_fetch() -> impl Strategy<Value = SnapshotFetch> + Clone {
+    any::<(u64, u32, u64, u32)>().prop_map(|(seq, file, offset, len)| SnapshotFetch { seq, file, offset, len })
+}
+pub fn snapshot_part() -> impl Strategy<Value = SnapshotPart> + Clone {
+    let file = (text(), any::<u64>()).prop_map(|(name, len)| SnapshotFile { name, len });
+    (any::<(u64, u32, u64)>(), list(file), blob()).prop_map(|((seq, file, offset), files, bytes)| SnapshotPart {
+        seq,
+        files,
+        file,
+        offset,
+        bytes,
+    })
+}
+pub fn snapshot_refused() -> impl Strategy<Value = SnapshotRefused> + Clone {
+    let why =
+        proptest::sample::select(&[SnapshotRefusal::Gone, SnapshotRefusal::Busy, SnapshotRefusal::Unreadable][..]);
+    (any::<(u64, u32, u64, u64)>(), why).prop_map(
+        |((seq, file, offset, newest), why)| SnapshotRefused { seq, file, offset, why, newest },
+    )
+}
+
 fn replica_beat() -> impl Strategy<Value = ReplicaBeat> + Clone {
     let head = any::<([u8; 16], u64, u64, u64, u16, bool, u64)>();
     let tail = any::<(u64, u128, u64, u64, bool, u64, u32)>();
@@ -503,5 +524,8 @@ pub fn body() -> impl Strategy<Value = (Kind, Vec<u8>)> {
         promise().prop_map(encoded).boxed(),
         install().prop_map(encoded).boxed(),
         reject().prop_map(encoded).boxed(),
+        snapshot_fetch().prop_map(encoded).boxed(),
+        snapshot_part().prop_map(encoded).boxed(),
+        snapshot_refused().prop_map(encoded).boxed(),
     ])
 }
