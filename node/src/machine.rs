@@ -13,6 +13,8 @@ use pygmy_proto::message::Epoch;
 use pygmy_proto::{ErrorBody, Kind, Message};
 use pygmy_ring::Vote;
 
+use crate::disk::record::Mark;
+use crate::snapshot::transfer::{Done, Job};
 use crate::snapshot::{BuildError, SnapshotOrder};
 
 /// The time of a turn.
@@ -141,6 +143,8 @@ pub enum Input<'a> {
     },
     /// The snapshot that was ordered was not taken.
     SnapshotFailed(BuildError),
+    /// What became of an [`Output::Transfer`].
+    Transferred(Done),
     /// This node is asked to leave: it finishes what is in flight, takes nothing new, then emits [`Output::Left`].
     Leave,
 }
@@ -208,6 +212,17 @@ pub enum Output {
     CutLog {
         /// The position.
         below: u64,
+    },
+    /// Work with the files of snapshots that come or go; answered by [`Input::Transferred`], or by nothing where the job
+    /// says so.
+    Transfer(Job),
+    /// The state is that of a snapshot, which is durable: the log begins anew behind it. Behind all given before.
+    /// Answered by [`Input::Durable`] with the same epoch.
+    RestartLog {
+        /// The epoch in which it does.
+        epoch: Epoch,
+        /// The last entry that the snapshot contains.
+        mark: Mark,
     },
     /// Nothing is in flight any more: the process may end.
     Left,

@@ -24,6 +24,7 @@ use crate::roles::replica::StoreReplica;
 use crate::roles::{Ctx, Links, check_in_flight, kind_name, malformed, unsupported};
 use crate::settings::{Settings, SnapshotPolicy};
 use crate::snapshot::BuildError;
+use crate::snapshot::transfer::Done;
 use crate::store::Store;
 
 /// What a connection is at the moment.
@@ -394,6 +395,13 @@ impl Node {
         }
     }
 
+    fn on_transferred(&mut self, now: Now, done: Done, out: &mut Outbox) {
+        let (mut ctx, duty) = self.parts(now, out);
+        if let Some(replica) = duty.replica_mut() {
+            replica.on_transferred(&mut ctx, done);
+        }
+    }
+
     fn on_snapshot_taken(&mut self, seq: u64, bytes: u64, cut_below: Option<u64>, out: &mut Outbox) {
         log::info!("a snapshot of seq {seq} was taken, {bytes} bytes without the ledger");
         if let Some(replica) = self.duty.replica_mut() {
@@ -467,7 +475,7 @@ fn on_read_or_ring_frame(
         reads.on_read(ctx, conn, frame, read, replica.store(), replica.applied());
         return Ok(true);
     }
-    replica.on_frame(ctx.now, node, frame)
+    replica.on_frame(ctx, node, frame)
 }
 
 impl Machine for Node {
@@ -486,6 +494,7 @@ impl Machine for Node {
             Input::DiskFull(full) => self.ring(now, pygmy_ring::Input::DiskFull(full)),
             Input::LogRead { node, batches } => self.ring(now, pygmy_ring::Input::LogRead { node, batches }),
             Input::SnapshotTaken { seq, bytes, cut_below } => self.on_snapshot_taken(seq, bytes, cut_below, out),
+            Input::Transferred(done) => self.on_transferred(now, done, out),
             Input::SnapshotFailed(error) => self.on_snapshot_failed(now, error, out),
             Input::Leave => self.leave(now),
         }

@@ -118,5 +118,5 @@ const MEMBERSHIP_BYTES_MAX: usize =
 const _: () = assert!(MEMBERSHIP_BYTES_MAX <= CLIENT_BODY_MAX);
 const _: () = assert!(MEMBERSHIP_BYTES_MAX + BOUNDARIES_MAX * 18 + 256 <= PEER_BODY_MAX);
 // A part of a snapshot that names as many files as there may be fits a frame between servers.
-const SNAPSHOT_FILE_BYTES_MAX: usize = 8 + SNAPSHOT_FILE_NAME_LEN_MAX + 8;
+const SNAPSHOT_FILE_BYTES_MAX: usize = 8 + SNAPSHOT_FILE_NAME_LEN_MAX + 8 + 16;
 const _: () = assert!(SNAPSHOT_FILES_MAX * SNAPSHOT_FILE_BYTES_MAX + SNAPSHOT_PART_BYTES_MAX + 64 <= PEER_BODY_MAX);

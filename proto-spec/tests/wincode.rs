@@ -43,6 +43,7 @@ macro_rules! mirrored_enums {
 mirrored_enums! {
     enum Role { Client, Front, Order, Catalog }
     enum Retry { Never, Later, Elsewhere, Settle }
+    enum SnapshotRefusal { Gone, Busy, Unreadable }
     enum Stage { Front, Order, Catalog, Token, Replicate, Sync, Apply }
     enum Command {
         Buy { lines: Vec<Line> },
@@ -154,9 +155,9 @@ mirrors! {
     struct Install { epoch: Epoch, first_seq: u64, boundaries: Vec<Boundary> }
     struct Reject { epoch: Epoch }
     struct SnapshotFetch { seq: u64, file: u32, offset: u64, len: u32 }
-    struct SnapshotFile { name: String, len: u64 }
-    struct SnapshotPart { seq: u64, files: Vec<SnapshotFile>, file: u32, offset: u64, bytes: Blob }
-    enum SnapshotRefusal { Gone, Busy, Unreadable }
+    struct SnapshotFile { name: String, len: u64, hash: u128 }
+    struct SnapshotHead { epoch: Epoch, entry_hash: u128, files: Vec<SnapshotFile> }
+    struct SnapshotPart { seq: u64, head: Option<SnapshotHead>, file: u32, offset: u64, bytes: Blob }
     struct SnapshotRefused { seq: u64, file: u32, offset: u64, why: SnapshotRefusal, newest: u64 }
     struct ReplicaBeat {
         log_uuid: [u8; 16], boot_nonce: u64, promised: Epoch, config_id: u64, hop: u64, holder: u16, claims: bool,

@@ -316,7 +316,7 @@ fn carry_out_for(
                 effects.datagrams.push((node, Bytes::copy_from_slice(&outbox.bytes()[range])));
             }
             // No process here is told that it may keep snapshots, so none asks for one.
-            Output::TakeSnapshot(_) | Output::CutLog { .. } => {}
+            Output::TakeSnapshot(_) | Output::CutLog { .. } | Output::Transfer(_) | Output::RestartLog { .. } => {}
             Output::Left => effects.left = true,
             Output::Fatal { why } => effects.fatal = Some(why),
         }

@@ -9,10 +9,13 @@ use pygmy_ring::Vote;
 
 use super::log::{LogError, LogEvent, LogWriter};
 use super::snapshots::Builder;
+use super::transfer::Transfers;
 use crate::disk::fs::RealFs;
 use crate::disk::log::LogFiles;
+use crate::disk::record::Mark;
 use crate::disk::vote::VoteFile;
 use crate::disk::writer::{Error, Event, LogThread, Wake};
+use crate::snapshot::transfer::{Done, Job};
 use crate::snapshot::{BuildError, SnapshotOrder, Snapshots};
 
 /// The log in a directory of its own, written by a thread of its own.
@@ -37,6 +40,7 @@ struct Files {
 struct Running {
     // Dropped first: what it reads goes with the log.
     builder: Builder<RealFs>,
+    transfers: Transfers<RealFs>,
     thread: LogThread,
     /// An order for which there was no thread.
     refused: Option<BuildError>,
@@ -68,8 +72,9 @@ impl DiskLog {
 
 fn start(files: Files, wake: Wake) -> Result<Running, Error> {
     let Files { log, vote, snapshots } = files;
+    let transfers = Transfers::new(snapshots.clone(), Arc::clone(&wake));
     let builder = Builder::new(snapshots, log.reader(), Arc::clone(&wake));
-    Ok(Running { builder, thread: LogThread::start(log, vote, wake)?, refused: None })
+    Ok(Running { builder, transfers, thread: LogThread::start(log, vote, wake)?, refused: None })
 }
 
 impl LogWriter for DiskLog {
@@ -120,6 +125,22 @@ impl LogWriter for DiskLog {
         if let Some(thread) = self.thread() {
             thread.submit_cut(seq);
         }
+    }
+
+    fn restart(&mut self, epoch: Epoch, mark: Mark) {
+        if let Some(thread) = self.thread() {
+            thread.submit_restart(epoch, mark);
+        }
+    }
+
+    fn transfer(&mut self, job: Job) {
+        if let Some(running) = self.running() {
+            running.transfers.submit(job);
+        }
+    }
+
+    fn poll_transfer(&mut self) -> Option<Done> {
+        self.running()?.transfers.poll()
     }
 
     fn flush(&mut self) -> Result<(), LogError> {

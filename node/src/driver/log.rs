@@ -8,6 +8,8 @@ use pygmy_proto::batch::Batch;
 use pygmy_proto::message::Epoch;
 use pygmy_ring::Vote;
 
+use crate::disk::record::Mark;
+use crate::snapshot::transfer::{self, Done, Job};
 use crate::snapshot::{BuildError, SnapshotOrder, Taken};
 
 /// What the log writer tells.
@@ -65,6 +67,15 @@ pub trait LogWriter {
     /// What is below this position is no longer needed.
     fn cut_below(&mut self, seq: u64);
 
+    /// The log begins anew behind this entry, behind all taken before; answered by [`LogEvent::Durable`].
+    fn restart(&mut self, epoch: Epoch, mark: Mark);
+
+    /// Asks for work with the files of snapshots.
+    fn transfer(&mut self, job: Job);
+
+    /// What became of such work. Never blocks.
+    fn poll_transfer(&mut self) -> Option<Done>;
+
     /// Closes the group of this turn: what was submitted since the last call is to be made durable together.
     ///
     /// # Errors
@@ -84,6 +95,7 @@ pub trait LogWriter {
 pub struct MemoryLog {
     group: Vec<LogEvent>,
     events: VecDeque<LogEvent>,
+    transfers: VecDeque<Done>,
 }
 
 impl LogWriter for MemoryLog {
@@ -114,6 +126,18 @@ impl LogWriter for MemoryLog {
     }
 
     fn cut_below(&mut self, _seq: u64) {}
+
+    fn restart(&mut self, epoch: Epoch, mark: Mark) {
+        self.group.push(LogEvent::Durable { epoch, seq: mark.seq, hash: mark.hash });
+    }
+
+    fn transfer(&mut self, job: Job) {
+        self.transfers.extend(transfer::without_files(&job));
+    }
+
+    fn poll_transfer(&mut self) -> Option<Done> {
+        self.transfers.pop_front()
+    }
 
     fn flush(&mut self) -> Result<(), LogError> {
         self.events.extend(self.group.drain(..));

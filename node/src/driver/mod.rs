@@ -41,6 +41,7 @@ mod queue;
 mod resolve;
 mod snapshots;
 mod timers;
+mod transfer;
 
 pub use self::clock::now;
 pub use self::counters::Counters;
@@ -374,6 +375,8 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
             }
             Output::TakeSnapshot(order) => self.log.take_snapshot(order),
             Output::CutLog { below } => self.log.cut_below(below),
+            Output::RestartLog { epoch, mark } => self.log.restart(epoch, mark),
+            Output::Transfer(job) => self.log.transfer(job),
             Output::Left => self.on_left(),
             Output::Fatal { why } => self.exit = Some(Exit::Fatal(why)),
         }
@@ -566,17 +569,12 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
         }
         self.more_durable = true;
         for round in 0..DURABLE_ROUNDS_MAX {
-            match self.log.poll()? {
-                Some(event) => self.give(match event {
-                    LogEvent::Durable { epoch, seq, hash } => Input::Durable { epoch, seq, hash },
-                    LogEvent::Vote(vote) => Input::VoteDurable(vote),
-                    LogEvent::Full(full) => Input::DiskFull(full),
-                    LogEvent::Read { node, batches } => Input::LogRead { node, batches },
-                    LogEvent::Snapshot(Ok(Taken { info, cut_below })) => {
-                        Input::SnapshotTaken { seq: info.seq(), bytes: info.bytes(), cut_below }
-                    }
-                    LogEvent::Snapshot(Err(error)) => Input::SnapshotFailed(error),
-                }),
+            let event = match self.log.poll()? {
+                Some(event) => Some(input_of(event)),
+                None => self.log.poll_transfer().map(Input::Transferred),
+            };
+            match event {
+                Some(input) => self.give(input),
                 None if round > 0 => {
                     self.more_durable = false;
                     break;
@@ -626,6 +624,20 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
         if complete && self.exit.is_none() {
             self.exit = Some(Exit::Left);
         }
+    }
+}
+
+/// What the log writer tells, as the machine is told.
+fn input_of(event: LogEvent) -> Input<'static> {
+    match event {
+        LogEvent::Durable { epoch, seq, hash } => Input::Durable { epoch, seq, hash },
+        LogEvent::Vote(vote) => Input::VoteDurable(vote),
+        LogEvent::Full(full) => Input::DiskFull(full),
+        LogEvent::Read { node, batches } => Input::LogRead { node, batches },
+        LogEvent::Snapshot(Ok(Taken { info, cut_below })) => {
+            Input::SnapshotTaken { seq: info.seq(), bytes: info.bytes(), cut_below }
+        }
+        LogEvent::Snapshot(Err(error)) => Input::SnapshotFailed(error),
     }
 }
 

@@ -4,6 +4,7 @@
 //! * [`order`]: validates writes, batches them, passes them on to catalogs; answers from the ledger.
 //! * [`catalog`]: proposes writes to the ring and answers lookups.
 //! * [`replica`]: what order and catalog servers have in common, the log replica and reads that wait for a position.
+//! * [`transfer`]: snapshots on their way between replicas.
 //! * [`dispatch`], [`jobs`]: round-robin over servers, and the table of what was passed on.
 
 pub mod catalog;
@@ -13,6 +14,7 @@ pub mod jobs;
 pub mod order;
 pub mod reads;
 pub mod replica;
+pub mod transfer;
 
 use bytes::BytesMut;
 use pygmy_proto::header::FLAG_TRACE;
@@ -59,6 +61,10 @@ impl Links {
     /// Notes that the link to `node` is gone.
     pub fn remove(&mut self, node: u16) {
         self.0.remove(&node);
+    }
+    /// Numbers of the log replicas whose links are up.
+    pub fn replica_nodes(&self) -> impl Iterator<Item = u16> {
+        self.0.iter().filter(|(_, link)| link.is_replica).map(|(node, _)| *node)
     }
     /// Connections to log replicas, by node number.
     pub fn replicas(&self) -> impl Iterator<Item = ConnId> {

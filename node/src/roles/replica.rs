@@ -8,14 +8,17 @@ use pygmy_proto::frame::{self, Frame};
 use pygmy_proto::limits::REPLICAS_MAX;
 use pygmy_proto::message::{Membership, PeerDurable, ReplicaBeat, ReplicaHello, ReplicaStatus, Role, Voter};
 use pygmy_proto::types::{Bounded, Text};
-use pygmy_proto::{Kind, codec};
+use pygmy_proto::{Kind, Message, codec};
 use pygmy_ring::replica::Completion;
 use pygmy_ring::{Config, ConfigError, Input, Limits, NotTaken, PeerMessage, Recovered, Replica, Target};
 
 use super::Ctx;
+use super::transfer::receiver::Action;
+use super::transfer::{Receiver, Sender, View};
 use crate::machine::{Now, Output};
 use crate::settings::{Settings, SnapshotPolicy, TokenMode};
-use crate::snapshot::SnapshotOrder;
+use crate::snapshot::transfer::{Done, Job};
+use crate::snapshot::{Loaded, SnapshotOrder};
 use crate::store::Store;
 
 /// What became of a proposal.
@@ -45,6 +48,8 @@ pub struct StoreReplica {
     beat: Option<ReplicaBeat>,
     /// `None`: this replica has nowhere to keep snapshots.
     snapshots: Option<SnapshotPlan>,
+    receiver: Receiver,
+    sender: Sender,
 }
 
 /// Where taking snapshots has got to.
@@ -100,6 +105,15 @@ impl SnapshotPlan {
     fn on_taken(&mut self, bytes: u64) {
         self.policy.newest_bytes = bytes;
         self.stage = SnapshotStage::Idle { not_before_ns: 0 };
+    }
+
+    /// Another replica's snapshot has taken the place of all that was here.
+    fn on_installed(&mut self, bytes: u64, applied: u64) {
+        self.policy.newest_bytes = bytes;
+        self.since = applied;
+        if matches!(self.stage, SnapshotStage::Waiting(_)) {
+            self.stage = SnapshotStage::Idle { not_before_ns: 0 };
+        }
     }
 
     /// What was applied meanwhile counts still, so that the next try is of a later entry.
@@ -160,7 +174,14 @@ impl StoreReplica {
 
     fn from_config(config: Config, now: Now, recovered: Recovered<Store>) -> Result<Self, ConfigError> {
         let ring = Replica::open(config, ring_now(now), recovered)?;
-        Ok(Self { ring, settled: Vec::new(), beat: None, snapshots: None })
+        Ok(Self {
+            ring,
+            settled: Vec::new(),
+            beat: None,
+            snapshots: None,
+            receiver: Receiver::default(),
+            sender: Sender::default(),
+        })
     }
 
     /// Snapshots are kept from now on.
@@ -207,11 +228,26 @@ impl StoreReplica {
         self.beat.take()
     }
 
-    /// A ring frame from another replica. False when the kind is none of the ring's.
+    /// A frame from another replica, of the ring or of a transfer. False when its kind is neither's.
     ///
     /// # Errors
     /// When the body is not what its kind says.
-    pub fn on_frame(&mut self, now: Now, node: u16, frame: &Frame<'_>) -> Result<bool, codec::BodyError> {
+    pub fn on_frame(&mut self, ctx: &mut Ctx<'_>, node: u16, frame: &Frame<'_>) -> Result<bool, codec::BodyError> {
+        let now_ns = ctx.now.mono_ns;
+        match frame.kind() {
+            Some(Kind::SnapshotFetch) => {
+                if let Err(refused) = self.sender.on_fetch(node, frame.decode()?) {
+                    send_to(ctx, node, &refused);
+                }
+            }
+            Some(Kind::SnapshotPart) => self.receiver.on_part(now_ns, node, frame.decode()?),
+            Some(Kind::SnapshotRefused) => self.receiver.on_refused(now_ns, node, frame.decode()?),
+            _ => return self.on_ring_frame(ctx.now, node, frame),
+        }
+        Ok(true)
+    }
+
+    fn on_ring_frame(&mut self, now: Now, node: u16, frame: &Frame<'_>) -> Result<bool, codec::BodyError> {
         let message = match frame.kind() {
             Some(Kind::Data) => PeerMessage::Data(frame.decode()?),
             Some(Kind::Token) => PeerMessage::Token(frame.decode()?),
@@ -234,7 +270,74 @@ impl StoreReplica {
 
     /// Any other input of the ring.
     pub fn handle(&mut self, now: Now, input: Input) {
+        match &input {
+            Input::PeerUp { node, .. } => self.receiver.on_link_up(*node),
+            Input::PeerDown { node } => self.sender.on_link_down(*node),
+            _ => {}
+        }
         self.ring.handle(ring_now(now), input);
+    }
+
+    /// What became of work with the files of snapshots.
+    pub fn on_transferred(&mut self, ctx: &mut Ctx<'_>, done: Done) {
+        let now_ns = ctx.now.mono_ns;
+        match done {
+            Done::Read { node, answer } => {
+                self.sender.on_read();
+                match answer {
+                    Ok(part) => send_to(ctx, node, &part),
+                    Err(refused) => send_to(ctx, node, &refused),
+                }
+            }
+            Done::Begun { number, wanted } => self.receiver.on_begun(number, &wanted),
+            Done::Written { number } => self.receiver.on_written(number),
+            Done::Failed { number, failure } => self.receiver.on_failed(now_ns, number, &failure),
+            Done::Loaded { number, loaded } => {
+                if self.receiver.on_loaded(number) {
+                    self.install(ctx, *loaded);
+                }
+            }
+        }
+    }
+
+    /// Takes a snapshot's state in place of the own one. It is this replica's newest on the disk already, so that from
+    /// here on nothing can be forgotten: what was submitted to the log before is below it, and what comes now goes
+    /// behind it.
+    fn install(&mut self, ctx: &mut Ctx<'_>, loaded: Loaded) {
+        self.pass_on(ctx);
+        let Loaded { info, checkpoint, store, sessions } = loaded;
+        let (seq, before) = (info.seq(), self.ring.log().last_seq());
+        if !self.ring.install_snapshot(ring_now(ctx.now), store, sessions, checkpoint) {
+            log::info!("the snapshot of seq {seq} is of no use any more: the log here goes up to {before}");
+            return;
+        }
+        log::info!("a snapshot of seq {seq} was installed; the log went up to {before}");
+        ctx.out.push(Output::RestartLog { epoch: self.ring.promised(), mark: info.mark });
+        if let Some(plan) = &mut self.snapshots {
+            plan.on_installed(info.bytes(), self.ring.counters().bytes_applied);
+        }
+    }
+
+    /// Does what is due for snapshots on their way.
+    fn drive_transfers(&mut self, ctx: &mut Ctx<'_>) {
+        let peers: Vec<u16> = ctx.links.replica_nodes().collect();
+        let view = View {
+            now_ns: ctx.now.mono_ns,
+            last_seq: self.ring.log().last_seq(),
+            promised: self.ring.promised(),
+            holder: self.ring.holder(),
+            peers: &peers,
+        };
+        self.receiver.drive(&view);
+        for action in self.receiver.take_actions() {
+            match action {
+                Action::Ask { node, fetch } => send_to(ctx, node, &fetch),
+                Action::Do(job) => ctx.out.push(Output::Transfer(job)),
+            }
+        }
+        if let Some((node, fetch)) = self.sender.next_read() {
+            ctx.out.push(Output::Transfer(Job::Read { node, fetch }));
+        }
     }
 
     /// Ends a turn of the ring and passes on what it wants done; what became of proposals is kept for
@@ -242,6 +345,7 @@ impl StoreReplica {
     pub fn end_turn(&mut self, ctx: &mut Ctx<'_>) {
         self.ring.end_turn(ring_now(ctx.now));
         self.pass_on(ctx);
+        self.drive_transfers(ctx);
         if let Some(order) = self.snapshots.as_mut().and_then(|plan| plan.poll(ctx.now, &self.ring)) {
             ctx.out.push(Output::TakeSnapshot(order));
         }
@@ -256,13 +360,17 @@ impl StoreReplica {
                 pygmy_ring::Output::Send { to, message } => send(ctx, to, &message),
                 pygmy_ring::Output::Append { epoch, batch } => ctx.out.push(Output::Append { epoch, batch }),
                 pygmy_ring::Output::Vote(vote) => ctx.out.push(Output::Vote(vote)),
-                pygmy_ring::Output::Beat(beat) => self.beat = Some(beat),
+                pygmy_ring::Output::Beat(beat) => {
+                    let fetched = beat.fetched + self.receiver.received();
+                    self.beat = Some(ReplicaBeat { fetched, ..beat });
+                }
                 pygmy_ring::Output::ReadLog { node, from_seq, upto } => {
                     ctx.out.push(Output::ReadLog { node, from_seq, upto });
                 }
-                pygmy_ring::Output::NeedSnapshot { node } => log::error!(
-                    "what follows seq {last_seq} is no longer in any log that can be reached, node {node} among them"
-                ),
+                pygmy_ring::Output::NeedSnapshot { node } => {
+                    log::info!("what follows seq {last_seq} is no longer in any log here: a snapshot is needed");
+                    self.receiver.need(ctx.now.mono_ns, node);
+                }
                 pygmy_ring::Output::Unknown { ticket } => self.settled.push(Settled::Unknown { ticket }),
                 pygmy_ring::Output::Done(completion) => self.settled.push(Settled::Done(completion)),
                 pygmy_ring::Output::Refused { ticket, why } => self.settled.push(Settled::Refused { ticket, why }),
@@ -278,7 +386,7 @@ impl StoreReplica {
 
     /// When [`Self::on_timeout`] must be called next.
     pub fn next_timeout(&self) -> Option<u64> {
-        self.ring.next_timeout()
+        self.ring.next_timeout().into_iter().chain(self.receiver.next_timeout()).min()
     }
 
     /// Fires the ring's timers.
@@ -306,6 +414,13 @@ impl StoreReplica {
             sessions: ring.sessions,
             peers: Bounded::<_, REPLICAS_MAX>::truncated(peers),
         }
+    }
+}
+
+/// Sends a frame to one replica, if its link is up.
+fn send_to<M: Message>(ctx: &mut Ctx<'_>, node: u16, message: &M) {
+    if let Some(conn) = ctx.links.get(node) {
+        ctx.out.send(conn, 0, 0, 0, message);
     }
 }
 

@@ -183,6 +183,11 @@ impl<F: Fs> Snapshots<F> {
         self.lock().kept.last().cloned()
     }
 
+    /// The one that goes up to `seq`, if it can be used.
+    pub fn find(&self, seq: u64) -> Option<SnapshotInfo> {
+        self.lock().kept.iter().find(|info| info.seq() == seq).cloned()
+    }
+
     /// Those that can be used, oldest first.
     pub fn all(&self) -> Vec<SnapshotInfo> {
         self.lock().kept.clone()

@@ -10,6 +10,7 @@
 //! | [`build`] | makes a new one from the newest and the log, beside the running loop |
 //! | [`incoming`] | takes one from another replica |
 //! | [`examine`] | shows what is in a file |
+//! | [`transfer`] | what a thread does for those that give and take snapshots |
 //! | [`open`] | opens a replica's files: snapshot, log and vote together |
 //!
 //! `snapshot-<seq>` contains everything but the orders; these are in the ledger's files, of which it names lengths and
@@ -41,6 +42,7 @@ pub mod incoming;
 pub mod ledger;
 pub mod open;
 mod state;
+pub mod transfer;
 
 use pygmy_ring::Checkpoint;
 

@@ -130,6 +130,7 @@ impl Machine for Echo {
             | Input::LogRead { .. }
             | Input::SnapshotTaken { .. }
             | Input::SnapshotFailed(_)
+            | Input::Transferred(_)
             | Input::Leave => {}
         }
     }

@@ -2,6 +2,7 @@
 
 use bincode::{Decode, Encode};
 
+use super::handshake::Epoch;
 use crate::limits::{SNAPSHOT_FILE_NAME_LEN_MAX, SNAPSHOT_FILES_MAX, SNAPSHOT_PART_BYTES_MAX};
 use crate::types::{Blob, Bounded, Text};
 
@@ -11,7 +12,7 @@ use crate::types::{Blob, Bounded, Text};
 pub struct SnapshotFetch {
     /// Position of the snapshot; 0: the newest that the asked has.
     pub seq: u64,
-    /// Which of its files, by their order in [`SnapshotPart::files`].
+    /// Which of its files, by their order in [`SnapshotHead::files`].
     pub file: u32,
     /// First byte wanted.
     pub offset: u64,
@@ -26,6 +27,19 @@ pub struct SnapshotFile {
     pub name: Text<SNAPSHOT_FILE_NAME_LEN_MAX>,
     /// How many of its bytes belong to the snapshot. A file that only grows may have more.
     pub len: u64,
+    /// XXH3-128 with seed 0 of these bytes; 0 for the first file, which bears checksums of its own.
+    pub hash: u128,
+}
+
+/// What a snapshot is made of, and where in the log it belongs.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SnapshotHead {
+    /// Epoch of the last entry that it contains.
+    pub epoch: Epoch,
+    /// Hash of that entry.
+    pub entry_hash: u128,
+    /// Its files.
+    pub files: Bounded<SnapshotFile, SNAPSHOT_FILES_MAX>,
 }
 
 /// A part of a snapshot.
@@ -33,8 +47,8 @@ pub struct SnapshotFile {
 pub struct SnapshotPart {
     /// Position of the snapshot.
     pub seq: u64,
-    /// Its files, in the part that answers a `seq` of 0; in all others none.
-    pub files: Bounded<SnapshotFile, SNAPSHOT_FILES_MAX>,
+    /// What it is made of, in the part that answers a `seq` of 0 alone.
+    pub head: Option<SnapshotHead>,
     /// Which file this is a part of.
     pub file: u32,
     /// Where in it the part begins.

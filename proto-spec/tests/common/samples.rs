@@ -415,11 +415,12 @@ fn epochs(all: &mut Samples) {
 }
 
 fn snapshots(all: &mut Samples) {
-    let file = |name: &str, len| SnapshotFile { name: Text::new(name).expect("a short name"), len };
-    let files = vec![file("snapshot-00000000000000000100", 262_150), file("ledger-00000001", 67_108_864)];
+    let file = |name: &str, len, hash| SnapshotFile { name: Text::new(name).expect("a short name"), len, hash };
+    let files = vec![file("snapshot-00000000000000000100", 262_150, 1), file("ledger-00000001", 67_108_864, u128::MAX)];
     all.add("snapshot-fetch", &SnapshotFetch { seq: 100, file: 1, offset: 262_144, len: 262_144 });
-    let part = SnapshotPart { seq: 100, files: list(vec![]), file: 0, offset: 262_144, bytes: blob(&b"pygmy!"[..]) };
-    all.add("snapshot-part-first", &SnapshotPart { files: list(files), offset: 0, ..part.clone() });
+    let part = SnapshotPart { seq: 100, head: None, file: 0, offset: 262_144, bytes: blob(&b"pygmy!"[..]) };
+    let head = SnapshotHead { epoch: epoch(), entry_hash: 2, files: list(files) };
+    all.add("snapshot-part-first", &SnapshotPart { head: Some(head), offset: 0, ..part.clone() });
     all.add("snapshot-part", &part);
     for why in [SnapshotRefusal::Gone, SnapshotRefusal::Busy, SnapshotRefusal::Unreadable] {
         let name = format!("snapshot-refused-{}", format!("{why:?}").to_lowercase());

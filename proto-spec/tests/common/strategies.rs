@@ -428,10 +428,12 @@ pub fn snapshot_fetch() -> impl Strategy<Value = SnapshotFetch> + Clone {
     any::<(u64, u32, u64, u32)>().prop_map(|(seq, file, offset, len)| SnapshotFetch { seq, file, offset, len })
 }
 pub fn snapshot_part() -> impl Strategy<Value = SnapshotPart> + Clone {
-    let file = (text(), any::<u64>()).prop_map(|(name, len)| SnapshotFile { name, len });
-    (any::<(u64, u32, u64)>(), list(file), blob()).prop_map(|((seq, file, offset), files, bytes)| SnapshotPart {
+    let file = (text(), any::<(u64, u128)>()).prop_map(|(name, (len, hash))| SnapshotFile { name, len, hash });
+    let head = (epoch(), any::<u128>(), list(file));
+    let head = head.prop_map(|(epoch, entry_hash, files)| SnapshotHead { epoch, entry_hash, files });
+    (any::<(u64, u32, u64)>(), option::of(head), blob()).prop_map(|((seq, file, offset), head, bytes)| SnapshotPart {
         seq,
-        files,
+        head,
         file,
         offset,
         bytes,
@@ -440,9 +442,13 @@ pub fn snapshot_part() -> impl Strategy<Value = SnapshotPart> + Clone {
 pub fn snapshot_refused() -> impl Strategy<Value = SnapshotRefused> + Clone {
     let why =
         proptest::sample::select(&[SnapshotRefusal::Gone, SnapshotRefusal::Busy, SnapshotRefusal::Unreadable][..]);
-    (any::<(u64, u32, u64, u64)>(), why).prop_map(
-        |((seq, file, offset, newest), why)| SnapshotRefused { seq, file, offset, why, newest },
-    )
+    (any::<(u64, u32, u64, u64)>(), why).prop_map(|((seq, file, offset, newest), why)| SnapshotRefused {
+        seq,
+        file,
+        offset,
+        why,
+        newest,
+    })
 }
 
 fn replica_beat() -> impl Strategy<Value = ReplicaBeat> + Clone {

@@ -610,6 +610,11 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
+    /// Who holds the token, as far as this replica knows; 0: unknown.
+    pub fn holder(&self) -> u16 {
+        self.holder.1
+    }
+
     /// The highest epoch answered for.
     pub fn promised(&self) -> Epoch {
         self.promised
