@@ -313,6 +313,12 @@ impl serde::Serialize for BookId {
         s.serialize_str(self.as_str())
     }
 }
+impl<'de> serde::Deserialize<'de> for BookId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::new(&text).map_err(serde::de::Error::custom)
+    }
+}
 impl Encode for BookId {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         self.0.encode(encoder)
@@ -371,6 +377,12 @@ impl<'a, T, const N: usize> IntoIterator for &'a Bounded<T, N> {
     type IntoIter = std::slice::Iter<'a, T>;
     fn into_iter(self) -> Self::IntoIter {
         self.0.iter()
+    }
+}
+impl<'de, T: serde::Deserialize<'de>, const N: usize> serde::Deserialize<'de> for Bounded<T, N> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let too_many = |items: Vec<T>| format!("a list of {} is above its limit of {N}", items.len());
+        Self::new(Vec::deserialize(deserializer)?).map_err(|items| serde::de::Error::custom(too_many(items)))
     }
 }
 impl<T: Encode + 'static, const N: usize> Encode for Bounded<T, N> {

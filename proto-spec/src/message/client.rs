@@ -2,7 +2,7 @@
 //! and in every answer `seq` is the position it reflects.
 
 use bincode::{Decode, Encode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::handshake::{Epoch, Role};
 use crate::error::{ErrorBody, ErrorCode};
@@ -44,7 +44,7 @@ pub struct NewBook {
 }
 
 /// One line of a cart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Line {
     /// The book.
     pub book: BookId,
@@ -186,7 +186,7 @@ pub struct Order {
 }
 
 /// One line of an order that was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct OrderLine {
     /// The book.
     pub book: BookId,
@@ -199,7 +199,7 @@ pub struct OrderLine {
 }
 
 /// An order that was done.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct OrderRecord {
     /// Its number: its position in the log.
     pub number: u64,
