@@ -10,9 +10,11 @@
 pub mod ask;
 pub mod audit;
 pub mod error;
+pub mod history;
 pub mod idle;
 pub mod load;
 pub mod net;
+mod replicas;
 pub mod session;
 pub mod shelf;
 pub mod span;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pygmy_perf::error::Error;
+use pygmy_perf::history::judge;
 use pygmy_perf::{audit, idle, load};
 
 /// Measures and audits a Pygmy cluster
@@ -23,6 +24,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Buys as fast as it can, then checks every promise against every replica
     Audit(audit::AuditArgs),
+    /// Judges a history kept by an audit or a chaos run, or any other in that format
+    Check(judge::CheckArgs),
     /// Holds connections that say nothing, and shows what they cost
     IdleConnections(idle::IdleArgs),
 }
@@ -49,6 +52,11 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
             let verdict = audit::run(args)?;
             show(args.json, &verdict, |out| verdict.print(out))?;
             Ok(if verdict.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Check(args) => {
+            let judgement = judge::run(args)?;
+            show(args.json, &judgement, |out| judgement.print(out))?;
+            Ok(if judgement.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::IdleConnections(args) => {
             let report = idle::run(args)?;

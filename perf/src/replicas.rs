@@ -7,9 +7,9 @@ use hashbrown::HashMap;
 use pygmy_proto::limits::ORDERS_PAGE_MAX;
 use pygmy_proto::message::{Order, OrderOk, OrderRecord, Orders, OrdersOk, ReplicaStatus, Role, Status, StatusOk};
 
-use super::check::ReplicaView;
 use crate::ask::Asker;
 use crate::error::Error;
+use crate::history::{BookState, ReplicaView};
 use crate::shelf;
 use crate::target::Server;
 
@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The log replicas of a cluster, each over its own connection.
 #[derive(Debug)]
-pub(super) struct Replicas {
+pub(crate) struct Replicas {
     all: Vec<(Server, Asker)>,
     /// Orders seen so far: ledgers that agree share them.
     seen: HashMap<u64, Arc<OrderRecord>>,
@@ -29,7 +29,7 @@ impl Replicas {
     ///
     /// # Errors
     /// When one cannot be reached: all of them are audited or none.
-    pub(super) fn connect(servers: &[&Server]) -> Result<Self, Error> {
+    pub(crate) fn connect(servers: &[&Server]) -> Result<Self, Error> {
         if servers.is_empty() {
             let why = "the audit asks every order and catalog server directly: name the cluster's file with --cluster";
             return Err(Error::Usage(why.into()));
@@ -51,7 +51,7 @@ impl Replicas {
     ///
     /// # Errors
     /// When one stops answering.
-    pub(super) fn converge(&mut self, floor: u64, within: Duration) -> Result<bool, Error> {
+    pub(crate) fn converge(&mut self, floor: u64, within: Duration) -> Result<bool, Error> {
         let deadline = Instant::now() + within;
         let mut before = None;
         loop {
@@ -73,7 +73,7 @@ impl Replicas {
     ///
     /// # Errors
     /// When one stops answering.
-    pub(super) fn view(&mut self, after: u64, numbers: &[u64]) -> Result<Vec<ReplicaView>, Error> {
+    pub(crate) fn view(&mut self, after: u64, numbers: &[u64]) -> Result<Vec<ReplicaView>, Error> {
         let statuses = self.statuses()?;
         let mut views = Vec::with_capacity(self.all.len());
         for ((server, asker), status) in self.all.iter_mut().zip(statuses) {
@@ -87,7 +87,7 @@ impl Replicas {
                 name: server.name.clone(),
                 applied: status.applied,
                 state_hash: status.state_hash,
-                stock: books.iter().map(|book| (book.id, book.stock)).collect(),
+                books: books.iter().map(|book| (book.id, BookState::from(book))).collect(),
                 ledger,
                 by_number,
             });

@@ -11,7 +11,7 @@ use pygmy_proto::{BookId, ErrorBody, ErrorCode, Kind, Retry, codec};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::history::{Action, Answer, Operation};
+use crate::history::{Action, Answer, Operation, Short};
 use crate::net::{Links, Next, Task};
 use crate::session::{Flights, Session};
 
@@ -166,7 +166,10 @@ impl Buyers {
     fn note(&mut self, now_ns: u64, client: usize, pending: Pending, answer: Answer) {
         let session = self.buyers[client].session.as_ref().map_or(0, Session::id);
         let Pending { counter, action, start_ns, sends, .. } = pending;
-        self.history.push(Operation { client, session, counter, start_ns, end_ns: now_ns, sends, action, answer });
+        let (end_ns, front, served_by) = (now_ns, 0, 0);
+        let operation =
+            Operation { client, session, counter, start_ns, end_ns, sends, front, served_by, action, answer };
+        self.history.push(operation);
     }
 
     /// Sends a write, for the first time or again.
@@ -176,7 +179,7 @@ impl Buyers {
         pending.sent_ns = now_ns;
         pending.sends += 1;
         let identity = [session.id(), pending.counter, session.first_incomplete()];
-        let command = pending.action.command();
+        let Some(command) = pending.action.command() else { return };
         let id = buyer.flights.insert(Flight::Write(pending));
         frame::write_with(links.out(client), Kind::Write as u16, id, DEADLINE_MS, 0, |body| {
             codec::encode_to(&identity, body);
@@ -229,6 +232,7 @@ impl Buyers {
             Action::Restock { book, .. } => {
                 self.restocking.remove(book);
             }
+            Action::Reprice { .. } | Action::Lookup { .. } => {}
         }
         if let Answer::Bought { order } = &answer {
             buyer.bought += 1;
@@ -278,7 +282,7 @@ impl Buyers {
                 let answer = if is_unknown {
                     Answer::Unknown { why: error.to_string() }
                 } else {
-                    Answer::Refused { code: error.code, detail: error.detail.to_string() }
+                    Answer::Refused { code: error.code, detail: error.detail.to_string(), short: Short::of(error) }
                 };
                 self.finish(now_ns, client, pending, answer);
             }

@@ -1,11 +1,6 @@
 //! `pygmy-perf audit`: buys as fast as it can, then asks every replica whether the store kept its promises.
 
 mod buyers;
-pub mod check;
-pub mod history;
-mod observe;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,19 +13,15 @@ use serde::Serialize;
 
 use crate::ask::Asker;
 use crate::error::Error;
+use crate::history::check::{Violation, check};
+use crate::history::judge::Findings;
+use crate::history::{Answer, BookState, History, Operation, ReplicaView, Shelf, file};
 use crate::net::{Engine, Plan};
+use crate::replicas::Replicas;
 use crate::shelf;
 use crate::span::{self, Clock};
 use crate::target::{Target, TargetArgs};
 use buyers::{Buyers, BuyersPlan};
-use check::{Evidence, Violation, check};
-use history::{Answer, Operation};
-use observe::Replicas;
-
-/// Violations that are told one by one; a broken store can have as many as it has orders.
-const EXAMPLES_MAX: usize = 100;
-/// Of these, those a person is shown.
-const SHOWN_MAX: usize = 20;
 
 /// Buys from many clients at once, then compares every replica with what was answered.
 ///
@@ -90,10 +81,9 @@ pub struct Verdict {
     pub buying_s: f64,
     /// Replicas that were compared.
     pub replicas: Vec<ReplicaSummary>,
-    /// How many violations there are of each kind.
-    pub violation_counts: BTreeMap<String, u64>,
-    /// The first of them.
-    pub violations: Vec<Violation>,
+    /// What was found broken.
+    #[serde(flatten)]
+    pub findings: Findings,
 }
 
 /// One replica, as compared.
@@ -136,12 +126,13 @@ pub fn run(args: &AuditArgs) -> Result<Verdict, Error> {
     // Whether they have is judged by what they say themselves, below.
     replicas.converge(last, args.converge_within)?;
     let views = replicas.view(after, &numbers)?;
-    let evidence = Evidence { initial, history: bought.history, replicas: views };
-    let mut violations = check(&evidence);
+    let history = History { initial, operations: bought.history, replicas: views };
+    let mut violations = check(&history);
     violations.extend(bought.unfinished.clone().map(|why| Violation::NotFinished { why }));
-    let verdict = Verdict::new(args, &evidence, &violations, bought.errors, bought.connections_lost, bought.buying_s);
+    let findings = Findings::new(violations);
+    let verdict = Verdict::new(args, &history, findings, bought.errors, bought.connections_lost, bought.buying_s);
     if let Some(dir) = &args.out {
-        keep(dir, &evidence.history, &verdict)?;
+        keep(dir, &history, &verdict)?;
     }
     Ok(verdict)
 }
@@ -154,11 +145,7 @@ fn acknowledged_number(operation: &Operation) -> Option<u64> {
 }
 
 /// The stock before the first write, and the position it is of.
-fn read_initial(
-    target: &Target,
-    replicas: &mut Replicas,
-    within: Duration,
-) -> Result<(BTreeMap<BookId, u32>, u64), Error> {
+fn read_initial(target: &Target, replicas: &mut Replicas, within: Duration) -> Result<(Shelf, u64), Error> {
     let busy = || Error::Usage("the store is being written to: an audit needs it for itself".into());
     if !replicas.converge(0, within)? {
         return Err(busy());
@@ -171,7 +158,7 @@ fn read_initial(
     if shelf.books.is_empty() {
         return Err(Error::Usage("the store has no books: `pygmy import` brings some in".into()));
     }
-    Ok((shelf.books.iter().map(|book| (book.id, book.stock)).collect(), shelf.seq))
+    Ok((shelf.books.iter().map(|book| (book.id, BookState::from(book))).collect(), shelf.seq))
 }
 
 fn buy(args: &AuditArgs, target: &Target, books: Vec<BookId>) -> Result<Bought, Error> {
@@ -198,11 +185,11 @@ fn buy(args: &AuditArgs, target: &Target, books: Vec<BookId>) -> Result<Bought, 
     })
 }
 
-fn keep(dir: &Path, history: &[Operation], verdict: &Verdict) -> Result<(), Error> {
+fn keep(dir: &Path, history: &History, verdict: &Verdict) -> Result<(), Error> {
     let in_dir = |name: &str| dir.join(name);
     let create = |name: &str| File::create(in_dir(name)).map(BufWriter::new).map_err(Error::io(name));
     std::fs::create_dir_all(dir).map_err(Error::io(dir.display().to_string()))?;
-    history::write(history, &mut create("history.jsonl")?).map_err(Error::io("history.jsonl"))?;
+    file::write(history, create("history.jsonl")?).map_err(Error::io("history.jsonl"))?;
     let mut out = create("verdict.json")?;
     let written = serde_json::to_writer_pretty(&mut out, verdict).map_err(io::Error::from);
     written.and_then(|()| writeln!(out)).and_then(|()| out.flush()).map_err(Error::io("verdict.json"))
@@ -211,25 +198,21 @@ fn keep(dir: &Path, history: &[Operation], verdict: &Verdict) -> Result<(), Erro
 impl Verdict {
     fn new(
         args: &AuditArgs,
-        evidence: &Evidence,
-        violations: &[Violation],
+        history: &History,
+        findings: Findings,
         errors: BTreeMap<String, u64>,
         connections_lost: u64,
         buying_s: f64,
     ) -> Self {
-        let count = |is: fn(&Operation) -> bool| evidence.history.iter().filter(|op| is(op)).count() as u64;
-        let mut violation_counts: BTreeMap<String, u64> = BTreeMap::new();
-        for violation in violations {
-            *violation_counts.entry(violation.name().into()).or_default() += 1;
-        }
-        let summary = |view: &check::ReplicaView| ReplicaSummary {
+        let count = |is: fn(&Operation) -> bool| history.operations.iter().filter(|op| is(op)).count() as u64;
+        let summary = |view: &ReplicaView| ReplicaSummary {
             name: view.name.clone(),
             applied: view.applied,
             state_hash: format!("{:016x}", view.state_hash),
             orders: view.ledger.len(),
         };
         Self {
-            ok: violations.is_empty(),
+            ok: findings.is_empty(),
             clients: args.clients,
             orders: count(|op| matches!(op.answer, Answer::Bought { .. })),
             restocks: count(|op| matches!(op.answer, Answer::Restocked { .. })),
@@ -239,9 +222,8 @@ impl Verdict {
             errors,
             connections_lost,
             buying_s,
-            replicas: evidence.replicas.iter().map(summary).collect(),
-            violation_counts,
-            violations: violations.iter().take(EXAMPLES_MAX).cloned().collect(),
+            replicas: history.replicas.iter().map(summary).collect(),
+            findings,
         }
     }
 
@@ -268,9 +250,6 @@ impl Verdict {
                  given twice, stock is initial + restocked - sold on every replica, and their states are the same"
             );
         }
-        for (name, count) in &self.violation_counts {
-            writeln!(out, "VIOLATION {name}: {count}")?;
-        }
-        self.violations.iter().take(SHOWN_MAX).try_for_each(|violation| writeln!(out, "  {violation}"))
+        self.findings.print(out)
     }
 }

@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use pygmy_proto::BookId;
 use pygmy_proto::message::{Book, Command, Line, Lines, OrderRecord};
+use pygmy_proto::{BookId, ErrorBody, ErrorCode};
 use serde::{Deserialize, Serialize};
 
 /// What was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Action {
     /// To buy a cart.
@@ -133,6 +133,14 @@ pub struct Short {
     pub book: BookId,
     /// Copies there were.
     pub stock: u32,
+}
+
+impl Short {
+    /// Out of a refusal, where that is its reason.
+    pub fn of(error: &ErrorBody) -> Option<Self> {
+        let book = BookId::new(&error.subject).ok().filter(|_| error.code == ErrorCode::NotEnoughStock as u16)?;
+        Some(Self { book, stock: u32::try_from(error.limit).ok()? })
+    }
 }
 
 /// What of a book can change.

@@ -87,7 +87,7 @@ pub(crate) fn writes<'a>(history: &'a History, found: &mut Vec<Violation>) -> Ve
 }
 
 /// Adds an asking to what is known of a write; false when the two contradict each other.
-fn merge(known: &mut Write<'_>, asked: Write<'_>) -> bool {
+fn merge<'a>(known: &mut Write<'a>, asked: Write<'a>) -> bool {
     known.start_ns = known.start_ns.min(asked.start_ns);
     let (fate, is_one) = match (known.fate, asked.fate) {
         (Fate::Done(a), Fate::Done(b)) => (known.fate, a == b),

@@ -8,7 +8,7 @@ mod tests;
 mod time;
 mod violation;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use hashbrown::{HashMap, HashSet};
 use pygmy_proto::BookId;
@@ -19,6 +19,9 @@ pub use violation::Violation;
 
 use super::{Action, Answer, History, ReplicaView};
 use facts::Orders;
+
+/// Above this many possible sums of copies that may have been added, only their range is held against a stock.
+const SUMS_MAX: usize = 65_536;
 
 /// Every promise that the history shows broken; none: it shows none.
 pub fn check(history: &History) -> Vec<Violation> {
@@ -45,7 +48,7 @@ type Cart = Vec<(BookId, u32)>;
 /// Copies that were added to each book, and those that may have been.
 struct Restocks {
     done: HashMap<BookId, u64>,
-    maybe: HashMap<BookId, u64>,
+    maybe: HashMap<BookId, Vec<u64>>,
 }
 
 impl Restocks {
@@ -55,7 +58,7 @@ impl Restocks {
             let Action::Restock { book, copies } = write.action else { continue };
             match write.fate {
                 Fate::Done(_) => *restocks.done.entry(*book).or_default() += u64::from(*copies),
-                Fate::Unknown => *restocks.maybe.entry(*book).or_default() += u64::from(*copies),
+                Fate::Unknown => restocks.maybe.entry(*book).or_default().push(u64::from(*copies)),
                 Fate::Refused(_) | Fate::NotDone => {}
             }
         }
@@ -103,7 +106,9 @@ fn check_as_asked(writes: &[Write<'_>], found: &mut Vec<Violation>) {
                 let asked = cart(lines.iter().map(|line| (line.book, line.copies)));
                 asked == cart_of(order) && sum == order.total_cents
             }
-            (Action::Restock { .. }, Answer::Restocked { .. }) | (Action::Reprice { .. }, Answer::Repriced { .. }) => true,
+            (Action::Restock { .. }, Answer::Restocked { .. }) | (Action::Reprice { .. }, Answer::Repriced { .. }) => {
+                true
+            }
             _ => false,
         };
         if !is_as_asked {
@@ -153,6 +158,20 @@ fn check_by_number(replica: &ReplicaView, orders: &Orders<'_>, found: &mut Vec<V
     }
 }
 
+impl Restocks {
+    /// Every sum of those that may have been, if there are not too many of them.
+    fn sums(&self, book: &BookId) -> Option<BTreeSet<u64>> {
+        let mut sums = BTreeSet::from([0]);
+        for copies in self.maybe.get(book).into_iter().flatten() {
+            sums.extend(sums.clone().into_iter().map(|sum| sum + copies));
+            if sums.len() > SUMS_MAX {
+                return None;
+            }
+        }
+        Some(sums)
+    }
+}
+
 /// Stock = initial + restocked − sold, where sold is what this replica's own ledger says.
 fn check_stock(replica: &ReplicaView, history: &History, restocks: &Restocks, found: &mut Vec<Violation>) {
     let mut sold: HashMap<BookId, u64> = HashMap::new();
@@ -163,15 +182,19 @@ fn check_stock(replica: &ReplicaView, history: &History, restocks: &Restocks, fo
     for book in books {
         let of = |map: &HashMap<BookId, u64>| map.get(&book).copied().unwrap_or_default();
         let initial = history.initial.get(&book).map_or(0, |state| u64::from(state.stock));
-        // Sold beyond what there was leaves nothing that could be right; it is told as oversold by `LeftWrong`.
-        let low = (initial + of(&restocks.done)).saturating_sub(of(&sold));
-        let high = (initial + of(&restocks.done) + of(&restocks.maybe)).saturating_sub(of(&sold));
+        let (sold, came) = (of(&sold), initial + of(&restocks.done));
+        let came_most = came + restocks.maybe.get(&book).map_or(0, |maybe| maybe.iter().sum());
         let stock = replica.books.get(&book).map(|state| state.stock);
-        if !stock.is_some_and(|stock| (low..=high).contains(&u64::from(stock))) {
+        // What is there and what was sold has come from somewhere.
+        let is_right = |stock: u64| match restocks.sums(&book) {
+            Some(sums) => (stock + sold).checked_sub(came).is_some_and(|more| sums.contains(&more)),
+            None => (came..=came_most).contains(&(stock + sold)),
+        };
+        if !stock.is_some_and(|stock| is_right(stock.into())) {
             found.push(Violation::StockWrong {
                 replica: replica.name.clone(),
                 book,
-                expected: (low, high),
+                expected: (came.saturating_sub(sold), came_most.saturating_sub(sold)),
                 found: stock,
             });
         }

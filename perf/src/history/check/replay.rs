@@ -23,6 +23,8 @@ enum Event {
     Repriced { cost_cents: u64, old_cost_cents: u64, stock: u32 },
     /// It was looked at.
     Seen(BookState),
+    /// Its price in the end.
+    Priced { cost_cents: u64 },
 }
 
 /// One book's events and what may have happened to it beside them.
@@ -52,9 +54,17 @@ pub(super) fn check(history: &History, writes: &[Write<'_>], found: &mut Vec<Vio
         note_order(&mut books, order);
     }
     for operation in &history.operations {
-        if let (Action::Lookup { book, .. }, Answer::Found { seq, book: state }) = (&operation.action, &operation.answer)
+        if let (Action::Lookup { book, .. }, Answer::Found { seq, book: state }) =
+            (&operation.action, &operation.answer)
         {
             books.entry(*book).or_default().events.push((*seq, true, Event::Seen(*state)));
+        }
+    }
+    // The stock in the end is held against every replica's own ledger elsewhere.
+    if let Some(replica) = history.replicas.first() {
+        for (id, state) in &replica.books {
+            let event = Event::Priced { cost_cents: state.cost_cents };
+            books.entry(*id).or_default().events.push((replica.applied, true, event));
         }
     }
     for (id, mut book) in books {
@@ -159,6 +169,7 @@ impl Replay {
                     (self.cost_cents, self.changed_seq) = (cost_cents, seq);
                 }
                 Event::Seen(state) => self.see(seq, state, found),
+                Event::Priced { cost_cents } => self.observe_price(seq, cost_cents, found),
             }
         }
     }
