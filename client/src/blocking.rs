@@ -133,6 +133,11 @@ impl Client {
         self.engine.server().cloned().ok_or(Error::Closed)
     }
 
+    /// Who is at the other end, while there is a connection.
+    pub fn server(&self) -> Option<&HelloOk> {
+        self.engine.server()
+    }
+
     /// Makes any call. The other methods are this one with their types spelled out.
     ///
     /// # Errors

@@ -9,10 +9,12 @@
 
 pub mod ask;
 pub mod audit;
+pub mod chaos;
 pub mod error;
 pub mod history;
 pub mod idle;
 pub mod load;
+pub mod local;
 pub mod net;
 mod replicas;
 pub mod session;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use pygmy_perf::error::Error;
 use pygmy_perf::history::judge;
-use pygmy_perf::{audit, idle, load};
+use pygmy_perf::{audit, chaos, idle, load};
 
 /// Measures and audits a Pygmy cluster
 ///
@@ -24,6 +24,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Buys as fast as it can, then checks every promise against every replica
     Audit(audit::AuditArgs),
+    /// Kills and pauses the servers of a cluster of its own under load, then checks every promise
+    Chaos(chaos::ChaosArgs),
     /// Judges a history kept by an audit or a chaos run, or any other in that format
     Check(judge::CheckArgs),
     /// Holds connections that say nothing, and shows what they cost
@@ -52,6 +54,10 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
             let verdict = audit::run(args)?;
             show(args.json, &verdict, |out| verdict.print(out))?;
             Ok(if verdict.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Chaos(args) => {
+            let is_ok = chaos::run(args, |round| show(args.json, round, |out| round.print(out)))?;
+            Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Check(args) => {
             let judgement = judge::run(args)?;

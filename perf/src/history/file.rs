@@ -74,9 +74,9 @@ struct ReplicaLine {
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
-    /// Orders written, by their place in memory: equal ones are shared.
-    orders: HashMap<*const OrderRecord, usize>,
-    /// Keeps what `orders` points at where it is.
+    /// Orders written, by their address: replicas that agree share them.
+    orders: HashMap<usize, usize>,
+    /// Keeps those addresses from being used again.
     kept: Vec<Arc<OrderRecord>>,
 }
 
@@ -113,12 +113,13 @@ impl<W: Write> Writer<W> {
     }
 
     fn place(&mut self, order: &Arc<OrderRecord>) -> io::Result<usize> {
-        if let Some(place) = self.orders.get(&Arc::as_ptr(order)) {
+        let address = Arc::as_ptr(order).addr();
+        if let Some(place) = self.orders.get(&address) {
             return Ok(*place);
         }
         self.line(&LineRef::Order { order })?;
         let place = self.kept.len();
-        self.orders.insert(Arc::as_ptr(order), place);
+        self.orders.insert(address, place);
         self.kept.push(order.clone());
         Ok(place)
     }
