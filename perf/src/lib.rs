@@ -1,16 +1,20 @@
 //! Measuring and checking a running Pygmy cluster from outside, through its protocol alone.
 //!
 //! * [`load`]: how much, how fast: requests at a given rate or a given depth, latencies in full histograms.
+//! * [`chaos`]: the same promises while servers are killed and paused; [`history`]: what both judge by, and how.
+//! * [`failover`]: how long the store stands still when servers fail.
 //! * [`audit`]: whether the store kept its promises while it was bought from as fast as possible.
 //! * [`idle`]: what connections cost that do nothing.
 //!
 //! Beneath them: [`net`], an event loop that keeps many connections standing; [`session`], a session's counters;
-//! [`ask`], one blocking connection for what is read before and after; [`target`], where the cluster is.
+//! [`ask`], one blocking connection for what is read before and after; [`target`], where the cluster is; [`local`], its
+//! processes on this machine.
 
 pub mod ask;
 pub mod audit;
 pub mod chaos;
 pub mod error;
+pub mod failover;
 pub mod history;
 pub mod idle;
 pub mod load;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use pygmy_perf::error::Error;
 use pygmy_perf::history::judge;
-use pygmy_perf::{audit, chaos, idle, load};
+use pygmy_perf::{audit, chaos, failover, idle, load};
 
 /// Measures and audits a Pygmy cluster
 ///
@@ -28,6 +28,8 @@ enum Command {
     Chaos(chaos::ChaosArgs),
     /// Judges a history kept by an audit or a chaos run, or any other in that format
     Check(judge::CheckArgs),
+    /// How long a local cluster stands still when its servers are killed or paused
+    Failover(failover::FailoverArgs),
     /// Holds connections that say nothing, and shows what they cost
     IdleConnections(idle::IdleArgs),
 }
@@ -63,6 +65,11 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
             let judgement = judge::run(args)?;
             show(args.json, &judgement, |out| judgement.print(out))?;
             Ok(if judgement.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Failover(args) => {
+            let report = failover::run(args)?;
+            show(args.json, &report, |out| report.print(out))?;
+            Ok(if report.rounds == args.rounds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::IdleConnections(args) => {
             let report = idle::run(args)?;

@@ -19,6 +19,26 @@ pub struct TargetArgs {
     pub front: Vec<String>,
 }
 
+impl TargetArgs {
+    /// The cluster's file.
+    fn path(&self) -> Result<PathBuf, Error> {
+        let variable = || std::env::var_os("PYGMY_CLUSTER").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let named = self.cluster.clone().or_else(variable);
+        let path = named.map_or_else(default_path, Ok)?;
+        Ok(if path.is_dir() { path.join("cluster.toml") } else { path })
+    }
+
+    /// The directory of a cluster on this machine.
+    ///
+    /// # Errors
+    /// When there is no telling where it is.
+    pub fn dir(&self) -> Result<PathBuf, Error> {
+        let path = self.path()?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        Ok(parent.map_or_else(|| PathBuf::from("."), Path::to_path_buf))
+    }
+}
+
 /// One server, as its cluster's file names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
@@ -66,10 +86,7 @@ impl Target {
             };
             return Ok(Self { servers: args.front.iter().map(front).collect() });
         }
-        let variable = || std::env::var_os("PYGMY_CLUSTER").filter(|value| !value.is_empty()).map(PathBuf::from);
-        let named = args.cluster.clone().or_else(variable);
-        let path = named.map_or_else(default_path, Ok)?;
-        let path = if path.is_dir() { path.join("cluster.toml") } else { path };
+        let path = args.path()?;
         let text = std::fs::read_to_string(&path).map_err(|error| {
             Error::Usage(format!("{}: {error}: start a cluster, or name its file with --cluster", path.display()))
         })?;

@@ -220,11 +220,7 @@ fn record(
 }
 
 /// What every replica has in the end.
-fn look(
-    target: &Target,
-    after: u64,
-    operations: &[Operation],
-) -> Result<Vec<crate::history::ReplicaView>, Error> {
+fn look(target: &Target, after: u64, operations: &[Operation]) -> Result<Vec<crate::history::ReplicaView>, Error> {
     let mut numbers: Vec<u64> = operations
         .iter()
         .filter_map(|operation| match &operation.answer {

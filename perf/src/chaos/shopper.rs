@@ -20,7 +20,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest pause between two calls.
 const THINK_US_MAX: u64 = 12_000;
 /// Copies left at which a book is restocked. Low, so that carts are refused now and then.
-const RESTOCK_BELOW: u32 = 40;
+const RESTOCK_BELOW: u32 = 10;
 
 /// What a shopper is given.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl<'a> Shopper<'a> {
 
     fn draw(&mut self) -> Action {
         if let Some(book) = self.to_restock.take() {
-            return Action::Restock { book, copies: self.rng.random_range(50..250) };
+            return Action::Restock { book, copies: self.rng.random_range(20..100) };
         }
         let book = self.errand.books[self.rng.random_range(0..self.errand.books.len())];
         match self.rng.random_range(0..100) {
