@@ -60,6 +60,7 @@ impl ErrorCode {
                 | Self::HandshakeTimeout
                 | Self::SlowReader
                 | Self::NotAMember
+                | Self::Removed
         )
     }
 }
@@ -91,6 +92,8 @@ codes! {
     SlowReader = 12, "slow_reader", Never;
     /// This process was refused as a member: its identity is not in the configuration.
     NotAMember = 13, "not_a_member", Never;
+    /// The sender's log was a voter once and was replaced: it never counts again. Closes the connection.
+    Removed = 14, "removed", Never;
 
     /// No book has this id.
     UnknownBook = 20, "unknown_book", Never;
@@ -117,6 +120,8 @@ codes! {
     OutcomeUnknown = 43, "outcome_unknown", Settle;
     /// The server is leaving; nothing was done.
     ShuttingDown = 44, "shutting_down", Elsewhere;
+    /// The voters cannot be changed like this now; nothing was done.
+    ChangeRefused = 45, "change_refused", Later;
 
     /// The session is unknown, evicted, or the counter lies below the declared first incomplete one. Never executed now.
     SessionExpired = 60, "session_expired", Never;

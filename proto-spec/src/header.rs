@@ -68,6 +68,8 @@ kinds! {
     Write = 0x0017,
     /// How the answering server is.
     Status = 0x0018,
+    /// Puts one log in the place of another among the voters.
+    Replace = 0x0019,
 
     /// The answer to `OpenSession`.
     SessionOpened = 0x0090,
@@ -87,11 +89,15 @@ kinds! {
     WriteOk = 0x0097,
     /// The answer to `Status`.
     StatusOk = 0x0098,
+    /// The answer to `Replace`.
+    ReplaceOk = 0x0099,
 
     /// Order to catalog: writes to be ordered.
     Submit = 0x0100,
     /// Catalog to order: what became of them.
     Results = 0x0101,
+    /// Log replica to every server: who the voters are.
+    Members = 0x0102,
     /// Ring: a batch of the log.
     Data = 0x0110,
     /// Ring: the token.

@@ -66,7 +66,7 @@ mirrored_enums! {
 mirrors! {
     struct Epoch { counter: u64, node: u16 }
     struct ReplicaHello {
-        log_uuid: [u8; 16], boot_nonce: u64, config_id: u64, promised: Epoch, last: LogEnd,
+        node: u16, address: String, log_uuid: [u8; 16], boot_nonce: u64, config_id: u64, promised: Epoch, last: LogEnd,
         committed: u64, token_hop: u64, want: u64, acked: Acked,
     }
     struct LogEnd { epoch: Epoch, seq: u64 }
@@ -113,10 +113,17 @@ mirrors! {
     struct OrdersOk { seq: u64, total: u64, orders: Vec<OrderRecord>, next: Option<u64> }
     struct WriteOk { seq: u64, outcome: Outcome }
     struct LinkStatus { node: u16, up: bool, in_flight: u32 }
-    struct PeerDurable { node: u16, durable: u64 }
+    struct MemberStatus {
+        node: u16, log_uuid: [u8; 16], address: String, voter: bool, withheld: bool, heard: bool,
+        last_seq: u64, durable: u64,
+    }
+    struct Replace { old: [u8; 16], new: [u8; 16], node: u16, address: String }
+    struct ReplaceOk { seq: u64 }
+    struct Members { config_id: u64, voters: Vec<Voter> }
     struct ReplicaStatus {
-        voter: bool, voters: u32, epoch: Epoch, holder: u16, hop: u64, last_seq: u64, durable: u64, committed: u64,
-        applied: u64, state_hash: u64, books: u64, orders: u64, sessions: u64, peers: Vec<PeerDurable>,
+        voter: bool, voters: u32, config_id: u64, swap: Option<Swap>, epoch: Epoch, holder: u16, hop: u64, last_seq: u64, durable: u64, committed: u64,
+        applied: u64, state_hash: u64, books: u64, orders: u64, sessions: u64,
+        members: Vec<MemberStatus>,
     }
     struct StatusOk {
         node: u16, name: String, role: Role, uptime_ms: u64, clients: u32, jobs: u32, answered: u64,
@@ -182,10 +189,10 @@ fn mirror(kind: Kind, body: &[u8]) -> Result<(String, Vec<u8>), String> {
     read!(
         Hello => Hello, HelloOk => HelloOk, Error => ErrorBody, Ping => Ping, Pong => Pong,
         OpenSession => OpenSession, Lookup => Lookup, Search => Search, Topics => Topics, Books => Books,
-        Order => Order, Orders => Orders, Write => Write, Status => Status,
+        Order => Order, Orders => Orders, Write => Write, Status => Status, Replace => Replace,
         SessionOpened => SessionOpened, LookupOk => LookupOk, SearchOk => SearchOk, TopicsOk => TopicsOk,
-        BooksOk => BooksOk, OrderOk => OrderOk, OrdersOk => OrdersOk, WriteOk => WriteOk, StatusOk => StatusOk,
-        Submit => Submit, Results => Results, Data => Data, Token => Token, Want => Want, Ack => Ack,
+        BooksOk => BooksOk, OrderOk => OrderOk, OrdersOk => OrdersOk, WriteOk => WriteOk, StatusOk => StatusOk, ReplaceOk => ReplaceOk,
+        Submit => Submit, Results => Results, Members => Members, Data => Data, Token => Token, Want => Want, Ack => Ack,
         Commit => Commit, Fetch => Fetch, FetchRefused => FetchRefused,
         PreVote => PreVote, PreVoteAnswer => PreVoteAnswer, Prepare => Prepare, Promise => Promise,
         Install => Install, Reject => Reject,

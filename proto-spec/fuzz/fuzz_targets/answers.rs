@@ -14,6 +14,7 @@ const KINDS: &[Kind] = &[
     Kind::OrdersOk,
     Kind::WriteOk,
     Kind::StatusOk,
+    Kind::ReplaceOk,
 ];
 
 fuzz_target!(|input: &[u8]| {

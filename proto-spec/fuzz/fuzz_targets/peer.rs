@@ -7,6 +7,7 @@ use pygmy_proto::Kind;
 const KINDS: &[Kind] = &[
     Kind::Submit,
     Kind::Results,
+    Kind::Members,
     Kind::Data,
     Kind::Token,
     Kind::Want,

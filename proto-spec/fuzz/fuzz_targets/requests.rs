@@ -14,6 +14,7 @@ const KINDS: &[Kind] = &[
     Kind::Orders,
     Kind::Write,
     Kind::Status,
+    Kind::Replace,
 ];
 
 fuzz_target!(|input: &[u8]| pygmy_proto_fuzz::body_of(KINDS, input));

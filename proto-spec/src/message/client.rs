@@ -4,12 +4,13 @@
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use super::epoch::Swap;
 use super::handshake::{Epoch, Role};
 use crate::error::{ErrorBody, ErrorCode};
 use crate::limits::{
-    CART_LINES_MAX, COPIES_MAX, COST_CENTS_MAX, NODES_MAX, ORDERS_PAGE_MAX, PAGE_MAX, PUT_BOOKS_MAX, REPLICAS_MAX,
+    ADDRESS_LEN_MAX, CART_LINES_MAX, COPIES_MAX, COST_CENTS_MAX, NODES_MAX, ORDERS_PAGE_MAX, PAGE_MAX, PUT_BOOKS_MAX, REPLICAS_MAX,
 };
-use crate::types::{BookId, Bounded, Name, Title, Topic};
+use crate::types::{BookId, Bounded, Name, Text, Title, Topic};
 
 /// A book as the store knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -458,6 +459,10 @@ pub struct ReplicaStatus {
     pub voter: bool,
     /// Voters in the configuration.
     pub voters: u32,
+    /// Id of the latest configuration in its log.
+    pub config_id: u64,
+    /// The replacement that is half done in that configuration.
+    pub swap: Option<Swap>,
     /// Its epoch.
     pub epoch: Epoch,
     /// Node number of the token's holder as far as it knows; 0: unknown.
@@ -482,19 +487,58 @@ pub struct ReplicaStatus {
     pub orders: u64,
     /// Sessions kept.
     pub sessions: u64,
-    /// Durable positions of the voters, as last heard.
-    pub peers: Bounded<PeerDurable, REPLICAS_MAX>,
+    /// The voters of that configuration, and after them the log replicas that only follow, as this one sees them.
+    pub members: Bounded<MemberStatus, REPLICAS_MAX>,
 }
 
 fn as_hex<S: serde::Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{hash:016x}"))
 }
 
-/// How far another replica is, as last heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
-pub struct PeerDurable {
-    /// Number of the other node.
+/// One log replica, as another one sees it or as it sees itself.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct MemberStatus {
+    /// Its node number.
     pub node: u16,
-    /// Durable up to.
+    /// Identity of its log.
+    #[serde(serialize_with = "as_hex_digits")]
+    pub log_uuid: [u8; 16],
+    /// `host:port` on which it listens; empty: as in `cluster.toml`.
+    pub address: Text<ADDRESS_LEN_MAX>,
+    /// Whether the configuration names its log as a voter.
+    pub voter: bool,
+    /// Whether its vote does not count for the time being, by its own word.
+    pub withheld: bool,
+    /// Whether both hear each other.
+    pub heard: bool,
+    /// End of its log, as last heard.
+    pub last_seq: u64,
+    /// Durable there in the current epoch, as last heard.
     pub durable: u64,
+}
+
+/// Serializes an identity as hexadecimal digits.
+pub(super) fn as_hex_digits<S: serde::Serializer>(id: &[u8; 16], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{:032x}", u128::from_be_bytes(*id)))
+}
+
+/// Puts one log in the place of another among the voters. To a catalog, by a client that has shown the cluster's key.
+/// Asked again it goes on where it stands, so that it may be repeated after any failure.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Replace {
+    /// Identity of the log that goes.
+    pub old: [u8; 16],
+    /// Identity of the log that comes.
+    pub new: [u8; 16],
+    /// Node number of the process that keeps it.
+    pub node: u16,
+    /// `host:port` on which that process listens.
+    pub address: Text<ADDRESS_LEN_MAX>,
+}
+
+/// The answer to [`Replace`]: the first of its changes is committed. The second follows by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct ReplaceOk {
+    /// Position of that change in the log.
+    pub seq: u64,
 }

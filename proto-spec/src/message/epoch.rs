@@ -3,6 +3,7 @@
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
+use super::client::as_hex_digits;
 use super::handshake::Epoch;
 use crate::limits::{ADDRESS_LEN_MAX, BOUNDARIES_MAX, REMOVED_MAX, REPLICAS_MAX};
 use crate::types::{Bounded, Text};
@@ -13,6 +14,7 @@ pub struct Voter {
     /// Its node number.
     pub node: u16,
     /// Identity of its log; what is counted.
+    #[serde(serialize_with = "as_hex_digits")]
     pub log_uuid: [u8; 16],
     /// Whether it may hold the token, that is, whether it is a catalog.
     pub holds_token: bool,
@@ -24,6 +26,7 @@ pub struct Voter {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
 pub struct Swap {
     /// Identity of the log that goes.
+    #[serde(serialize_with = "as_hex_digits")]
     pub old: [u8; 16],
     /// The voter that comes.
     pub new: Voter,

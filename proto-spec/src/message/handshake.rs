@@ -3,8 +3,8 @@
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
-use crate::limits::CREDENTIALS_LEN_MAX;
-use crate::types::{Blob, Name};
+use crate::limits::{ADDRESS_LEN_MAX, CREDENTIALS_LEN_MAX};
+use crate::types::{Blob, Name, Text};
 
 use super::epoch::LogEnd;
 
@@ -56,7 +56,7 @@ pub struct Hello {
     pub cluster: [u8; 16],
     /// Hash of the cluster's settings; 0 for clients.
     pub settings: u64,
-    /// The cluster's key, for servers; empty for clients.
+    /// The cluster's key, for servers and for clients that change the voters; empty for others.
     pub credentials: Blob<CREDENTIALS_LEN_MAX>,
     /// Name of the node, or of the client's program, for logs.
     pub name: Name,
@@ -67,6 +67,10 @@ pub struct Hello {
 /// What log replicas tell each other when they connect.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct ReplicaHello {
+    /// Its node number: the place of its name in `cluster.toml`, from 1, and 256 times the generation of its process.
+    pub node: u16,
+    /// `host:port` on which it listens.
+    pub address: Text<ADDRESS_LEN_MAX>,
     /// Identity of the replica's log; what majorities count.
     pub log_uuid: [u8; 16],
     /// Drawn at process start; tells a reconnect from a restart.
@@ -104,7 +108,7 @@ pub struct HelloOk {
     pub version: u8,
     /// What the answering server is.
     pub role: Role,
-    /// Its number, from 1 in the order of `cluster.toml`.
+    /// Its number, as in [`ReplicaHello::node`].
     pub node: u16,
     /// Its name.
     pub name: Name,

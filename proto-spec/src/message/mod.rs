@@ -32,9 +32,9 @@ macro_rules! messages {
 
 messages! {
     Hello, HelloOk, Ping, Pong,
-    OpenSession, Lookup, Search, Topics, Books, Order, Orders, Write, Status,
-    SessionOpened, LookupOk, SearchOk, TopicsOk, BooksOk, OrderOk, OrdersOk, WriteOk, StatusOk,
-    Submit, Results, Data, Token, Want, Ack, Commit, Fetch, FetchRefused,
+    OpenSession, Lookup, Search, Topics, Books, Order, Orders, Write, Status, Replace,
+    SessionOpened, LookupOk, SearchOk, TopicsOk, BooksOk, OrderOk, OrdersOk, WriteOk, StatusOk, ReplaceOk,
+    Submit, Results, Members, Data, Token, Want, Ack, Commit, Fetch, FetchRefused,
     PreVote, PreVoteAnswer, Prepare, Promise, Install, Reject,
     SnapshotFetch, SnapshotPart, SnapshotRefused,
 }

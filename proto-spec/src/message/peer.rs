@@ -2,6 +2,7 @@
 
 use bincode::{Decode, Encode};
 
+use super::epoch::Voter;
 use super::handshake::Epoch;
 use crate::limits::{BATCH_BYTES_MAX, CLIENT_BODY_MAX, REPLICAS_MAX, SUBMIT_JOBS_MAX};
 use crate::types::{Blob, Bounded};
@@ -46,6 +47,16 @@ pub struct JobResult {
 pub struct Results {
     /// The results.
     pub results: Bounded<JobResult, SUBMIT_JOBS_MAX>,
+}
+
+/// Log replica to every server: the voters of the latest configuration that it knows to be committed. Sent when a
+/// connection stands, and when that configuration changes.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Members {
+    /// Id of the configuration.
+    pub config_id: u64,
+    /// Its voters.
+    pub voters: Bounded<Voter, REPLICAS_MAX>,
 }
 
 /// A batch of the log. The same bytes go to every replica.

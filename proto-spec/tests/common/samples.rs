@@ -75,6 +75,8 @@ fn epoch() -> Epoch {
 }
 fn replica() -> ReplicaHello {
     ReplicaHello {
+        node: 6,
+        address: Text::new("10.0.0.6:7006").expect("a short address"),
         log_uuid: std::array::from_fn(|i| 0xb0 + i as u8),
         boot_nonce: 0x1122_3344_5566_7788,
         config_id: 1,
@@ -111,6 +113,10 @@ pub fn half_swapped() -> Membership {
     let swap = Some(Swap { old: go[0].log_uuid, new });
     Membership { id: 2, voters: list(stay), swap, removed: list(vec![go[0].log_uuid]) }
 }
+/// The first process that takes the place of node 5.
+fn newcomer() -> Voter {
+    Voter { node: 256 + 5, log_uuid: [0xd5; 16], ..voter(5, "10.0.0.9:7005") }
+}
 fn hello(role: Role) -> Hello {
     let server = role != Role::Client;
     Hello {
@@ -128,7 +134,7 @@ fn hello_ok(role: Role) -> HelloOk {
     HelloOk {
         version: 1,
         role,
-        node: 1,
+        node: if role == Role::Catalog { 6 } else { 1 },
         name: name("front-1"),
         cluster: std::array::from_fn(|i| 0xa0 + i as u8),
         body_max: 262_144,
@@ -266,6 +272,8 @@ fn requests(all: &mut Samples) {
     all.add("orders", &Orders { floor: 0, book: None, limit: 40, before: None });
     all.add("orders-next", &Orders { floor: 9, book: Some(id("pioneer")), limit: 1, before: Some(u64::MAX) });
     all.add("status", &Status {});
+    let Voter { log_uuid: new, node, address, .. } = newcomer();
+    all.add("replace", &Replace { old: voter(5, "").log_uuid, new, node, address });
 }
 
 fn writes(all: &mut Samples) {
@@ -332,6 +340,8 @@ fn statuses(all: &mut Samples) {
     let replica = ReplicaStatus {
         voter: true,
         voters: 5,
+        config_id: 2,
+        swap: half_swapped().swap,
         epoch: epoch(),
         holder: 5,
         hop: 8,
@@ -343,10 +353,16 @@ fn statuses(all: &mut Samples) {
         books: 7,
         orders: 2,
         sessions: 1,
-        peers: list(vec![PeerDurable { node: 4, durable: 96 }]),
+        members: list(vec![member(voter(4, ""), true), member(newcomer(), false)]),
     };
+    all.add("replace-ok", &ReplaceOk { seq: 13 });
     all.add("status-ok-front", &status(Role::Front, None));
     all.add("status-ok-catalog", &status(Role::Catalog, Some(replica)));
+}
+
+fn member(of: Voter, voter: bool) -> MemberStatus {
+    let Voter { node, log_uuid, address, .. } = of;
+    MemberStatus { node, log_uuid, address, voter, withheld: !voter, heard: true, last_seq: 98, durable: 96 }
 }
 
 fn errors(all: &mut Samples) {
@@ -364,6 +380,7 @@ fn peers(all: &mut Samples) {
     let opened = blob(codec::encode(&SessionOpened { session: 10 }));
     let results = vec![JobResult { job: 1, kind: Kind::SessionOpened as u16, flags: 0, body: opened }];
     all.add("results", &Results { results: list(results) });
+    all.add("members", &Members { config_id: 1, voters: membership().voters });
     all.add("data", &Data { epoch: epoch(), hop: 8, committed: 9, batch: blob(batch().bytes().clone()) });
     let member = TokenMember { node: 5, boot_nonce: 6, want: 7, served: 8 };
     let durable = TokenDurable { log_uuid: std::array::from_fn(|i| i as u8), durable: 10 };

@@ -45,8 +45,11 @@ fn epoch() -> impl Strategy<Value = Epoch> + Clone {
 
 fn replica_hello() -> impl Strategy<Value = ReplicaHello> + Clone {
     let acked = (any::<[u8; 16]>(), log_end()).prop_map(|(log_uuid, end)| Acked { log_uuid, end });
-    (any::<([u8; 16], u64, u64)>(), epoch(), log_end(), any::<(u64, u64, u64)>(), acked).prop_map(
-        |(a, promised, last, b, acked)| ReplicaHello {
+    let head = any::<([u8; 16], u64, u64, u16)>();
+    (head, text(), epoch(), log_end(), any::<(u64, u64, u64)>(), acked).prop_map(
+        |(a, address, promised, last, b, acked)| ReplicaHello {
+            node: a.3,
+            address,
             log_uuid: a.0,
             boot_nonce: a.1,
             config_id: a.2,
@@ -77,9 +80,12 @@ fn voter() -> impl Strategy<Value = Voter> + Clone {
     })
 }
 
+fn swap() -> impl Strategy<Value = Swap> + Clone {
+    (any::<[u8; 16]>(), voter()).prop_map(|(old, new)| Swap { old, new })
+}
+
 pub fn membership() -> impl Strategy<Value = Membership> + Clone {
-    let swap = (any::<[u8; 16]>(), voter()).prop_map(|(old, new)| Swap { old, new });
-    (any::<u64>(), list(voter()), option::of(swap), list(any::<[u8; 16]>()))
+    (any::<u64>(), list(voter()), option::of(swap()), list(any::<[u8; 16]>()))
         .prop_map(|(id, voters, swap, removed)| Membership { id, voters, swap, removed })
 }
 
@@ -270,25 +276,53 @@ pub fn orders_ok() -> impl Strategy<Value = OrdersOk> + Clone {
     })
 }
 
-fn replica_status() -> impl Strategy<Value = ReplicaStatus> + Clone {
-    let peer = any::<(u16, u64)>().prop_map(|(node, durable)| PeerDurable { node, durable });
-    let head = any::<(bool, u32, u16, u64, u64, u64, u64, u64)>();
-    (head, epoch(), any::<(u64, u64, u64, u64)>(), list(peer)).prop_map(|(a, epoch, b, peers)| ReplicaStatus {
-        voter: a.0,
-        voters: a.1,
-        epoch,
-        holder: a.2,
-        hop: a.3,
-        last_seq: a.4,
-        durable: a.5,
-        committed: a.6,
-        applied: a.7,
-        state_hash: b.0,
-        books: b.1,
-        orders: b.2,
-        sessions: b.3,
-        peers,
+fn member_status() -> impl Strategy<Value = MemberStatus> + Clone {
+    (any::<(u16, [u8; 16], bool, bool, bool, u64, u64)>(), text()).prop_map(|(a, address)| MemberStatus {
+        node: a.0,
+        log_uuid: a.1,
+        address,
+        voter: a.2,
+        withheld: a.3,
+        heard: a.4,
+        last_seq: a.5,
+        durable: a.6,
     })
+}
+
+fn replica_status() -> impl Strategy<Value = ReplicaStatus> + Clone {
+    let head = any::<(bool, u32, u16, u64, u64, u64, u64, u64)>();
+    let tail = any::<(u64, u64, u64, u64, u64)>();
+    (head, epoch(), tail, option::of(swap()), list(member_status())).prop_map(|(a, epoch, b, swap, members)| {
+        ReplicaStatus {
+            voter: a.0,
+            voters: a.1,
+            config_id: b.4,
+            swap,
+            epoch,
+            holder: a.2,
+            hop: a.3,
+            last_seq: a.4,
+            durable: a.5,
+            committed: a.6,
+            applied: a.7,
+            state_hash: b.0,
+            books: b.1,
+            orders: b.2,
+            sessions: b.3,
+            members,
+        }
+    })
+}
+
+pub fn replace() -> impl Strategy<Value = Replace> + Clone {
+    let ids = any::<([u8; 16], [u8; 16], u16)>();
+    (ids, text()).prop_map(|((old, new, node), address)| Replace { old, new, node, address })
+}
+pub fn replace_ok() -> impl Strategy<Value = ReplaceOk> + Clone {
+    any::<u64>().prop_map(|seq| ReplaceOk { seq })
+}
+pub fn members() -> impl Strategy<Value = Members> + Clone {
+    (any::<u64>(), list(voter())).prop_map(|(config_id, voters)| Members { config_id, voters })
 }
 
 pub fn status_ok() -> impl Strategy<Value = StatusOk> + Clone {
@@ -506,6 +540,7 @@ pub fn body() -> impl Strategy<Value = (Kind, Vec<u8>)> {
         orders().prop_map(encoded).boxed(),
         write().prop_map(encoded).boxed(),
         Just(Status {}).prop_map(encoded).boxed(),
+        replace().prop_map(encoded).boxed(),
         session_opened().prop_map(encoded).boxed(),
         lookup_ok().prop_map(encoded).boxed(),
         search_ok().prop_map(encoded).boxed(),
@@ -515,8 +550,10 @@ pub fn body() -> impl Strategy<Value = (Kind, Vec<u8>)> {
         orders_ok().prop_map(encoded).boxed(),
         write_ok().prop_map(encoded).boxed(),
         status_ok().prop_map(encoded).boxed(),
+        replace_ok().prop_map(encoded).boxed(),
         submit().prop_map(encoded).boxed(),
         results().prop_map(encoded).boxed(),
+        members().prop_map(encoded).boxed(),
         data().prop_map(encoded).boxed(),
         token().prop_map(encoded).boxed(),
         want().prop_map(encoded).boxed(),
