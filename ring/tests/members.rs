@@ -227,6 +227,68 @@ fn no_change_takes_the_majority_away() {
     assert_eq!(bench.replica(1).membership().id, 1);
 }
 
+/// A fourth voter that is not there would make three of four out of two of three.
+#[test]
+fn a_living_voter_is_not_replaced_by_one_that_does_not_follow_yet() {
+    let mut bench = bench(3, 1);
+    bench.kill(4);
+    bench.change(1, uuid(3), 4, uuid(4));
+    bench.settle();
+    assert_eq!(why(&bench), [refused("the log that is to come is still learning")]);
+    assert_eq!(bench.replica(1).membership().id, 1);
+    bench.restart(4);
+    bench.change(1, uuid(3), 4, uuid(4));
+    bench.settle();
+    assert_eq!(voters(&bench, 1), [1, 2, 4]);
+}
+
+/// Numbers are never used twice: who takes the place of 3 was not known to anybody when they started.
+#[test]
+fn one_that_nobody_knew_takes_a_place_and_may_hold_the_token() {
+    const NEW: u16 = 256 + 3;
+    let mut bench = bench(3, 0);
+    bench.write_settled(1, 8);
+    bench.start_unknown(NEW, 3);
+    bench.run(100 * MS);
+    assert_eq!(bench.replica(NEW).applied(), SESSION + 1, "it follows");
+    let members = |bench: &Bench, at| -> Vec<(u16, bool, bool)> {
+        let members = bench.replica(at).status().members;
+        members.iter().map(|member| (member.node, member.voter, member.heard)).collect()
+    };
+    assert_eq!(members(&bench, 1), [(1, true, true), (2, true, true), (3, true, true), (NEW, false, true)]);
+    assert_eq!(members(&bench, NEW), members(&bench, 1));
+    bench.change(1, uuid(3), NEW, uuid(NEW));
+    bench.run(100 * MS);
+    assert_eq!(voters(&bench, 1), [1, 2, NEW]);
+    bench.kill(3);
+    assert_eq!(members(&bench, 1), [(1, true, true), (2, true, true), (NEW, true, true)], "3 is forgotten");
+
+    // Of three voters the first two are gone one after the other, and the newcomer orders alone with the last.
+    bench.kill(1);
+    bench.run_until("another holder", |bench| bench.holder().is_some());
+    bench.write(NEW, 8);
+    bench.run(500 * MS);
+    assert_eq!(bench.done.len(), 3);
+    assert_eq!(bench.holder(), Some(NEW), "it asked for the token and was given it");
+}
+
+#[test]
+fn strangers_take_no_more_room_than_there_is() {
+    let mut bench = bench(3, 0);
+    for number in 1..=40 {
+        bench.start_unknown(256 * number + 3, 3);
+    }
+    bench.run(100 * MS);
+    assert_eq!(bench.replica(1).status().members.len(), 33, "itself, and as many peers as there may be");
+    for number in 1..=40 {
+        bench.kill(256 * number + 3);
+    }
+    bench.start_unknown(256 * 41 + 3, 3);
+    bench.run(100 * MS);
+    let members = bench.replica(1).status().members;
+    assert!(members.iter().any(|member| member.node == 256 * 41 + 3 && member.heard), "those that are gone make room");
+}
+
 #[test]
 fn nothing_changes_before_this_epoch_has_committed_an_entry() {
     let mut bench = bench(5, 1);

@@ -8,7 +8,8 @@ use super::epoch::Swap;
 use super::handshake::{Epoch, Role};
 use crate::error::{ErrorBody, ErrorCode};
 use crate::limits::{
-    ADDRESS_LEN_MAX, CART_LINES_MAX, COPIES_MAX, COST_CENTS_MAX, NODES_MAX, ORDERS_PAGE_MAX, PAGE_MAX, PUT_BOOKS_MAX, REPLICAS_MAX,
+    ADDRESS_LEN_MAX, CART_LINES_MAX, COPIES_MAX, COST_CENTS_MAX, NODES_MAX, ORDERS_PAGE_MAX, PAGE_MAX, PUT_BOOKS_MAX,
+    REPLICAS_MAX,
 };
 use crate::types::{BookId, Bounded, Name, Text, Title, Topic};
 
@@ -496,7 +497,7 @@ fn as_hex<S: serde::Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::E
 }
 
 /// One log replica, as another one sees it or as it sees itself.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
 pub struct MemberStatus {
     /// Its node number.
     pub node: u16,

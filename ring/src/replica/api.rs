@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use pygmy_proto::batch::{Batch, EntryKind};
 use pygmy_proto::message::{
-    Ack, Boundary, Commit, Data, Epoch, Fetch, FetchRefused, Install, LogEnd, Membership, PreVote, PreVoteAnswer,
-    Prepare, Promise, Reject, ReplicaBeat, ReplicaHello, Token, Voter, Want,
+    Ack, Boundary, Commit, Data, Epoch, Fetch, FetchRefused, Install, LogEnd, MemberStatus, Membership, PreVote,
+    PreVoteAnswer, Prepare, Promise, Reject, ReplicaBeat, ReplicaHello, Swap, Token, Voter, Want,
 };
 
 use crate::config::LogUuid;
@@ -361,8 +361,10 @@ pub struct Status {
     pub state_hash: u64,
     /// Sessions kept.
     pub sessions: u64,
-    /// Durable position of each other replica as last heard.
-    pub peers: Vec<(u16, u64)>,
+    /// The replacement that is half done in the configuration in force.
+    pub swap: Option<Swap>,
+    /// The voters, and after them the replicas that only follow, as seen from here.
+    pub members: Vec<MemberStatus>,
 }
 
 /// How full the queues of a replica are; each has its bound in [`Limits`](crate::Limits).

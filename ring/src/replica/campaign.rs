@@ -174,7 +174,7 @@ impl<S: StateMachine> Replica<S> {
             // without a pause would never come to an end.
             Some(Suspicion::Refused) => 1,
             _ if self.token.is_some() => 0,
-            _ => self.config.catalogs.iter().filter(|n| better(n)).count(),
+            _ => self.catalogs.iter().filter(|n| better(n)).count(),
         };
         let since = self.campaign.suspected_ns.unwrap_or_default();
         (since + rank as u64 * RANK_NS).max(self.campaign.not_before_ns)
@@ -182,7 +182,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Whether `node` comes before this catalog in the ring, counted from the holder that is suspected.
     fn is_before_me(&self, node: u16) -> bool {
-        let ring = &self.config.catalogs;
+        let ring = &self.catalogs;
         let place = |n: u16| ring.iter().position(|other| *other == n);
         let from = place(self.holder.1).map_or(0, |at| at + 1);
         let distance = |n: u16| place(n).map(|at| (at + ring.len() - from % ring.len()) % ring.len());

@@ -6,11 +6,11 @@
 
 use pygmy_proto::batch::{Batch, EntryKind};
 use pygmy_proto::codec;
-use pygmy_proto::limits::REMOVED_MAX;
-use pygmy_proto::message::{Acked, Membership, Swap, Voter};
-use pygmy_proto::types::Bounded;
+use pygmy_proto::limits::{ADDRESS_LEN_MAX, REMOVED_MAX, REPLICAS_MAX};
+use pygmy_proto::message::{Acked, MemberStatus, Membership, Swap, Voter};
+use pygmy_proto::types::{Bounded, Text};
 
-use super::{Change, NotTaken, Now, Output, Replica, Withheld};
+use super::{Change, NotTaken, Now, Output, Peer, Replica, Withheld};
 use crate::StateMachine;
 use crate::config::{LogUuid, Mistake};
 
@@ -36,6 +36,102 @@ impl<S: StateMachine> Replica<S> {
         committed.is_some_and(|(_, membership)| membership.removed.contains(&uuid))
     }
 
+    /// The latest configuration that is known to be committed.
+    pub fn settled_membership(&self) -> &Membership {
+        let settled = self.memberships.iter().rev().find(|(seq, _)| *seq <= self.committed);
+        settled.map_or(&self.config.membership, |(_, membership)| membership)
+    }
+
+    /// Takes account of a log replica that was not known when this one started: one that is to take another's place.
+    pub(super) fn meet(&mut self, node: u16) {
+        if self.peers.contains_key(&node) || node == self.config.me {
+            return;
+        }
+        if self.peers.len() >= REPLICAS_MAX {
+            // Somebody who came, never voted and is gone makes room.
+            let idle = |node: &u16, peer: &Peer| !peer.up && !self.votes(peer.log_uuid) && !self.is_planned(*node);
+            let Some(gone) = self.peers.iter().find(|(node, peer)| idle(node, peer)).map(|(node, _)| *node) else {
+                return log::warn!("node {node} is one log replica too many: it is not heard");
+            };
+            self.peers.remove(&gone);
+        }
+        self.peers.insert(node, Peer::default());
+    }
+
+    /// Whether this replica was started with `node` for a peer.
+    fn is_planned(&self, node: u16) -> bool {
+        self.config.peers.contains(&node)
+    }
+
+    /// Forgets the peers whose logs were removed for ever and that are gone.
+    pub(super) fn forget_removed(&mut self) {
+        let gone = |peer: &Peer| !peer.up && self.is_removed(peer.log_uuid);
+        let nodes: Vec<u16> = self.peers.iter().filter(|(_, peer)| gone(peer)).map(|(node, _)| *node).collect();
+        for node in nodes {
+            self.peers.remove(&node);
+        }
+    }
+
+    /// Takes from the configuration in force who may hold the token: those this replica was started with, and those
+    /// that have come since. Who was replaced is never heard again, which keeps the token from it.
+    pub(super) fn renew_catalogs(&mut self) {
+        let mut catalogs = self.config.catalogs.clone();
+        let voters = self.membership().voters.iter().filter(|voter| voter.holds_token);
+        catalogs.extend(voters.map(|voter| voter.node).filter(|node| !self.config.catalogs.contains(node)));
+        self.catalogs = catalogs;
+    }
+
+    /// The voters, and after them the peers that only follow, as seen from here.
+    pub(super) fn members(&self) -> Vec<MemberStatus> {
+        let voters = self.membership().voters.iter();
+        let mut members: Vec<MemberStatus> = voters.map(|voter| self.voter_status(voter)).collect();
+        if !self.votes(self.config.log_uuid) {
+            members.push(self.own_status(false, Text::default()));
+        }
+        let followers = self.peers.iter().filter(|(_, peer)| peer.log_uuid != [0; 16] && !self.votes(peer.log_uuid));
+        members.extend(followers.map(|(node, peer)| self.peer_status(*node, peer)));
+        members
+    }
+
+    fn voter_status(&self, voter: &Voter) -> MemberStatus {
+        if voter.log_uuid == self.config.log_uuid {
+            return self.own_status(true, voter.address.clone());
+        }
+        let known = self.peers.iter().find(|(_, peer)| peer.log_uuid == voter.log_uuid);
+        let mut status = known.map_or_else(
+            || MemberStatus { log_uuid: voter.log_uuid, ..MemberStatus::default() },
+            |(node, peer)| self.peer_status(*node, peer),
+        );
+        (status.node, status.voter, status.address) = (voter.node, true, voter.address.clone());
+        status
+    }
+
+    fn peer_status(&self, node: u16, peer: &Peer) -> MemberStatus {
+        MemberStatus {
+            node,
+            log_uuid: peer.log_uuid,
+            address: peer.address.clone(),
+            voter: false,
+            withheld: peer.withheld,
+            heard: self.is_heard(node),
+            last_seq: peer.last.seq,
+            durable: peer.durable,
+        }
+    }
+
+    fn own_status(&self, voter: bool, address: Text<ADDRESS_LEN_MAX>) -> MemberStatus {
+        MemberStatus {
+            node: self.config.me,
+            log_uuid: self.config.log_uuid,
+            address,
+            voter,
+            withheld: self.withheld.is_some(),
+            heard: true,
+            last_seq: self.log.last_seq(),
+            durable: self.durable,
+        }
+    }
+
     /// Voters that must have an entry before it is committed.
     pub(super) fn majority(&self) -> usize {
         self.membership().voters.len() / 2 + 1
@@ -46,7 +142,10 @@ impl<S: StateMachine> Replica<S> {
         let first = batch.entries().next().filter(|entry| entry.kind == EntryKind::Config);
         if let Some(entry) = first {
             match codec::decode::<Membership>(entry.body) {
-                Ok(membership) => self.memberships.push_back((entry.seq, membership)),
+                Ok(membership) => {
+                    self.memberships.push_back((entry.seq, membership));
+                    self.renew_catalogs();
+                }
                 Err(error) => self.fatal(format!("the configuration at seq {} cannot be read: {error}", entry.seq)),
             }
         }
@@ -58,6 +157,7 @@ impl<S: StateMachine> Replica<S> {
         while self.memberships.len() > 1 && self.memberships.back().is_some_and(|(seq, _)| *seq > keep) {
             self.memberships.pop_back();
         }
+        self.renew_catalogs();
     }
 
     /// Forgets configurations that a committed one has replaced.
@@ -65,6 +165,7 @@ impl<S: StateMachine> Replica<S> {
         while self.memberships.get(1).is_some_and(|(seq, _)| *seq <= self.committed) {
             self.memberships.pop_front();
             self.counters.configurations += 1;
+            self.forget_removed();
         }
         if self.is_removed(self.config.log_uuid) && !self.leaving {
             log::warn!("this log is no longer part of the cluster");
@@ -169,11 +270,19 @@ impl<S: StateMachine> Replica<S> {
         if self.config.makes(Mistake::DirectSwap) {
             return Ok(add(&remove(current, *old), new));
         }
-        let next = if self.log_is_heard(*old) { add(current, new) } else { remove(current, *old) };
+        let lives = self.log_is_heard(*old);
+        if lives && current.voters.len() == REPLICAS_MAX {
+            return Err("there are as many voters as there may be: stop the one that is to go first");
+        }
+        let next = if lives { add(current, new) } else { remove(current, *old) };
         let next = Membership { swap: Some(swap), ..next };
         let heard = next.voters.iter().filter(|voter| self.log_is_heard(voter.log_uuid)).count();
         if heard < next.voters.len() / 2 + 1 {
             return Err("no majority of the voters that there would be is heard");
+        }
+        if lives && !self.is_ready(new.log_uuid) {
+            // A voter more that is not there yet would raise the majority and stand for nobody.
+            return Err("the log that is to come is still learning");
         }
         Ok(next)
     }
@@ -185,12 +294,14 @@ impl<S: StateMachine> Replica<S> {
         if self.votes(new.log_uuid) {
             return Some(remove(current, *old));
         }
-        let ready = self
-            .peers
-            .values()
-            .any(|peer| peer.up && peer.log_uuid == new.log_uuid && peer.durable + NEAR_THE_END >= self.committed);
-        let own = self.config.log_uuid == new.log_uuid;
-        (ready || own).then(|| add(current, new))
+        self.is_ready(new.log_uuid).then(|| add(current, new))
+    }
+
+    /// Whether the log `uuid` follows and is so near to the end that it may vote.
+    fn is_ready(&self, uuid: LogUuid) -> bool {
+        let near = |peer: &Peer| peer.durable + NEAR_THE_END >= self.committed;
+        let ready = self.peers.values().any(|peer| peer.up && peer.log_uuid == uuid && near(peer));
+        ready || self.config.log_uuid == uuid
     }
 
     fn log_is_heard(&self, uuid: LogUuid) -> bool {

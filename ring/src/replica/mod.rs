@@ -16,7 +16,9 @@ mod watch;
 use std::collections::{BTreeMap, VecDeque};
 
 use pygmy_proto::batch::Batch;
+use pygmy_proto::limits::ADDRESS_LEN_MAX;
 use pygmy_proto::message::{Acked, Epoch, LogEnd, Membership, Reject, ReplicaHello, Token, Want};
+use pygmy_proto::types::Text;
 
 pub use self::api::*;
 use self::campaign::Campaign;
@@ -35,6 +37,8 @@ struct Peer {
     up: bool,
     log_uuid: LogUuid,
     boot_nonce: u64,
+    /// Where it listens, by its own word.
+    address: Text<ADDRESS_LEN_MAX>,
     /// End of its log as last heard; where to fetch from.
     last: LogEnd,
     /// What it has promised, as last heard.
@@ -123,6 +127,8 @@ pub struct Replica<S> {
     log: Log,
     /// Configurations in the log by position, latest last. The first is in force at `committed`.
     memberships: VecDeque<(u64, Membership)>,
+    /// The log replicas that may hold the token, in ring order, as of the latest of them.
+    catalogs: Vec<u16>,
     withheld: Option<Withheld>,
     /// What of this log is on the disk, whatever epoch it was appended in.
     on_disk: u64,
@@ -216,6 +222,7 @@ impl<S: StateMachine> Replica<S> {
             vote_asked: vote,
             log: Log::behind(base, &boundaries),
             memberships: VecDeque::from([(base.end.seq, birth)]),
+            catalogs: Vec::new(),
             withheld: None,
             on_disk: 0,
             durable: 0,
@@ -262,6 +269,7 @@ impl<S: StateMachine> Replica<S> {
             }
             replica.take_into_log(batch);
         }
+        replica.renew_catalogs();
         replica.begin(now, damaged);
         Ok(replica)
     }
@@ -320,6 +328,7 @@ impl<S: StateMachine> Replica<S> {
         self.state.replace(machine, sessions);
         self.log = Log::behind(at.base, &at.boundaries);
         self.memberships = VecDeque::from([(seq, at.membership)]);
+        self.renew_catalogs();
         (self.on_disk, self.committed, self.applied) = (seq, seq, seq);
         self.durable = if self.installed() { seq } else { 0 };
         self.known_committed = self.known_committed.max(seq);
@@ -343,6 +352,9 @@ impl<S: StateMachine> Replica<S> {
     pub fn hello(&self, node: u16) -> ReplicaHello {
         let other = self.peers.get(&node).map(|peer| peer.log_uuid).unwrap_or_default();
         ReplicaHello {
+            node: self.config.me,
+            // Only whoever has the socket knows.
+            address: Text::default(),
             log_uuid: self.config.log_uuid,
             boot_nonce: self.config.boot_nonce,
             config_id: self.membership().id,
@@ -411,6 +423,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     fn on_peer_up(&mut self, now: Now, node: u16, hello: &ReplicaHello) {
+        self.meet(node);
         let Some(peer) = self.peers.get_mut(&node) else { return };
         if peer.boot_nonce != hello.boot_nonce || peer.log_uuid != hello.log_uuid {
             // Another process: nothing that was heard from the one before says anything about this one.
@@ -419,6 +432,7 @@ impl<S: StateMachine> Replica<S> {
         peer.up = true;
         peer.log_uuid = hello.log_uuid;
         peer.boot_nonce = hello.boot_nonce;
+        peer.address = hello.address.clone();
         peer.last = hello.last;
         peer.promised = hello.promised;
         peer.want = peer.want.max(hello.want);
@@ -482,6 +496,7 @@ impl<S: StateMachine> Replica<S> {
         // Should that process be gone, nobody else has counted what was acknowledged to it alone, nor will it tell
         // anyone of the commits it knew or send the batches it had begun to send.
         self.acknowledge_to_all();
+        self.forget_removed();
     }
 
     /// Ends a turn: what was proposed is ordered, the token goes on, commits are applied.
@@ -606,7 +621,8 @@ impl<S: StateMachine> Replica<S> {
             applied: self.applied,
             state_hash: self.state_hash(),
             sessions: self.sessions().len() as u64,
-            peers: self.peers.iter().map(|(node, peer)| (*node, peer.durable)).collect(),
+            swap: membership.swap.clone(),
+            members: self.members(),
         }
     }
 

@@ -19,7 +19,7 @@ impl<S: StateMachine> Replica<S> {
     /// The catalogs' parts of a new token.
     pub(super) fn fresh_members(&self) -> Vec<TokenMember> {
         let member = |node: &u16| TokenMember { node: *node, boot_nonce: 0, want: 0, served: 0 };
-        self.config.catalogs.iter().map(member).collect()
+        self.catalogs.iter().map(member).collect()
     }
 
     pub(super) fn on_propose(&mut self, now: Now, proposal: Proposal) {
@@ -264,6 +264,8 @@ impl<S: StateMachine> Replica<S> {
         let Some(token) = &mut self.token else { return };
         let mut members = std::mem::take(&mut token.members).into_vec();
         if !members.iter().any(|member| member.node == node) {
+            // Those that were replaced give their places to those that came.
+            members.retain(|member| self.catalogs.contains(&member.node));
             members.push(TokenMember { node, boot_nonce: 0, want: 0, served: 0 });
         }
         if let Some(member) = members.iter_mut().find(|member| member.node == node) {
@@ -274,7 +276,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// The catalogs after this one in ring order, each once, this one left out.
     fn ring_order(&self) -> impl Iterator<Item = u16> {
-        let catalogs = &self.config.catalogs;
+        let catalogs = &self.catalogs;
         let at = catalogs.iter().position(|node| *node == self.config.me).unwrap_or(0);
         let (before, after) = catalogs.split_at(at);
         let order: Vec<u16> = after.iter().skip(1).chain(before).copied().collect();

@@ -69,7 +69,9 @@ pub struct Bench {
 
 /// The log that `node` was born with.
 pub fn uuid(node: u16) -> LogUuid {
-    [node as u8; 16]
+    let mut uuid = [node as u8; 16];
+    uuid[0] = (node >> 8) as u8;
+    uuid
 }
 
 impl Bench {
@@ -216,6 +218,17 @@ impl Bench {
         let config = Config { log_uuid: self.disks[&node].uuid, boot_nonce: self.boots, ..self.configs[&node].clone() };
         let replica = Replica::open(config, self.clock(), self.disks[&node].recovered()).unwrap();
         self.replicas.insert(node, replica);
+    }
+
+    /// A replica in the slot of `like` that no configuration and no peer knows; it is linked to all.
+    pub fn start_unknown(&mut self, node: u16, like: u16) {
+        let known = self.configs[&like].clone();
+        let mut catalogs = known.catalogs;
+        catalogs.push(node);
+        let peers = known.peers.into_iter().chain([like]).collect();
+        self.configs.insert(node, Config { me: node, catalogs, peers, ..self.configs[&like].clone() });
+        self.disks.insert(node, Disk::new(uuid(node)));
+        self.restart(node);
     }
 
     /// It comes back with its disk and is linked to all.

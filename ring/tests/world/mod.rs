@@ -268,7 +268,7 @@ fn pair(a: u16, b: u16) -> (u16, u16) {
 
 /// The voter that `node` is with the log `log_uuid`.
 pub fn voter(node: u16, log_uuid: LogUuid, catalogs: u16) -> Voter {
-    Voter { node, log_uuid, holds_token: node <= catalogs, address: Text::default() }
+    Voter { node, log_uuid, holds_token: node % 256 <= catalogs, address: Text::default() }
 }
 
 impl World {
