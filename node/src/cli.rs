@@ -1,7 +1,7 @@
 //! The command line of `pygmy-node`.
 //!
 //! Exit codes are a contract: 0 done, 1 refused, 2 usage, 3 unreachable, and [`EXIT_FATAL`] for a server that stopped
-//! because going on would have broken a promise.
+//! because going on would have broken a promise, and [`EXIT_REMOVED`] for one that was replaced.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -17,18 +17,20 @@ use crate::config;
 use crate::driver::Exit;
 use crate::inspect::{self, Detail};
 use crate::local::up::{Cluster, Origin, Shape};
-use crate::local::{ClusterDir, LocalError, control, run};
-use crate::settings::{ClusterSettings, TokenMode};
+use crate::local::{ClusterDir, LocalError, control, replace, run};
+use crate::settings::{ClusterSettings, TokenMode, incarnation_of};
 
 const EXIT_REFUSED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 const EXIT_UNREACHABLE: u8 = 3;
 /// A server found that a promise would be broken by going on.
 pub const EXIT_FATAL: u8 = 70;
+/// A server's log was replaced: the process need not be started any more.
+pub const EXIT_REMOVED: u8 = 71;
 
 const CLUSTER_VARIABLE: &str = "PYGMY_CLUSTER";
 const AFTER_HELP: &str = "Exit codes: 0 done, 1 refused, 2 usage, 3 not running or not answering, 70 a server that had \
-                          to stop because going on would have broken a promise.";
+                          to stop because going on would have broken a promise, 71 a server whose place another one has.";
 
 #[derive(Debug, Parser)]
 #[command(name = "pygmy-node", version, about = "The servers of Pygmy, a replicated book store", after_help = AFTER_HELP)]
@@ -54,6 +56,35 @@ enum Cmd {
         /// Name of the node, as in the file
         #[arg(long, value_name = "NAME")]
         node: String,
+        /// Which process of the node, if it was or is being replaced [default: the one in the file]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=255))]
+        incarnation: Option<u16>,
+    },
+    /// Make the directory of an order or catalog server, with a new and empty log in it
+    Format {
+        /// Name of the node, such as catalog-2
+        node: String,
+        /// The log is born with the cluster and votes under the identity in cluster.toml; without this it gets another
+        /// one and has no vote. Only for a cluster that has never run: a voter that has lost its log is replaced
+        #[arg(long)]
+        initial: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Put a new process, with a new log, in the place of an order or catalog server, dead or alive, and wait until it
+    /// votes. Repeated after a failure, it goes on
+    Replace {
+        /// Name of the node, such as catalog-2
+        node: String,
+        /// Where the new process listens [default: where the old one did, if that does not run, else a free port of
+        /// this machine]
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Option<String>,
+        /// Print what was done as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
     },
     /// Kill a node, or send it another signal
     Kill {
@@ -222,6 +253,7 @@ fn exit_code(error: &LocalError) -> ExitCode {
     match error {
         LocalError::Usage(_) => ExitCode::from(EXIT_USAGE),
         LocalError::Unreachable(_) => ExitCode::from(EXIT_UNREACHABLE),
+        LocalError::Removed(_) => ExitCode::from(EXIT_REMOVED),
         LocalError::Refused(_) | LocalError::Config { .. } | LocalError::System { .. } => ExitCode::from(EXIT_REFUSED),
     }
 }
@@ -229,7 +261,9 @@ fn exit_code(error: &LocalError) -> ExitCode {
 fn dispatch(command: Cmd) -> Result<ExitCode, LocalError> {
     match command {
         Cmd::Up(args) => return up(&args),
-        Cmd::Run { config, node } => return Ok(run_node(run::run(&config, &node)?)),
+        Cmd::Run { config, node, incarnation } => return Ok(run_node(run::run(&config, &node, incarnation)?)),
+        Cmd::Format { node, initial, place } => say(&format_node(&place.dir()?, &node, initial)?),
+        Cmd::Replace { node, address, json, place } => replace_node(&place.dir()?, &node, address.as_deref(), json)?,
         Cmd::Down { place } => say(&control::down(&place.dir()?)?),
         Cmd::Kill { node, signal, place } => {
             let pid = control::kill(&place.dir()?, &node, signal.signal())?;
@@ -258,6 +292,10 @@ fn run_node(exit: Exit) -> ExitCode {
         Exit::Forced(why) => {
             log::warn!("ends without having finished: {why}");
             ExitCode::from(EXIT_REFUSED)
+        }
+        Exit::Removed(why) => {
+            log::error!("ends, and need not be started any more: {why}");
+            ExitCode::from(EXIT_REMOVED)
         }
         Exit::Fatal(why) => {
             log::error!("ends because going on would break a promise: {why}");
@@ -301,7 +339,8 @@ fn show(settings: &ClusterSettings, json: bool) {
         .map(|node| {
             let log = node.is_replica().then(|| config::hex(&node.log_uuid));
             json!({
-                "number": node.number,
+                "number": node.slot(),
+                "incarnation": incarnation_of(node.number),
                 "name": node.name,
                 "role": node.role.name(),
                 "address": node.address,
@@ -340,6 +379,32 @@ fn start(dir: &ClusterDir, name: &str) -> Result<(), LocalError> {
     say(&format!("{name} runs, process {pid}"));
     if status.replica.is_some_and(|replica| !replica.voter) {
         say("It has no vote: its directory was empty, or a part of its log is lost. It follows the others.");
+    }
+    Ok(())
+}
+
+fn format_node(dir: &ClusterDir, name: &str, initial: bool) -> Result<String, LocalError> {
+    let settings = dir.settings()?;
+    let node = dir.find(&settings, name)?;
+    let log_uuid = run::format_for(&settings, node, &dir.node(&node.dir_name()), initial)?;
+    let vote = if initial { "votes" } else { "has no vote until it replaces the one that has this place" };
+    Ok(format!("{} is empty and {vote}; its log is {}", node.dir_name(), config::hex(&log_uuid)))
+}
+
+fn replace_node(dir: &ClusterDir, name: &str, address: Option<&str>, json: bool) -> Result<(), LocalError> {
+    let done = replace::replace(dir, name, address, |line| {
+        // The replacement goes on whether or not somebody listens.
+        let _ = writeln!(io::stderr(), "{line}");
+    })?;
+    if json {
+        let left_behind = done.left_behind.as_ref().map(|path| path.display().to_string());
+        say(&json!({ "node": name, "process": done.name, "address": done.address, "left_behind": left_behind })
+            .to_string());
+        return Ok(());
+    }
+    say(&format!("{} at {} votes in the place of {name}", done.name, done.address));
+    if let Some(path) = done.left_behind {
+        say(&format!("nothing needs {} any more", path.display()));
     }
     Ok(())
 }

@@ -4,16 +4,16 @@
 //! value found and what would be allowed. It holds the cluster's key, so it is written readable for its owner alone.
 
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use pygmy_proto::limits::{NAME_LEN_MAX, REPLICAS_MAX};
+use pygmy_proto::limits::{ADDRESS_LEN_MAX, NAME_LEN_MAX, REPLICAS_MAX};
 use pygmy_proto::message::Role;
 use toml::{Table, Value};
 
-use crate::settings::{ClusterSettings, NodeSettings, TokenMode};
+use crate::settings::{ClusterSettings, INCARNATION_MAX, NodeSettings, TokenMode, incarnation_of, number_of};
 
 /// Length of a cluster's key in bytes.
 pub const KEY_LEN: usize = 32;
@@ -62,7 +62,7 @@ pub enum ConfigError {
 }
 
 const CLUSTER_KEYS: &[&str] = &["id", "key", "token"];
-const NODE_KEYS: &[&str] = &["name", "role", "address", "log"];
+const NODE_KEYS: &[&str] = &["name", "role", "address", "log", "incarnation"];
 
 /// Reads and checks the file at `path`.
 ///
@@ -115,8 +115,8 @@ pub fn token_name(token: TokenMode) -> &'static str {
 
 fn parse_node(index: usize, table: &Table) -> Result<NodeSettings, ConfigError> {
     const ROLES: &str = "\"front\", \"order\" or \"catalog\"";
-    let number = index as u16 + 1;
-    let prefix = format!("node[{number}].");
+    let slot = index as u16 + 1;
+    let prefix = format!("node[{slot}].");
     refuse_unknown(table, &prefix, NODE_KEYS)?;
     let name = parse_name(table, &prefix)?;
     let role = match text(table, &prefix, "role", ROLES)? {
@@ -134,26 +134,57 @@ fn parse_node(index: usize, table: &Table) -> Result<NodeSettings, ConfigError> 
         }
         _ => hex_key(table, &prefix, "log")?,
     };
+    let number = number_of(slot, parse_incarnation(table, &prefix, role)?);
     Ok(NodeSettings { number, name, role, address, log_uuid })
 }
 
+fn parse_incarnation(table: &Table, prefix: &str, role: Role) -> Result<u16, ConfigError> {
+    let Some(value) = table.get("incarnation") else { return Ok(0) };
+    let highest = if role == Role::Front { 0 } else { INCARNATION_MAX };
+    let found = value.as_integer().and_then(|number| u16::try_from(number).ok());
+    found.filter(|incarnation| *incarnation <= highest).ok_or_else(|| ConfigError::Value {
+        key: format!("{prefix}incarnation"),
+        value: shown(value),
+        allowed: format!("0 to {highest}; `pygmy-node replace` counts it"),
+    })
+}
+
 fn parse_name(table: &Table, prefix: &str) -> Result<String, ConfigError> {
-    let allowed = format!("1 to {NAME_LEN_MAX} of a-z A-Z 0-9 - _ ., the first a letter or digit");
+    let allowed = format!(
+        "1 to {NAME_LEN_MAX} of a-z A-Z 0-9 - _ ., the first a letter or digit, not ending in a dot and digits"
+    );
     let name = text(table, prefix, "name", &allowed)?;
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     let fits = name.len() <= NAME_LEN_MAX && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    if begins && fits { Ok(name.to_owned()) } else { Err(refused(&format!("{prefix}name"), name, &allowed)) }
+    // Names that end so are those of directories: each process of a slot has its own.
+    let numbered = name.rsplit_once('.').is_some_and(|(_, end)| end.bytes().all(|byte| byte.is_ascii_digit()));
+    if begins && fits && !numbered {
+        Ok(name.to_owned())
+    } else {
+        Err(refused(&format!("{prefix}name"), name, &allowed))
+    }
 }
 
 fn parse_address(table: &Table, prefix: &str) -> Result<String, ConfigError> {
-    const ALLOWED: &str = "\"host:port\" with a port from 1 to 65535, an IPv6 address in brackets";
-    let address = text(table, prefix, "address", ALLOWED)?;
-    let valid = address.rsplit_once(':').is_some_and(|(host, port)| {
+    let address = text(table, prefix, "address", ADDRESS_FORM)?;
+    if is_address(address) {
+        Ok(address.to_owned())
+    } else {
+        Err(refused(&format!("{prefix}address"), address, ADDRESS_FORM))
+    }
+}
+
+/// What an address looks like.
+pub const ADDRESS_FORM: &str = "\"host:port\" with a port from 1 to 65535, an IPv6 address in brackets";
+
+/// Whether `address` can be one.
+pub fn is_address(address: &str) -> bool {
+    let split = address.rsplit_once(':').filter(|_| address.len() <= ADDRESS_LEN_MAX);
+    split.is_some_and(|(host, port)| {
         let bracketed = host.starts_with('[') && host.ends_with(']');
         let host_fits = !host.is_empty() && (bracketed || !host.contains(':')) && !host.contains(char::is_whitespace);
         host_fits && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
-    });
-    if valid { Ok(address.to_owned()) } else { Err(refused(&format!("{prefix}address"), address, ALLOWED)) }
+    })
 }
 
 /// Checks what only all nodes together can break.
@@ -162,9 +193,9 @@ fn check_nodes(settings: &ClusterSettings) -> Result<(), ConfigError> {
         return Err(refused("cluster.id", &hex(&settings.id), "any 32 hex digits but all zero, which mean \"any\""));
     }
     for (index, node) in settings.nodes.iter().enumerate() {
-        let key = |key: &str| format!("node[{}].{key}", node.number);
+        let key = |key: &str| format!("node[{}].{key}", node.slot());
         for other in &settings.nodes[..index] {
-            let allowed = |what: &str| format!("one of its own: node[{}] has this {what}", other.number);
+            let allowed = |what: &str| format!("one of its own: node[{}] has this {what}", other.slot());
             if other.name == node.name {
                 return Err(refused(&key("name"), &node.name, &allowed("name")));
             }
@@ -288,11 +319,13 @@ key = \"{key}\"
 # How the right to order writes moves: \"demand\", to who has writes, or \"rotate\", round and round, for tests.
 token = \"{token}\"
 
-# One [[node]] for each server. A node's number is its place here, from 1: add at the end, never reorder.
-#   name     unique; what commands and logs call it, and the directory it works in, beside this file
-#   role     \"front\" (takes clients), \"order\" or \"catalog\" (both keep the log and vote)
-#   address  \"host:port\" on which it listens and others reach it; names are resolved at every connect
-#   log      order and catalog only: the identity with which its log was born, 32 hex digits. It votes under no other.
+# One [[node]] for each server. A node's slot is its place here, from 1: add at the end, never reorder.
+#   name         unique; what commands and logs call it, and the directory it works in, beside this file
+#   role         \"front\" (takes clients), \"order\" or \"catalog\" (both keep the log and vote)
+#   address      \"host:port\" on which it listens and others reach it; names are resolved at every connect
+#   log          order and catalog only: the identity with which the log of its first process was born, 32 hex digits
+#   incarnation  of a node that was replaced: which process has its place; it works in the directory NAME.INCARNATION.
+#                `pygmy-node replace` writes it, and the address, when the new one votes
 ",
         id = hex(&settings.id),
         key = hex(&settings.key),
@@ -311,6 +344,9 @@ fn render_node(node: &NodeSettings) -> String {
     if node.is_replica() {
         text.push_str(&format!("log = \"{}\"\n", hex(&node.log_uuid)));
     }
+    if incarnation_of(node.number) > 0 {
+        text.push_str(&format!("incarnation = {}\n", incarnation_of(node.number)));
+    }
     text
 }
 
@@ -327,7 +363,10 @@ pub fn write(path: &Path, settings: &ClusterSettings) -> Result<(), ConfigError>
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(render(settings).as_bytes()).and_then(|()| file.sync_all())?;
-    Ok(std::fs::rename(&temporary, path)?)
+    std::fs::rename(&temporary, path)?;
+    // The name is on the disk only when the directory is.
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(File::open(dir)?.sync_all()?)
 }
 
 #[cfg(test)]
@@ -360,6 +399,12 @@ mod tests {
         let path = dir.path().join("cluster.toml");
         for _ in 0..2 {
             write(&path, &settings()).unwrap();
+            let mut replaced = settings();
+            replaced.nodes[2].number = number_of(3, 2);
+            assert_eq!(replaced.hash(), settings().hash(), "who is in a slot is no setting");
+            write(&path, &replaced).unwrap();
+            assert_eq!(read(&path).unwrap(), replaced);
+            write(&path, &settings()).unwrap();
             assert_eq!(read(&path).unwrap(), settings());
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
@@ -381,6 +426,9 @@ mod tests {
                 "cluster.token = \"sometimes\"",
                 "\"demand\" or \"rotate\"",
             ),
+            ("log = \"0303", "incarnation = 256\nlog = \"0303", "node[3].incarnation = 256", "0 to 255"),
+            ("role = \"front\"", "role = \"front\"\nincarnation = 1", "node[1].incarnation = 1", "0 to 0"),
+            ("name = \"order-1\"", "name = \"order.1\"", "node[2].name = \"order.1\"", "not ending in a dot"),
             ("token = \"rotate\"", "", "cluster.token is missing", "\"demand\" or \"rotate\""),
             ("token = \"rotate\"", "token = \"demand\"\ntokens = 3", "cluster.tokens = 3", "id, key, token"),
             ("[cluster]", "[extra]\na = 1\n[cluster]", "extra = { a = 1 }", "cluster, node"),

@@ -224,8 +224,28 @@ pub enum Output {
         /// The last entry that the snapshot contains.
         mark: Mark,
     },
+    /// There is another server than was known at the start: heartbeats go to it, and with `dial` a connection to it is
+    /// opened and kept open. Said again with another address, it has moved.
+    Meet {
+        /// Its number.
+        node: u16,
+        /// Its `host:port`.
+        address: String,
+        /// Whether this node opens the connection.
+        dial: bool,
+    },
+    /// A server is no more: no heartbeats go to it, and no connection is opened.
+    Forget {
+        /// Its number.
+        node: u16,
+    },
     /// Nothing is in flight any more: the process may end.
     Left,
+    /// This node's log was replaced: the process must end, and need not be started again.
+    Removed {
+        /// What it was told.
+        why: String,
+    },
     /// The process must end at once: a promise would be broken by going on.
     Fatal {
         /// What was found.

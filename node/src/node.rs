@@ -2,19 +2,21 @@
 
 mod beats;
 mod handshake;
+mod members;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use hashbrown::HashMap;
 use pygmy_proto::frame::{Frame, FrameError};
-use pygmy_proto::message::{LinkStatus, Ping, Pong, ReplicaHello, Role, Stage, Status, StatusOk};
+use pygmy_proto::message::{LinkStatus, Ping, Pong, Replace, ReplicaHello, Role, Stage, Status, StatusOk};
 use pygmy_proto::types::{Bounded, Name};
 use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind};
 use pygmy_ring::{ConfigError, Recovered};
 
 use self::beats::Beats;
+use self::members::Directory;
 use crate::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, Outbox, Output};
 use crate::roles::catalog::Catalog;
 use crate::roles::front::Front;
@@ -34,8 +36,8 @@ enum Conn {
     Greeted,
     /// This node connected to another one and said `Hello`; the answer is awaited.
     Greeting { node: u16 },
-    /// A client.
-    Client,
+    /// A client, and whether it has shown the cluster's key.
+    Client { trusted: bool },
     /// The link with another server.
     Peer { node: u16 },
     /// To be closed; what still comes is not looked at.
@@ -67,7 +69,10 @@ impl Duty {
     fn is_in_flight(&self, conn: ConnId, request_id: u64) -> bool {
         match self {
             Duty::Front(front) => front.is_in_flight(conn, request_id),
-            Duty::Order(_, _, reads) | Duty::Catalog(_, _, reads) => reads.is_in_flight(conn, request_id),
+            Duty::Order(_, _, reads) => reads.is_in_flight(conn, request_id),
+            Duty::Catalog(catalog, _, reads) => {
+                reads.is_in_flight(conn, request_id) || catalog.is_in_flight(conn, request_id)
+            }
         }
     }
 }
@@ -81,8 +86,7 @@ pub struct Node {
     conns: HashMap<ConnId, Conn>,
     clients: u32,
     links: Links,
-    /// Every other server, and whether its link is up; for status.
-    known: BTreeMap<u16, bool>,
+    directory: Directory,
     duty: Duty,
     beats: Beats,
     leaving: bool,
@@ -114,17 +118,13 @@ impl Node {
             }
             Role::Front | Role::Client => Duty::Front(Front::new(&settings.cluster)),
         };
-        let is_front = matches!(duty, Duty::Front(_));
-        let others = settings.cluster.nodes.iter().filter(|node| node.number != settings.me);
-        // Fronts have nothing to tell each other.
-        let known = others.filter(|node| !is_front || node.is_replica()).map(|node| (node.number, false)).collect();
         Ok(Self {
             settings_hash: settings.cluster.hash(),
             started_ns: now.mono_ns,
             conns: HashMap::new(),
             clients: 0,
             links: Links::default(),
-            known,
+            directory: Directory::new(&settings),
             duty,
             beats: Beats::new(&settings),
             leaving: false,
@@ -180,12 +180,12 @@ impl Node {
             None | Some(Conn::Closing) => {}
             Some(Conn::Greeted) => self.on_hello(now, conn, frame, out),
             Some(Conn::Greeting { node }) => self.on_hello_answer(now, conn, node, frame, out),
-            Some(Conn::Client) => self.on_client_frame(now, conn, frame, out),
+            Some(Conn::Client { trusted }) => self.on_client_frame(now, conn, trusted, frame, out),
             Some(Conn::Peer { node }) => self.on_peer_frame(now, conn, node, frame, out),
         }
     }
 
-    fn on_client_frame(&mut self, now: Now, conn: ConnId, frame: &Frame<'_>, out: &mut Outbox) {
+    fn on_client_frame(&mut self, now: Now, conn: ConnId, trusted: bool, frame: &Frame<'_>, out: &mut Outbox) {
         let (request_id, me) = (frame.header.request_id, self.settings.me);
         if let Err(error) = self.check_client_header(conn, &frame.header) {
             out.send_error(conn, 0, me, &error);
@@ -196,6 +196,7 @@ impl Node {
             Some(Kind::Status) => {
                 frame.decode().map(|Status {}| out.send(conn, request_id, me.into(), 0, &self.status(now)))
             }
+            Some(Kind::Replace) => return self.on_replace(now, conn, trusted, frame, out),
             Some(kind) if kind.is_request() => return self.on_request(now, conn, kind, frame, out),
             _ => {
                 return out.send_error(conn, request_id, me, &unsupported(frame.header.kind, "clients do not send it"));
@@ -240,6 +241,27 @@ impl Node {
         ctx.out.send_error(conn, frame.header.request_id, ctx.me, &refusal);
     }
 
+    /// A change of the voters is asked for.
+    fn on_replace(&mut self, now: Now, conn: ConnId, trusted: bool, frame: &Frame<'_>, out: &mut Outbox) {
+        let request_id = frame.header.request_id;
+        let (cluster, me) = (self.settings.cluster.clone(), self.settings.me);
+        let (mut ctx, duty) = self.parts(now, out);
+        let asked = match (duty, frame.decode::<Replace>()) {
+            _ if !trusted => {
+                let detail = "only who has shown the cluster's key in its Hello may change the voters";
+                Err(ErrorBody::new(ErrorCode::BadCredentials).subject("Replace").detail(detail))
+            }
+            (_, Err(error)) => Err(malformed(frame.header.kind, &error.to_string())),
+            (Duty::Catalog(catalog, replica, _), Ok(replace)) => {
+                catalog.on_replace(&mut ctx, (conn, request_id), &replace, &cluster, replica)
+            }
+            _ => Err(unsupported(frame.header.kind, "send it to a catalog")),
+        };
+        if let Err(error) = asked {
+            ctx.out.send_error(conn, request_id, me, &error);
+        }
+    }
+
     /// Closes a client's connection from this side.
     fn drop_client(&mut self, now: Now, conn: ConnId, out: &mut Outbox, reason: CloseReason) {
         self.forget(now, conn, out);
@@ -247,6 +269,11 @@ impl Node {
     }
 
     fn on_peer_frame(&mut self, now: Now, conn: ConnId, node: u16, frame: &Frame<'_>, out: &mut Outbox) {
+        if frame.kind() == Some(Kind::Members)
+            && let Ok(members) = frame.decode()
+        {
+            return self.on_members(now, &members, out);
+        }
         let (mut ctx, duty) = self.parts(now, out);
         let understood = match duty {
             Duty::Front(front) => {
@@ -283,8 +310,8 @@ impl Node {
         self.close(out, conn, CloseReason::Misbehaved);
     }
 
-    fn name_of(&self, node: u16) -> &str {
-        self.settings.cluster.node(node).map_or("an unknown node", |node| &node.name)
+    fn name_of(&self, node: u16) -> Cow<'_, str> {
+        self.settings.cluster.name_of(node)
     }
 
     /// The link with `node` is up over `conn`.
@@ -299,7 +326,8 @@ impl Node {
         self.conns.insert(conn, Conn::Peer { node });
         out.push(Output::Class { conn, class: ConnClass::Peer });
         self.links.insert(node, conn, hello.is_some());
-        self.known.insert(node, true);
+        let address = hello.as_ref().map(|hello| hello.address.to_string()).unwrap_or_default();
+        self.meet(node, &address, out);
         match &mut self.duty {
             Duty::Front(front) => front.on_server_up(node),
             Duty::Order(order, ..) => order.on_server_up(node),
@@ -311,6 +339,7 @@ impl Node {
         if let (Some(replica), Some(hello)) = (self.duty.replica_mut(), hello) {
             replica.handle(now, pygmy_ring::Input::PeerUp { node, hello });
         }
+        self.tell_members(conn, out);
         self.pass_on(now, out);
     }
 
@@ -325,11 +354,15 @@ impl Node {
     /// Forgets a connection that is gone or about to be closed.
     fn forget(&mut self, now: Now, conn: ConnId, out: &mut Outbox) {
         match self.conns.remove(&conn) {
-            Some(Conn::Client) => {
+            Some(Conn::Client { .. }) => {
                 self.clients -= 1;
                 match &mut self.duty {
                     Duty::Front(front) => front.on_client_gone(conn),
-                    Duty::Order(_, _, reads) | Duty::Catalog(_, _, reads) => reads.on_closed(conn),
+                    Duty::Order(_, _, reads) => reads.on_closed(conn),
+                    Duty::Catalog(catalog, _, reads) => {
+                        catalog.on_conn_gone(conn);
+                        reads.on_closed(conn);
+                    }
                 }
             }
             Some(Conn::Peer { node }) => self.link_down(now, conn, node, out),
@@ -341,7 +374,7 @@ impl Node {
         log::warn!("link with {} is down", self.name_of(node));
         self.pass_on(now, out);
         self.links.remove(node);
-        self.known.insert(node, false);
+        self.part(node, out);
         let (mut ctx, duty) = self.parts(now, out);
         match duty {
             Duty::Front(front) => front.on_server_down(&mut ctx, node),
@@ -436,10 +469,10 @@ impl Node {
 
     /// How this node is.
     pub fn status(&self, now: Now) -> StatusOk {
-        let links = self.known.iter().map(|(node, up)| match &self.duty {
-            Duty::Front(front) => front.link_status(*node, *up),
-            Duty::Order(order, ..) => order.link_status(*node, *up),
-            Duty::Catalog(..) => LinkStatus { node: *node, up: *up, in_flight: 0 },
+        let links = self.directory.iter().map(|(node, up)| match &self.duty {
+            Duty::Front(front) => front.link_status(node, up),
+            Duty::Order(order, ..) => order.link_status(node, up),
+            Duty::Catalog(..) => LinkStatus { node, up, in_flight: 0 },
         });
         let (jobs, answered) = match &self.duty {
             Duty::Front(front) => (front.in_flight(), front.answered()),
@@ -517,6 +550,7 @@ impl Machine for Node {
             }
         }
         self.send_beat(out);
+        self.follow_membership(now, out);
         self.leave_if_removed(now);
         if self.leaving && !self.left && self.has_left() {
             self.left = true;

@@ -1,5 +1,7 @@
 //! What a node knows of its cluster and of itself, as values; `config.rs` reads them from `cluster.toml`.
 
+use std::borrow::Cow;
+
 use pygmy_proto::message::Role;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -17,7 +19,7 @@ pub enum TokenMode {
 /// One node of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeSettings {
-    /// Its number, from 1 in the order of `cluster.toml`.
+    /// Number of the process that is this node at present: its slot, and 256 times its incarnation.
     pub number: u16,
     /// Its name, such as `catalog-2`.
     pub name: String,
@@ -34,6 +36,41 @@ impl NodeSettings {
     pub fn is_replica(&self) -> bool {
         matches!(self.role, Role::Order | Role::Catalog)
     }
+
+    /// What its process is called, and the directory in which that works.
+    pub fn dir_name(&self) -> String {
+        match incarnation_of(self.number) {
+            0 => self.name.clone(),
+            incarnation => format!("{}.{incarnation}", self.name),
+        }
+    }
+
+    /// Its place in `cluster.toml`, from 1. It stays what it is when the process that has it is replaced.
+    pub fn slot(&self) -> u16 {
+        slot_of(self.number)
+    }
+}
+
+/// Numbers of the processes in one slot lie this far apart.
+const INCARNATION: u16 = 256;
+/// The highest incarnation: so many voters of a cluster can be replaced in its life.
+pub const INCARNATION_MAX: u16 = u16::MAX / INCARNATION;
+
+/// The slot of the process with this number.
+pub fn slot_of(number: u16) -> u16 {
+    number % INCARNATION
+}
+
+/// Which process of its slot has this number: 0 is the one that was born with the cluster. Every process that takes
+/// another's place has a higher one than any before in the whole cluster, so that it is the newest whom nobody knows
+/// yet, and connects to all others.
+pub fn incarnation_of(number: u16) -> u16 {
+    number / INCARNATION
+}
+
+/// The number of a process in a slot.
+pub fn number_of(slot: u16, incarnation: u16) -> u16 {
+    slot + INCARNATION * incarnation
 }
 
 /// Settings that all nodes of a cluster must share.
@@ -45,18 +82,19 @@ pub struct ClusterSettings {
     pub key: Vec<u8>,
     /// How the token moves.
     pub token: TokenMode,
-    /// The nodes; number `n` stands at index `n - 1`.
+    /// The nodes; slot `n` stands at index `n - 1`.
     pub nodes: Vec<NodeSettings>,
 }
 
 impl ClusterSettings {
-    /// Hash over what must be equal on every node: names, roles, log identities, token mode. Addresses may differ.
+    /// Hash over what must be equal on every node: names, roles, the log identities at birth, token mode. Addresses may
+    /// differ, and who is in a slot is for the log to say.
     pub fn hash(&self) -> u64 {
         let mut hasher = Xxh3::new();
         hasher.update(&self.id);
         hasher.update(&[self.token as u8]);
         for node in &self.nodes {
-            hasher.update(&node.number.to_le_bytes());
+            hasher.update(&node.slot().to_le_bytes());
             hasher.update(node.name.as_bytes());
             hasher.update(&[0, node.role as u8]);
             hasher.update(&node.log_uuid);
@@ -64,9 +102,18 @@ impl ClusterSettings {
         hasher.digest()
     }
 
-    /// The node with this number.
+    /// The node in whose slot the process with this number is or was.
     pub fn node(&self, number: u16) -> Option<&NodeSettings> {
-        self.nodes.get(usize::from(number).checked_sub(1)?)
+        self.nodes.get(usize::from(slot_of(number)).checked_sub(1)?)
+    }
+
+    /// What the process with this number is called.
+    pub fn name_of(&self, number: u16) -> Cow<'_, str> {
+        match (self.node(number), incarnation_of(number)) {
+            (None, _) => "an unknown node".into(),
+            (Some(node), 0) => (&*node.name).into(),
+            (Some(node), _) => NodeSettings { number, ..node.clone() }.dir_name().into(),
+        }
     }
 
     /// The node with this name.
@@ -79,14 +126,16 @@ impl ClusterSettings {
         self.nodes.iter().filter(|node| node.is_replica())
     }
 
-    /// Numbers of the nodes that `me` opens connections to, so that each pair has exactly one:
-    /// fronts to every replica, and of two replicas the one with the higher number to the other.
+    /// Numbers of the nodes that `me` opens connections to.
     pub fn dials(&self, me: u16) -> Vec<u16> {
-        let Some(own) = self.node(me) else { return Vec::new() };
-        self.replicas()
-            .filter(|other| other.number != me && (own.role == Role::Front || (own.is_replica() && me > other.number)))
-            .map(|other| other.number)
-            .collect()
+        let others = self.replicas().map(|other| other.number);
+        others.filter(|other| self.is_dialed(me, *other)).collect()
+    }
+
+    /// Whether it is for `me` to open the connection to the replica `other`, so that each pair has exactly one: fronts
+    /// open them to every replica, and of two replicas the one with the higher number to the other.
+    pub fn is_dialed(&self, me: u16, other: u16) -> bool {
+        self.node(me).is_some_and(|own| own.role == Role::Front || me > other)
     }
 }
 
@@ -111,8 +160,10 @@ impl Default for SnapshotPolicy {
 pub struct Settings {
     /// Those of the cluster.
     pub cluster: ClusterSettings,
-    /// This node's number.
+    /// This process's number.
     pub me: u16,
+    /// `host:port` on which this process listens.
+    pub address: String,
     /// Identity of this process's log, as its directory says: the configured one, or another when that log was lost.
     pub log_uuid: [u8; 16],
     /// Drawn at process start.
@@ -120,11 +171,16 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// This node's own entry.
+    /// The entry of this node's slot.
     ///
     /// # Panics
     /// When `me` is not a node of the cluster, which whoever made the settings has checked.
     pub fn own(&self) -> &NodeSettings {
-        &self.cluster.nodes[usize::from(self.me) - 1]
+        &self.cluster.nodes[usize::from(slot_of(self.me)) - 1]
+    }
+
+    /// What this process is called.
+    pub fn name(&self) -> Cow<'_, str> {
+        self.cluster.name_of(self.me)
     }
 }

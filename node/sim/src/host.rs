@@ -1,6 +1,6 @@
 //! A simulated process: a real [`Node`], and around it what the driver is in production, without sockets.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use pygmy_node::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, Outbox, Output};
@@ -90,6 +90,10 @@ pub struct Effects {
     pub greeted: Vec<u16>,
     /// Nodes to which a connection that this one had opened is gone.
     pub lost: Vec<u16>,
+    /// Nodes to which a connection is to be opened.
+    pub met: Vec<u16>,
+    /// Nodes to which none is to be opened any more.
+    pub forgotten: Vec<u16>,
     /// The process may end.
     pub left: bool,
     /// It must end.
@@ -117,6 +121,8 @@ pub struct Process {
     pub clocks: Clocks,
     /// Asked to leave.
     pub leaving: bool,
+    /// Nodes that it no longer dials.
+    pub forgotten: BTreeSet<u16>,
     /// Attempts since the last handshake, for each node that it dials.
     pub attempts: BTreeMap<u16, u32>,
     links: BTreeMap<ConnId, Link>,
@@ -135,6 +141,7 @@ impl Process {
             paused_until: 0,
             clocks,
             leaving: false,
+            forgotten: BTreeSet::new(),
             attempts: BTreeMap::new(),
             links: BTreeMap::new(),
             outbox: Outbox::new(),
@@ -317,7 +324,11 @@ fn carry_out_for(
             }
             // No process here is told that it may keep snapshots, so none asks for one.
             Output::TakeSnapshot(_) | Output::CutLog { .. } | Output::Transfer(_) | Output::RestartLog { .. } => {}
+            Output::Meet { node, dial, .. } => effects.met.extend(dial.then_some(node)),
+            Output::Forget { node } => effects.forgotten.push(node),
             Output::Left => effects.left = true,
+            // An ordered end: there is nothing left to do for it.
+            Output::Removed { .. } => effects.left = true,
             Output::Fatal { why } => effects.fatal = Some(why),
         }
     }

@@ -19,6 +19,12 @@ impl World {
                 process.attempts.remove(&node);
             }
         }
+        if let Some(process) = self.process(host, boot) {
+            process.forgotten.extend(effects.forgotten.iter().copied());
+        }
+        for node in &effects.met {
+            self.agenda.plan(self.at, Event::Dial { host, boot, node: *node });
+        }
         for node in &effects.lost {
             self.dial_later(host, boot, *node);
         }
@@ -73,7 +79,9 @@ impl World {
     /// Tries to connect again after a while.
     fn dial_later(&mut self, host: usize, boot: u64, node: u16) {
         let at = self.at;
-        let Some(process) = self.process(host, boot) else { return };
+        let Some(process) = self.process(host, boot).filter(|process| !process.forgotten.contains(&node)) else {
+            return;
+        };
         let attempts = process.attempts.entry(node).or_insert(0);
         *attempts += 1;
         let back_off = ((10 * MS) << (*attempts).min(7)).min(SEC);

@@ -222,8 +222,14 @@ impl World {
         if self.mistake == Some(Mistake::LoseVote) {
             host.disk.lose_vote();
         }
-        let settings =
-            Settings { cluster: self.cluster.clone(), me: host.number, log_uuid: host.disk.uuid(), boot_nonce };
+        let address = format!("{}:1", host.name);
+        let settings = Settings {
+            cluster: self.cluster.clone(),
+            me: host.number,
+            address,
+            log_uuid: host.disk.uuid(),
+            boot_nonce,
+        };
         let node = make_node(settings, clocks.at(self.at), host.disk.open(), self.mistake)
             .map_err(|error| Violation { invariant: "start", detail: error.to_string() })?;
         host.process = Some(Process::new(boot, node, host.votes(), clocks));

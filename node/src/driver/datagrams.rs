@@ -30,6 +30,17 @@ impl Datagrams {
         Ok(Self { neighbours: neighbours.collect(), socket: UdpSocket::from_std(socket), readable: false })
     }
 
+    /// Heartbeats for `node` go to `address` from now on.
+    pub(super) fn add(&mut self, node: u16, address: SocketAddr) {
+        self.remove(node);
+        self.neighbours.push((node, address));
+    }
+
+    /// No heartbeats go to `node` any more.
+    pub(super) fn remove(&mut self, node: u16) {
+        self.neighbours.retain(|(number, _)| *number != node);
+    }
+
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(&mut self.socket, token, Interest::READABLE)
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::resolve::Resolver;
+use super::resolve::{Purpose, Resolver};
 use crate::machine::ms;
 
 /// Failures in a row after which a link that stays down is worth a line in the log: one at an outage, not one a second.
@@ -60,6 +60,22 @@ impl Links {
         Self { links, backoff_min_ns, backoff_max_ns: ms(backoff_ms_max.into()) }
     }
 
+    /// Keeps a connection to one more node, or to one that has moved: the first attempt is due at once.
+    pub(super) fn add(&mut self, config: LinkConfig) {
+        let fresh = Link { config, state: State::Waiting { due_ns: 0 }, backoff_ns: self.backoff_min_ns, failures: 0 };
+        match self.find(fresh.config.node) {
+            None => self.links.push(fresh),
+            Some(link) if link.config == fresh.config => {}
+            // A connection that stands, or an answer under way, is dealt with as before; the next attempt goes there.
+            Some(link) => link.config = fresh.config,
+        }
+    }
+
+    /// Opens no connection to `node` any more.
+    pub(super) fn remove(&mut self, node: u16) {
+        self.links.retain(|link| link.config.node != node);
+    }
+
     /// When the next attempt is due.
     pub(super) fn next_due(&self) -> Option<u64> {
         let due = |link: &Link| match link.state {
@@ -74,7 +90,7 @@ impl Links {
         for link in &mut self.links {
             if matches!(link.state, State::Waiting { due_ns } if due_ns <= now_ns) {
                 link.state = State::Resolving;
-                resolver.ask(link.config.node, &link.config.address);
+                resolver.ask(link.config.node, Purpose::Connection, &link.config.address);
             }
         }
     }
@@ -148,6 +164,22 @@ mod tests {
         links.on_handshake(3);
         links.on_down(3, ms(500));
         assert_eq!(links.next_due(), Some(ms(510)));
+    }
+
+    #[test]
+    fn nodes_that_come_are_connected_to_at_once_and_those_that_go_no_more() {
+        let mut links = links();
+        links.on_connecting(3);
+        links.add(LinkConfig { node: 4, address: "127.0.0.1:2".into() });
+        assert_eq!(links.next_due(), Some(0));
+        links.on_connecting(4);
+        let moved = LinkConfig { node: 4, address: "127.0.0.1:3".into() };
+        links.add(moved.clone());
+        assert_eq!(links.next_due(), None, "the connection that stands is left alone");
+        assert_eq!(links.find(4).map(|link| link.config.clone()), Some(moved));
+        links.remove(4);
+        links.on_down(4, 0);
+        assert_eq!(links.next_due(), None);
     }
 
     #[test]

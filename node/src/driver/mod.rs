@@ -58,7 +58,7 @@ use self::limits::{
     PEER_READ_BUDGET, PEER_RESERVE, READ_BUFFER,
 };
 use self::links::Links;
-use self::resolve::Resolver;
+use self::resolve::{Purpose, Resolved, Resolver};
 use self::timers::{Timer, TimerTable};
 use crate::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, Outbox, Output, ms};
 use crate::snapshot::Taken;
@@ -96,6 +96,8 @@ pub enum Exit {
     Left,
     /// It was told to leave and did not finish; why not.
     Forced(String),
+    /// Its log was replaced: it need not be started again; what it was told.
+    Removed(String),
     /// The machine or the log found that going on would break a promise.
     Fatal(String),
 }
@@ -296,9 +298,7 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
         }
         self.events = events;
         // A literal address is answered without a wake-up, so the answers are looked for in every turn.
-        while let Some(resolved) = self.resolver.poll() {
-            self.on_resolved(resolved.node, resolved.addresses);
-        }
+        self.take_resolved();
     }
 
     /// Heartbeats, as many as one turn may take: they are read before anything else, so that a loop that is behind with
@@ -377,7 +377,13 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
             Output::CutLog { below } => self.log.cut_below(below),
             Output::RestartLog { epoch, mark } => self.log.restart(epoch, mark),
             Output::Transfer(job) => self.log.transfer(job),
+            Output::Meet { node, address, dial } => self.meet(node, address, dial),
+            Output::Forget { node } => {
+                self.links.remove(node);
+                self.datagrams.remove(node);
+            }
             Output::Left => self.on_left(),
+            Output::Removed { why } => self.exit = Some(Exit::Removed(why)),
             Output::Fatal { why } => self.exit = Some(Exit::Fatal(why)),
         }
     }
@@ -432,6 +438,28 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
         self.accept_paused = true;
         self.accept_ready = false;
         self.timers.set(Timer::AcceptPause, Some(self.now.mono_ns + ms(ACCEPT_PAUSE_MS)));
+    }
+
+    fn take_resolved(&mut self) {
+        while let Some(Resolved { node, purpose, addresses }) = self.resolver.poll() {
+            match purpose {
+                Purpose::Connection => self.on_resolved(node, addresses),
+                Purpose::Heartbeats => match addresses.map(|addresses| addresses.first().copied()) {
+                    Ok(Some(address)) => self.datagrams.add(node, address),
+                    other => ::log::warn!("no heartbeats go to node {node}, its address is not known: {other:?}"),
+                },
+            }
+        }
+    }
+
+    /// There is another server than was known at the start.
+    fn meet(&mut self, node: u16, address: String, dial: bool) {
+        self.resolver.ask(node, Purpose::Heartbeats, &address);
+        if dial {
+            self.links.add(LinkConfig { node, address });
+        }
+        self.take_resolved();
+        self.timers.set(Timer::Reconnect, self.links.next_due());
     }
 
     fn on_resolved(&mut self, node: u16, addresses: io::Result<Vec<std::net::SocketAddr>>) {
@@ -553,9 +581,7 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
         if self.timers.take_due(Timer::Reconnect, now_ns) {
             self.links.ask_due(now_ns, &self.resolver);
             // Literal addresses are answered already.
-            while let Some(resolved) = self.resolver.poll() {
-                self.on_resolved(resolved.node, resolved.addresses);
-            }
+            self.take_resolved();
         }
     }
 

@@ -11,11 +11,22 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mio::Waker;
 
+/// What an address is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A connection is to be opened.
+    Connection,
+    /// Heartbeats are to be sent.
+    Heartbeats,
+}
+
 /// The answer for one link.
 #[derive(Debug)]
 pub(super) struct Resolved {
     /// Number of the node whose address was asked for.
     pub(super) node: u16,
+    /// What for.
+    pub(super) purpose: Purpose,
     /// Its addresses.
     pub(super) addresses: io::Result<Vec<SocketAddr>>,
 }
@@ -35,20 +46,20 @@ impl Resolver {
     }
 
     /// Asks for `address` (`host:port`). The answer comes by [`Self::poll`], for a literal address at once.
-    pub(super) fn ask(&self, node: u16, address: &str) {
+    pub(super) fn ask(&self, node: u16, purpose: Purpose, address: &str) {
         if let Ok(literal) = address.parse::<SocketAddr>() {
-            self.answer(Resolved { node, addresses: Ok(vec![literal]) });
+            self.answer(Resolved { node, purpose, addresses: Ok(vec![literal]) });
             return;
         }
         let (waker, sender, name) = (Arc::clone(&self.waker), self.sender.clone(), address.to_owned());
         let spawned = std::thread::Builder::new().name("resolve".into()).spawn(move || {
             let addresses = name.to_socket_addrs().map(Iterator::collect);
             // Either fails only when the loop has ended, and then nobody waits for this answer.
-            let _ = sender.send(Resolved { node, addresses });
+            let _ = sender.send(Resolved { node, purpose, addresses });
             let _ = waker.wake();
         });
         if let Err(error) = spawned {
-            self.answer(Resolved { node, addresses: Err(error) });
+            self.answer(Resolved { node, purpose, addresses: Err(error) });
         }
     }
 

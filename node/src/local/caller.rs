@@ -4,14 +4,16 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use pygmy_proto::codec::BodyError;
 use pygmy_proto::frame::{self, Deframer, Flow, FrameError};
 use pygmy_proto::header::Kind;
-use pygmy_proto::limits::{CLIENT_BODY_MAX, VERSION};
+use pygmy_proto::limits::{CLIENT_BODY_MAX, CREDENTIALS_LEN_MAX, VERSION};
 use pygmy_proto::message::{Hello, HelloOk, Role};
 use pygmy_proto::types::{Blob, Name};
 use pygmy_proto::{ErrorBody, Message};
+
+use crate::settings::ClusterSettings;
 
 /// Longest wait for one step.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,6 +51,23 @@ impl Caller {
     /// # Errors
     /// It is not there, or does not let us in.
     pub fn connect(address: &str, cluster: [u8; 16]) -> Result<Self, CallError> {
+        Self::connect_with(address, cluster, Blob::default())
+    }
+
+    /// As [`Self::connect`], and shows the cluster's key, which changing the voters takes.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_as_member(address: &str, cluster: &ClusterSettings) -> Result<Self, CallError> {
+        let key = Blob::new(Bytes::copy_from_slice(&cluster.key)).unwrap_or_default();
+        Self::connect_with(address, cluster.id, key)
+    }
+
+    fn connect_with(
+        address: &str,
+        cluster: [u8; 16],
+        credentials: Blob<CREDENTIALS_LEN_MAX>,
+    ) -> Result<Self, CallError> {
         let socket = connect_any(&address.to_socket_addrs()?.collect::<Vec<_>>())?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
@@ -60,7 +79,7 @@ impl Caller {
             role: Role::Client,
             cluster,
             settings: 0,
-            credentials: Blob::default(),
+            credentials,
             name: Name::truncated("pygmy-node"),
             replica: None,
         };

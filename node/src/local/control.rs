@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::process::{self, LOOK_EVERY};
 use super::{ClusterDir, LocalError, pidfile};
-use crate::settings::NodeSettings;
+use crate::settings::{ClusterSettings, NodeSettings};
 
 /// Longest wait for a node that was started to answer.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -52,11 +52,11 @@ pub fn down(dir: &ClusterDir) -> Result<String, LocalError> {
 /// There is no such node, or it does not run.
 pub fn kill(dir: &ClusterDir, name: &str, signal: Signal) -> Result<i32, LocalError> {
     let settings = dir.settings()?;
-    dir.find(&settings, name)?;
-    let pid = process::signal(dir, name, signal)?.ok_or_else(|| not_running(name))?;
+    let own = dir.find(&settings, name)?.dir_name();
+    let pid = process::signal(dir, &own, signal)?.ok_or_else(|| not_running(name))?;
     if signal == Signal::KILL {
         // Whoever asks for its death may rely on it afterwards, as with a `start` right behind.
-        process::wait_gone(dir, vec![name], Duration::from_secs(5), &mut || ())?;
+        process::wait_gone(dir, vec![&own], Duration::from_secs(5), &mut || ())?;
     }
     Ok(pid)
 }
@@ -67,8 +67,8 @@ pub fn kill(dir: &ClusterDir, name: &str, signal: Signal) -> Result<i32, LocalEr
 /// There is no such node, or it does not run.
 pub fn pid(dir: &ClusterDir, name: &str) -> Result<i32, LocalError> {
     let settings = dir.settings()?;
-    dir.find(&settings, name)?;
-    process::pid_of(dir, name)?.ok_or_else(|| not_running(name))
+    let own = dir.find(&settings, name)?.dir_name();
+    process::pid_of(dir, &own)?.ok_or_else(|| not_running(name))
 }
 
 fn not_running(name: &str) -> LocalError {
@@ -81,7 +81,16 @@ fn not_running(name: &str) -> LocalError {
 /// It runs already, or could not start; the text has its last words.
 pub fn start(dir: &ClusterDir, name: &str) -> Result<(i32, StatusOk), LocalError> {
     let settings = dir.settings()?;
-    let node = dir.find(&settings, name)?;
+    start_node(dir, &settings, dir.find(&settings, name)?)
+}
+
+/// As [`start`], for a node that need not be in `cluster.toml` as it is.
+pub(super) fn start_node(
+    dir: &ClusterDir,
+    settings: &ClusterSettings,
+    node: &NodeSettings,
+) -> Result<(i32, StatusOk), LocalError> {
+    let name = &*node.dir_name();
     // One that was killed a moment ago by other means may not be quite gone yet.
     process::wait_gone(dir, vec![name], DEATH_PATIENCE, &mut || ())?;
     if let Some(pid) = process::pid_of(dir, name)? {
@@ -92,7 +101,7 @@ pub fn start(dir: &ClusterDir, name: &str) -> Result<(i32, StatusOk), LocalError
     let end = started + START_PATIENCE;
     loop {
         // Who has been there for longer is another process, which has the address.
-        if let Ok(status) = process::status(&settings, node)
+        if let Ok(status) = process::status(settings, node)
             && u128::from(status.uptime_ms) <= started.elapsed().as_millis()
         {
             return Ok((child.id() as i32, status));
@@ -111,7 +120,7 @@ pub fn start(dir: &ClusterDir, name: &str) -> Result<(i32, StatusOk), LocalError
 /// What happened to `node`, with its last words.
 pub(super) fn failed(dir: &ClusterDir, node: &NodeSettings, what: &str) -> LocalError {
     const LINES: usize = 5;
-    let log = dir.node(&node.name).log();
+    let log = dir.node(&node.dir_name()).log();
     let last = process::last_lines(&log, LINES);
-    LocalError::Unreachable(format!("{} {what}; the end of {}:\n{last}", node.name, log.display()))
+    LocalError::Unreachable(format!("{} {what}; the end of {}:\n{last}", node.dir_name(), log.display()))
 }

@@ -157,11 +157,11 @@ impl Meta {
         if self.cluster != settings.cluster.id {
             return foreign("cluster", hex(&self.cluster), hex(&settings.cluster.id));
         }
-        if (self.node, self.name.as_str()) != (own.number, own.name.as_str()) {
+        if (self.node, self.name.as_str()) != (settings.me, own.name.as_str()) {
             return foreign(
                 "node",
                 format!("{} (number {})", self.name, self.node),
-                format!("{} (number {})", own.name, own.number),
+                format!("{} (number {})", own.name, settings.me),
             );
         }
         let ours = settings.cluster.hash();

@@ -1,10 +1,12 @@
 //! A whole cluster on one machine: its directory, its processes, and the commands that start, stop and kill them.
 //!
-//! A cluster lives in one directory: `cluster.toml`, and for each node a directory with its name that holds `node.pid`
+//! A cluster lives in one directory: `cluster.toml`, and for each node a directory with its name (that of a process which
+//! has taken another's place ends in its incarnation, as in `catalog-2.1`) that holds `node.pid`
 //! (locked by the process for as long as it lives), `node.log` (what it says on standard error) and, for log replicas,
 //! the directory `data` with its log (see [`crate::disk`]) and whose that is (see [`meta`]).
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, ConfigError};
@@ -16,6 +18,7 @@ pub mod meta;
 pub mod pidfile;
 pub mod ports;
 pub mod process;
+pub mod replace;
 pub mod run;
 pub mod up;
 
@@ -31,6 +34,9 @@ pub enum LocalError {
     /// Whom it is about does not run or does not answer.
     #[error("{0}")]
     Unreachable(String),
+    /// Another process has this one's place for good.
+    #[error("{0}")]
+    Removed(String),
     /// The cluster's file cannot be used.
     #[error("{}: {source}", path.display())]
     Config {
@@ -125,6 +131,24 @@ impl ClusterDir {
         self.0.join("up.pid")
     }
 
+    /// The incarnations of the node called `name` that have a directory, in order; of all nodes, when it is empty.
+    ///
+    /// # Errors
+    /// The system refused to look.
+    pub fn incarnations(&self, name: &str) -> Result<Vec<u16>, LocalError> {
+        let what = || LocalError::system(format!("cannot look into {}", self.0.display()));
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.0).map_err(what())? {
+            let entry = entry.map_err(what())?;
+            let Ok(file) = entry.file_name().into_string() else { continue };
+            let Some((node, digits)) = file.rsplit_once('.') else { continue };
+            let is_one = (name.is_empty() || node == name) && entry.path().is_dir();
+            found.extend(digits.parse::<u16>().ok().filter(|_| is_one));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
     /// The directory of a node.
     pub fn node(&self, name: &str) -> NodeDir {
         NodeDir(self.0.join(name))
@@ -178,7 +202,7 @@ impl NodeDir {
         };
         gone(std::fs::remove_dir_all(&data))
             .map_err(LocalError::system(format!("cannot remove {}", data.display())))?;
-        for file in [self.pid(), self.log()] {
+        for file in [self.pid(), self.log(), self.address()] {
             // What is not there, or somebody else's, may stay as it is.
             let _ = std::fs::remove_file(file);
         }
@@ -198,6 +222,36 @@ impl NodeDir {
     /// What the node's process holds while it runs.
     pub fn pid(&self) -> PathBuf {
         self.0.join("node.pid")
+    }
+
+    /// Where the process of a node that is about to take another's place listens, until `cluster.toml` says so.
+    fn address(&self) -> PathBuf {
+        self.0.join("address")
+    }
+
+    /// Writes down where a process listens that `cluster.toml` does not name yet.
+    pub(crate) fn write_address(&self, address: &str) -> Result<(), LocalError> {
+        let path = self.address();
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&path)?;
+            writeln!(file, "{address}")?;
+            file.sync_all()?;
+            File::open(&self.0)?.sync_all()
+        };
+        write().map_err(LocalError::system(format!("cannot write {}", path.display())))
+    }
+
+    /// Reads it again.
+    pub(crate) fn read_address(&self) -> Result<String, LocalError> {
+        let path = self.address();
+        let text =
+            std::fs::read_to_string(&path).map_err(LocalError::system(format!("cannot read {}", path.display())))?;
+        let address = text.trim_end();
+        if config::is_address(address) {
+            return Ok(address.to_owned());
+        }
+        let (path, form) = (path.display(), config::ADDRESS_FORM);
+        Err(LocalError::Refused(format!("{path} holds no address; allowed is {form}, without the quotes")))
     }
 
     /// What the node's process says.

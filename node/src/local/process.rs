@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::caller::{CallError, Caller};
 use super::{ClusterDir, LocalError, pidfile};
-use crate::settings::{ClusterSettings, NodeSettings};
+use crate::settings::{ClusterSettings, NodeSettings, incarnation_of};
 
 /// How often something awaited is looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -27,13 +27,13 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// The system refused.
 pub(super) fn spawn(dir: &ClusterDir, node: &NodeSettings, fresh_log: bool) -> Result<Child, LocalError> {
-    let node_dir = dir.node(&node.name);
+    let node_dir = dir.node(&node.dir_name());
     node_dir.create()?;
     let path = node_dir.log();
     let log = open_log(&path, fresh_log).map_err(LocalError::system(format!("cannot write {}", path.display())))?;
     let program = own_program()?;
     Command::new(&program)
-        .args(["run", "--node", &node.name, "--config"])
+        .args(["run", "--node", &node.name, "--incarnation", &incarnation_of(node.number).to_string(), "--config"])
         .arg(dir.config())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -56,7 +56,7 @@ pub(super) fn own_program() -> Result<PathBuf, LocalError> {
     std::env::current_exe().map_err(LocalError::system("cannot find this program itself"))
 }
 
-/// The process of the node called `name`, when it runs.
+/// The process that works in the directory called `name`, when it runs.
 ///
 /// # Errors
 /// The system refused to look.
@@ -127,7 +127,13 @@ pub(super) fn stop_all(
 }
 
 fn role_of(name: &str, settings: Option<&ClusterSettings>) -> Role {
-    let known = settings.and_then(|settings| settings.node_named(name)).map(|node| node.role);
+    // The process of a node that was replaced bears its incarnation behind its name.
+    let base = name.rsplit_once('.').map_or(name, |(base, _)| base);
+    let by_name = |settings: &'_ ClusterSettings| {
+        let node = settings.node_named(name).or_else(|| settings.node_named(base));
+        node.map(|node| node.role)
+    };
+    let known = settings.and_then(by_name);
     let named = || [Role::Front, Role::Order].into_iter().find(|role| name.starts_with(role.name()));
     known.or_else(named).unwrap_or(Role::Catalog)
 }

@@ -1,5 +1,6 @@
 //! One node in this process.
 
+use std::cmp::Ordering;
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 
@@ -14,22 +15,23 @@ use crate::driver::{
     DiskLog, Driver, DriverConfig, Exit, Limits, LinkConfig, LogWriter, MemoryLog, now, raise_open_files_limit,
 };
 use crate::node::Node;
-use crate::settings::{ClusterSettings, NodeSettings, Settings, SnapshotPolicy};
+use crate::settings::{ClusterSettings, NodeSettings, Settings, SnapshotPolicy, incarnation_of, number_of};
 use crate::snapshot::open::OpenOptions;
 use crate::snapshot::{self, Opened};
 use crate::store::Store;
 
 /// Runs the node called `name` of the cluster described at `config` until it has left. Its directory lies beside that
-/// file.
+/// file. `incarnation` names a process that is to take the place of the node's present one, or did so once.
 ///
 /// # Errors
 /// It could not start.
-pub fn run(config: &Path, name: &str) -> Result<Exit, LocalError> {
+pub fn run(config: &Path, name: &str, incarnation: Option<u16>) -> Result<Exit, LocalError> {
     let dir = ClusterDir::new(config.parent().unwrap_or(Path::new("")));
     let cluster =
         crate::config::read(config).map_err(|source| LocalError::Config { path: config.to_owned(), source })?;
-    let own = dir.find(&cluster, name)?.clone();
-    let node_dir = dir.node(name);
+    let own = process_of(&dir, dir.find(&cluster, name)?, incarnation)?;
+    let name = own.dir_name();
+    let node_dir = dir.node(&name);
     node_dir.create()?;
     let held = hold(&node_dir, &own)?;
     if let Some(files) = raise_open_files_limit() {
@@ -53,12 +55,30 @@ pub fn run(config: &Path, name: &str) -> Result<Exit, LocalError> {
     Ok(exit)
 }
 
+/// The node as the process is that has this incarnation of it.
+fn process_of(dir: &ClusterDir, node: &NodeSettings, incarnation: Option<u16>) -> Result<NodeSettings, LocalError> {
+    let number = incarnation.map_or(node.number, |incarnation| number_of(node.slot(), incarnation));
+    match number.cmp(&node.number) {
+        Ordering::Equal => Ok(node.clone()),
+        Ordering::Less => {
+            let old = NodeSettings { number, ..node.clone() }.dir_name();
+            let new = node.dir_name();
+            Err(LocalError::Removed(format!("{old} was replaced by {new}: it need not be started any more")))
+        }
+        Ordering::Greater => {
+            let newcomer = NodeSettings { number, ..node.clone() };
+            let address = dir.node(&newcomer.dir_name()).read_address()?;
+            Ok(NodeSettings { address, ..newcomer })
+        }
+    }
+}
+
 fn hold(node_dir: &NodeDir, own: &NodeSettings) -> Result<pidfile::Held, LocalError> {
     let path = node_dir.pid();
     pidfile::hold(&path).map_err(|error| match error {
         HoldError::Taken(pid) => {
             let dir = node_dir.path().display();
-            LocalError::Refused(format!("{} runs already, as process {pid}, in {dir}", own.name))
+            LocalError::Refused(format!("{} runs already, as process {pid}, in {dir}", own.dir_name()))
         }
         HoldError::Io(source) => LocalError::System { what: format!("cannot hold {}", path.display()), source },
     })
@@ -80,15 +100,46 @@ pub fn format(cluster: &ClusterSettings, node: &NodeSettings, dir: &NodeDir, uui
     dir.create()?;
     let data = dir.data();
     let what = format!("cannot format {}", data.display());
-    // The log itself is made when it is opened first.
     std::fs::create_dir_all(&data).map_err(LocalError::system(&what))?;
+    // The log itself is made when it is opened first. One without its name may be anybody's.
+    let found = std::fs::read_dir(&data).map_err(LocalError::system(&what))?.flatten();
+    let mut names = found.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    if let Some(name) = names.find(|name| name != "meta.new") {
+        let (data, remedy) = (data.display(), "move it away to start anew");
+        return Err(LocalError::Refused(format!("there is a log in {data} already, with the file {name}: {remedy}")));
+    }
     Meta::new(cluster, node, uuid).create(&dir.meta()).map_err(LocalError::system(what))
+}
+
+/// Makes the directory of a log replica by hand. With `initial` its log is born a voter, under the identity that the
+/// configuration names. That identity.
+///
+/// # Errors
+/// As [`format`], or the node has no log that could be born.
+pub fn format_for(
+    cluster: &ClusterSettings,
+    node: &NodeSettings,
+    dir: &NodeDir,
+    initial: bool,
+) -> Result<[u8; 16], LocalError> {
+    if !node.is_replica() {
+        return Err(LocalError::Usage(format!("{} keeps no log: there is nothing to format", node.name)));
+    }
+    if initial && incarnation_of(node.number) > 0 {
+        let text =
+            format!("{} was replaced once: the log that was born with the cluster never counts again", node.name);
+        return Err(LocalError::Refused(text));
+    }
+    let log_uuid = if initial { node.log_uuid } else { draw()? };
+    format(cluster, node, dir, log_uuid)?;
+    Ok(log_uuid)
 }
 
 /// Settles under which identity this process keeps its log: that of its directory, or a fresh one.
 fn settle(cluster: ClusterSettings, own: &NodeSettings, node_dir: &NodeDir) -> Result<Settings, LocalError> {
     let boot_nonce = u64::from_le_bytes(draw()?);
-    let mut settings = Settings { cluster, me: own.number, log_uuid: own.log_uuid, boot_nonce };
+    let mut settings =
+        Settings { cluster, me: own.number, address: own.address.clone(), log_uuid: [0; 16], boot_nonce };
     if !own.is_replica() {
         return Ok(settings);
     }
@@ -140,11 +191,11 @@ fn drive(
     let own = settings.own();
     log::info!(
         "{} ({}, node {} of {}) listens on {}",
-        own.name,
+        settings.name(),
         own.role.name(),
-        own.number,
+        own.slot(),
         settings.cluster.nodes.len(),
-        own.address
+        settings.address
     );
     let neighbours = neighbours(settings);
     let (me, limits) = (settings.me, Limits::default());

@@ -126,7 +126,7 @@ impl Cluster {
     fn bring_up(&mut self) -> Result<(), Interrupted> {
         for node in self.settings.nodes.clone() {
             let child = process::spawn(&self.dir, &node, true)?;
-            self.children.push((node.name, child));
+            self.children.push((node.dir_name(), child));
         }
         self.wait_ready()?;
         match self.origin {
@@ -160,7 +160,8 @@ impl Cluster {
         for (name, child) in &mut self.children {
             let ended = child.try_wait().map_err(LocalError::system(format!("cannot watch {name}")))?;
             if let Some(status) = ended {
-                let node = self.dir.find(&self.settings, name)?;
+                let node = self.settings.nodes.iter().find(|node| node.dir_name() == *name);
+                let node = node.map_or_else(|| self.dir.find(&self.settings, name), Ok)?;
                 return Err(control::failed(&self.dir, node, &format!("ended at once ({status})")).into());
             }
         }
@@ -232,9 +233,14 @@ impl Cluster {
     fn obituary(&self, name: &str, status: &str) -> String {
         const LINES: usize = 5;
         let last = process::last_lines(&self.dir.node(name).log(), LINES);
-        format!(
-            "{name} ended ({status}); the others go on. `pygmy-node start {name}` starts it again. Its last words:\n{last}"
-        )
+        let node = name.split_once('.').map_or(name, |(node, _)| node);
+        let next = match self.dir.incarnations(node) {
+            Ok(incarnations) if incarnations.iter().any(|incarnation| format!("{node}.{incarnation}") != name) => {
+                format!("`pygmy-node replace {node}` finishes what was begun, if it is not done.")
+            }
+            _ => format!("`pygmy-node start {node}` starts it again."),
+        };
+        format!("{name} ended ({status}); the others go on. {next} Its last words:\n{last}")
     }
 
     /// Stops every node, in order. The names of those that had to be killed.
@@ -288,6 +294,9 @@ fn prepare(dir: &ClusterDir, shape: Shape) -> Result<(ClusterSettings, Origin), 
     let settings = make_settings(shape)?;
     for node in before.iter().flat_map(|before| &before.nodes) {
         dir.node(&node.name).clear()?;
+        for incarnation in dir.incarnations(&node.name)? {
+            dir.node(&format!("{}.{incarnation}", node.name)).clear()?;
+        }
     }
     for node in settings.replicas() {
         // The birth of a voter: nothing but this gives a log the identity that the configuration names.

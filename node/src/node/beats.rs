@@ -6,7 +6,7 @@ use pygmy_proto::types::Bounded;
 
 use super::Node;
 use crate::machine::{Now, Outbox};
-use crate::settings::Settings;
+use crate::settings::{NodeSettings, Settings};
 
 /// What a node knows for its heartbeats.
 #[derive(Debug)]
@@ -41,8 +41,9 @@ impl Node {
         let Some(beat) = self.duty.replica_mut().and_then(|replica| replica.take_beat()) else { return };
         let header = self.beats.header(&self.settings);
         let heartbeat = heartbeat(beat);
-        let me = self.settings.me;
-        let others = self.settings.cluster.replicas().map(|node| node.number).filter(|number| *number != me);
+        let cluster = &self.settings.cluster;
+        let is_replica = |number: &u16| cluster.node(*number).is_some_and(NodeSettings::is_replica);
+        let others = self.directory.iter().map(|(number, _)| number).filter(is_replica);
         let key = &self.beats.key;
         out.send_datagram(others, |out| datagram::write(out, key, &header, &heartbeat));
     }

@@ -9,6 +9,7 @@ use pygmy_proto::{ErrorBody, ErrorCode, Kind};
 
 use super::{Conn, Duty, Node};
 use crate::machine::{CloseReason, ConnClass, ConnId, Now, Outbox, Output};
+use crate::settings::slot_of;
 
 /// Request id of the `Hello` that a server sends.
 const HELLO_ID: u64 = 1;
@@ -43,7 +44,8 @@ impl Node {
             Ok((hello, Role::Client)) => {
                 log::debug!("client {:?} connected", hello.name.as_str());
                 self.answer_hello(conn, request_id, CLIENT_BODY_MAX, 0, out);
-                self.conns.insert(conn, Conn::Client);
+                let trusted = equal_in_constant_time(&hello.credentials, &self.settings.cluster.key);
+                self.conns.insert(conn, Conn::Client { trusted });
                 self.clients += 1;
                 out.push(Output::Class { conn, class: ConnClass::Client });
                 if let Duty::Front(front) = &mut self.duty {
@@ -51,7 +53,7 @@ impl Node {
                 }
             }
             Ok((hello, _)) => {
-                let number = self.settings.cluster.node_named(&hello.name).map_or(0, |node| node.number);
+                let number = self.number_of(&hello).unwrap_or(0);
                 self.answer_hello(conn, request_id, PEER_BODY_MAX, number, out);
                 self.link_up(now, conn, number, hello.replica, out);
             }
@@ -119,18 +121,16 @@ impl Node {
             let error = ErrorBody::new(ErrorCode::WrongSettings).subject(&hello.name).limit(own, theirs);
             return Err(error.detail(&detail));
         }
-        let known = self.settings.cluster.node_named(&hello.name).is_some_and(|node| {
-            node.role == hello.role && node.is_replica() == hello.replica.is_some() && node.number != self.settings.me
-        });
+        let known = self.number_of(hello).is_some_and(|number| number != self.settings.me);
         let own = self.duty.replica();
         let removed = hello.replica.as_ref().filter(|theirs| own.is_some_and(|own| own.is_removed(theirs.log_uuid)));
         if let Some(theirs) = removed {
             let detail = format!(
-                "the log {} of {} was replaced and never counts again: empty its directory to start a new one",
+                "the log {} of {} was replaced and never counts again: its process need not be started any more",
                 hex(&theirs.log_uuid),
                 hello.name
             );
-            return Err(ErrorBody::new(ErrorCode::NotAMember).subject(&hello.name).detail(&detail));
+            return Err(ErrorBody::new(ErrorCode::Removed).subject(&hello.name).detail(&detail));
         }
         if known {
             return Ok(());
@@ -139,12 +139,27 @@ impl Node {
         Err(ErrorBody::new(ErrorCode::NotAMember).subject(&hello.name).detail(&detail))
     }
 
+    /// The number of the server that says this, when it fits the slot that its name has.
+    fn number_of(&self, hello: &Hello) -> Option<u16> {
+        let node = self.settings.cluster.node_named(&hello.name).filter(|node| node.role == hello.role)?;
+        match &hello.replica {
+            Some(replica) => (node.is_replica() && slot_of(replica.node) == node.slot()).then_some(replica.node),
+            None => (!node.is_replica()).then_some(node.number),
+        }
+    }
+
     /// The answer to this node's own `Hello`.
     pub(super) fn on_hello_answer(&mut self, now: Now, conn: ConnId, node: u16, frame: &Frame<'_>, out: &mut Outbox) {
         match self.judge_answer(node, frame) {
             Ok(replica) => self.link_up(now, conn, node, Some(replica), out),
             Err(why) => {
-                log::error!("{} refused this node or is another one: {why}", self.name_of(node));
+                if removes(frame) {
+                    // Nobody will ever say anything else: to go on knocking would be noise.
+                    let name = self.settings.name();
+                    out.push(Output::Removed { why: format!("{} answered {name}: {why}", self.name_of(node)) });
+                } else {
+                    log::error!("{} refused this node or is another one: {why}", self.name_of(node));
+                }
                 self.close(out, conn, CloseReason::Refused);
             }
         }
@@ -159,7 +174,8 @@ impl Node {
                 if answer.version != VERSION || answer.cluster != self.settings.cluster.id || answer.node != node {
                     return Err(format!("at its address answers node {} called {:?}", answer.node, answer.name));
                 }
-                answer.replica.ok_or_else(|| format!("{:?} says nothing of its log", answer.name))
+                let replica = answer.replica.filter(|replica| replica.node == node);
+                replica.ok_or_else(|| format!("{:?} says nothing of its log", answer.name))
             }
             Some(Kind::Error) => {
                 Err(frame.decode::<ErrorBody>().map_or_else(|e| e.to_string(), |e| one_line(&e.to_string())))
@@ -167,6 +183,12 @@ impl Node {
             _ => Err(format!("frame kind {:#06x} instead of an answer", frame.header.kind)),
         }
     }
+}
+
+/// Whether an answer says that this log was replaced for ever.
+fn removes(frame: &Frame<'_>) -> bool {
+    let error = (frame.kind() == Some(Kind::Error)).then(|| frame.decode::<ErrorBody>().ok()).flatten();
+    error.is_some_and(|error| error.known_code() == Some(ErrorCode::Removed))
 }
 
 /// `text` with its control characters escaped.

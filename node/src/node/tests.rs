@@ -5,7 +5,7 @@ use pygmy_proto::frame::{self, Deframer, Flow};
 use pygmy_proto::header::FLAG_TRACE;
 use pygmy_proto::limits::{PEER_BODY_MAX, REQUESTS_IN_FLIGHT_MAX, VERSION};
 use pygmy_proto::message::*;
-use pygmy_proto::types::Blob;
+use pygmy_proto::types::{Blob, Text};
 use pygmy_proto::{BookId, Header};
 
 use super::*;
@@ -61,7 +61,8 @@ impl Bench {
         let cluster = cluster();
         let log_uuid = cluster.nodes[usize::from(me) - 1].log_uuid;
         let now = Now { mono_ns: ms(1_000), wall_us: 1 };
-        let node = Node::new(Settings { cluster, me, log_uuid, boot_nonce: 1 }, now).expect("a ring");
+        let node =
+            Node::new(Settings { cluster, me, address: String::new(), log_uuid, boot_nonce: 1 }, now).expect("a ring");
         Self { node, now, out: Outbox::new(), next_conn: 1, closed: Vec::new() }
     }
 
@@ -186,6 +187,8 @@ impl Bench {
 
 fn replica_hello(node: u16) -> ReplicaHello {
     ReplicaHello {
+        node,
+        address: Text::default(),
         log_uuid: [node as u8; 16],
         boot_nonce: u64::from(node) + 100,
         config_id: 1,

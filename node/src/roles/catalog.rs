@@ -1,6 +1,6 @@
 //! The catalog server: proposes the writes that order servers pass on to it, and tells them what became of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use pygmy_proto::batch::EntryKind;
@@ -8,32 +8,45 @@ use pygmy_proto::header::FLAG_TRACE;
 use pygmy_proto::limits::{
     CLIENT_BODY_MAX, JOBS_MAX, SESSION_RESULT_BYTES_MAX, SESSION_WINDOW, SUBMIT_BYTES_SOFT, SUBMIT_JOBS_MAX,
 };
-use pygmy_proto::message::{JobResult, Message, Results, SessionOpened, Span, Stage, Submit};
+use pygmy_proto::message::{
+    JobResult, Message, Replace, ReplaceOk, Results, Role, SessionOpened, Span, Stage, Submit, Voter,
+};
 use pygmy_proto::types::{Blob, Bounded};
 use pygmy_proto::{ErrorBody, ErrorCode, codec};
 use pygmy_ring::replica::Completion;
-use pygmy_ring::{Input, NotTaken, Proposal, SessionError};
+use pygmy_ring::{Change, Input, NotTaken, Proposal, SessionError};
 
 use super::jobs::Jobs;
 use super::replica::{Settled, StoreReplica};
 use super::{Ctx, deadline_in, leaving, queue_full, span, trace_of};
 use crate::machine::ConnId;
+use crate::settings::{ClusterSettings, slot_of};
 use crate::store::split_answer;
 
 /// A write that was proposed.
 #[derive(Debug)]
 struct Job {
     conn: ConnId,
-    /// The order server's number for it.
-    job: u64,
+    asked: Asked,
     trace: bool,
     arrived_ns: u64,
+}
+
+/// By what number whoever asked knows a proposal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// An order server's number for a write.
+    Job(u64),
+    /// The request id of a client that changes the voters.
+    Request(u64),
 }
 
 /// What a catalog server knows beside its replica.
 #[derive(Debug, Default)]
 pub struct Catalog {
     jobs: Jobs<Job>,
+    /// Changes of the voters that wait: who asked, and under which request id.
+    changes: BTreeSet<(ConnId, u64)>,
     /// What became of writes in this turn, by the connection they came from.
     results: BTreeMap<ConnId, Vec<JobResult>>,
     answered: u64,
@@ -53,13 +66,14 @@ impl Catalog {
     pub fn on_submit(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, submit: Submit, replica: &mut StoreReplica) {
         for job in submit.jobs.into_vec() {
             let kind = EntryKind::from_u8(job.kind);
-            let entry = Job { conn, job: job.job, trace: job.trace, arrived_ns: ctx.now.mono_ns };
+            let asked = Asked::Job(job.job);
+            let entry = Job { conn, asked, trace: job.trace, arrived_ns: ctx.now.mono_ns };
             let Some(kind) = kind.filter(|_| self.jobs.has_room()) else {
                 let error = match kind {
                     None => ErrorBody::new(ErrorCode::Malformed).detail(&format!("no entry has kind {}", job.kind)),
                     Some(_) => queue_full("writes in work", JOBS_MAX, self.jobs.len()),
                 };
-                self.put_error(&entry, &error);
+                self.put_error(ctx, &entry, &error);
                 continue;
             };
             // No deadline here: the ring answers each proposal exactly once.
@@ -70,6 +84,49 @@ impl Catalog {
         }
     }
 
+    /// One log shall take another's place. Answered when the first of the two changes is committed.
+    ///
+    /// # Errors
+    /// It makes no sense, whoever votes at present.
+    pub fn on_replace(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        (conn, request_id): (ConnId, u64),
+        replace: &Replace,
+        cluster: &ClusterSettings,
+        replica: &mut StoreReplica,
+    ) -> Result<(), ErrorBody> {
+        let Some(place) = cluster.node(replace.node).filter(|place| place.is_replica()) else {
+            let detail = format!("node number {} lies in the slot of no log replica", replace.node);
+            return Err(ErrorBody::new(ErrorCode::InvalidArgument).subject("node").detail(&detail));
+        };
+        if !self.jobs.has_room() {
+            return Err(queue_full("writes in work", JOBS_MAX, self.jobs.len()));
+        }
+        let elsewhere = |voter: &&Voter| voter.log_uuid == replace.old && slot_of(voter.node) != place.slot();
+        if let Some(voter) = replica.settled_membership().voters.iter().find(elsewhere) {
+            let (old, new) = (cluster.name_of(voter.node), &place.name);
+            let detail = format!("the log that is to go is that of {old}, the one that is to come would be {new}");
+            return Err(ErrorBody::new(ErrorCode::ChangeRefused).detail(&detail));
+        }
+        let new = Voter {
+            node: replace.node,
+            log_uuid: replace.new,
+            holds_token: place.role == Role::Catalog,
+            address: replace.address.clone(),
+        };
+        let asked = Asked::Request(request_id);
+        self.changes.insert((conn, request_id));
+        let ticket = self.jobs.insert(None, Job { conn, asked, trace: false, arrived_ns: ctx.now.mono_ns });
+        replica.handle(ctx.now, Input::Change { ticket, change: Change::Replace { old: replace.old, new } });
+        Ok(())
+    }
+
+    /// Whether a client waits for the answer to a request with this id.
+    pub fn is_in_flight(&self, conn: ConnId, request_id: u64) -> bool {
+        self.changes.contains(&(conn, request_id))
+    }
+
     /// Takes what became of proposals, and tells those they came from.
     pub fn settle(&mut self, ctx: &mut Ctx<'_>, settled: Vec<Settled>) {
         for settled in settled {
@@ -77,12 +134,12 @@ impl Catalog {
                 Settled::Done(completion) => self.on_done(ctx, completion),
                 Settled::Refused { ticket, why } => {
                     if let Some(job) = self.jobs.remove(ticket) {
-                        self.put_error(&job, &not_taken(why, ctx.name));
+                        self.put_error(ctx, &job, &not_taken(why, ctx.name));
                     }
                 }
                 Settled::Unknown { ticket } => {
                     if let Some(job) = self.jobs.remove(ticket) {
-                        self.put_error(&job, &unknown());
+                        self.put_error(ctx, &job, &unknown());
                     }
                 }
             }
@@ -94,23 +151,35 @@ impl Catalog {
         let Some(job) = self.jobs.remove(done.ticket) else { return };
         let spans = if job.trace { spans_of(ctx, &job, &done) } else { Vec::new() };
         match done.result {
-            Err(error) => self.put_error(&job, &session_error(error)),
+            Err(error) => self.put_error(ctx, &job, &session_error(error)),
+            Ok(_) if done.kind == EntryKind::Config => self.answer_replace(ctx, &job, &ReplaceOk { seq: done.seq }),
             Ok(_) if done.kind == EntryKind::Register => {
                 let body = codec::encode(&SessionOpened { session: done.seq });
                 self.put(&job, SessionOpened::KIND as u16, spans, &body);
             }
             Ok(answer) => match split_answer(&answer) {
                 Some((kind, body)) => self.put(&job, kind, spans, &answer.slice_ref(body)),
-                None => self.put_error(&job, &ErrorBody::new(ErrorCode::Malformed).detail("an empty answer")),
+                None => self.put_error(ctx, &job, &ErrorBody::new(ErrorCode::Malformed).detail("an empty answer")),
             },
         }
     }
 
-    fn put_error(&mut self, job: &Job, error: &ErrorBody) {
-        self.put(job, ErrorBody::KIND as u16, Vec::new(), &codec::encode(error));
+    fn answer_replace<M: Message>(&mut self, ctx: &mut Ctx<'_>, job: &Job, answer: &M) {
+        let Asked::Request(request_id) = job.asked else { return };
+        self.answered += 1;
+        self.changes.remove(&(job.conn, request_id));
+        ctx.out.send(job.conn, request_id, ctx.me.into(), 0, answer);
+    }
+
+    fn put_error(&mut self, ctx: &mut Ctx<'_>, job: &Job, error: &ErrorBody) {
+        match job.asked {
+            Asked::Job(_) => self.put(job, ErrorBody::KIND as u16, Vec::new(), &codec::encode(error)),
+            Asked::Request(_) => self.answer_replace(ctx, job, error),
+        }
     }
 
     fn put(&mut self, job: &Job, kind: u16, spans: Vec<Span>, body: &Bytes) {
+        let Asked::Job(number) = job.asked else { return };
         self.answered += 1;
         // An error has no trace: it is told why, not how long.
         let traced = !spans.is_empty() && kind != ErrorBody::KIND as u16;
@@ -124,7 +193,7 @@ impl Catalog {
         };
         let flags = if traced { FLAG_TRACE } else { 0 };
         if let Some(body) = Blob::new(body) {
-            self.results.entry(job.conn).or_default().push(JobResult { job: job.job, kind, flags, body });
+            self.results.entry(job.conn).or_default().push(JobResult { job: number, kind, flags, body });
         }
     }
 
@@ -151,6 +220,7 @@ impl Catalog {
     /// the same, once.
     pub fn on_conn_gone(&mut self, conn: ConnId) {
         self.results.remove(&conn);
+        self.changes.retain(|(asker, _)| *asker != conn);
         for key in self.jobs.keys(|job| job.conn == conn) {
             self.jobs.remove(key);
         }
@@ -177,7 +247,7 @@ fn not_taken(why: NotTaken, name: &str) -> ErrorBody {
             .limit(CLIENT_BODY_MAX as u64, 0)
             .detail("the write is longer than an entry of the log may be"),
         NotTaken::OutOfSpace => busy("the disk of this catalog's log is full; nothing was done"),
-        NotTaken::ChangeRefused(why) => ErrorBody::new(ErrorCode::InvalidArgument).subject("voters").detail(why),
+        NotTaken::ChangeRefused(why) => ErrorBody::new(ErrorCode::ChangeRefused).detail(why),
         NotTaken::NotACatalog => ErrorBody::new(ErrorCode::Unavailable).detail("this server orders no writes"),
         NotTaken::Leaving => leaving(name),
     }

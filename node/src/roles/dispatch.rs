@@ -30,6 +30,20 @@ impl Dispatcher {
         self.servers.is_empty()
     }
 
+    /// Adds a server that may be up already, if it is not there.
+    pub fn insert(&mut self, node: u16, up: bool) {
+        match self.server(node) {
+            Some(server) => server.up = up,
+            None => self.servers.push(Server { node, up, in_flight: 0 }),
+        }
+    }
+
+    /// Takes a server out, which must have no requests any more.
+    pub fn remove(&mut self, node: u16) {
+        self.servers.retain(|server| server.node != node);
+        self.next = 0;
+    }
+
     /// Notes that a server came or went. One of another role is ignored.
     pub fn set_up(&mut self, node: u16, up: bool) {
         if let Some(server) = self.server(node) {
@@ -95,6 +109,20 @@ mod tests {
         assert_eq!(dispatcher.in_flight(5), 4);
         dispatcher.done(5);
         assert_eq!(dispatcher.in_flight(5), 3);
+    }
+
+    #[test]
+    fn servers_come_and_go() {
+        let mut dispatcher = Dispatcher::new([5, 6]);
+        dispatcher.set_up(5, true);
+        dispatcher.set_up(6, true);
+        dispatcher.insert(7, true);
+        dispatcher.insert(7, true);
+        let picked: Vec<_> = (0..5).filter_map(|_| dispatcher.pick()).collect();
+        assert_eq!((picked, dispatcher.len()), (vec![5, 6, 7, 5, 6], 3));
+        dispatcher.remove(5);
+        let picked: Vec<_> = (0..3).filter_map(|_| dispatcher.pick()).collect();
+        assert_eq!((picked, dispatcher.len()), (vec![6, 7, 6], 2));
     }
 
     #[test]

@@ -261,6 +261,21 @@ impl Front {
         self.orders.set_up(node, true);
     }
 
+    /// A server has taken a place; its link may be up already.
+    pub fn add_server(&mut self, node: u16, role: Role, up: bool) {
+        match role {
+            Role::Catalog => self.catalogs.insert(node, up),
+            Role::Order => self.orders.insert(node, up),
+            Role::Front | Role::Client => {}
+        }
+    }
+
+    /// A server was replaced; its link is down.
+    pub fn remove_server(&mut self, node: u16) {
+        self.catalogs.remove(node);
+        self.orders.remove(node);
+    }
+
     /// A server's link is gone: its jobs move to the next in this very turn.
     pub fn on_server_down(&mut self, ctx: &mut Ctx<'_>, node: u16) {
         self.catalogs.set_up(node, false);

@@ -66,6 +66,10 @@ impl Links {
     pub fn replica_nodes(&self) -> impl Iterator<Item = u16> {
         self.0.iter().filter(|(_, link)| link.is_replica).map(|(node, _)| *node)
     }
+    /// Connections to all servers, by node number.
+    pub fn all(&self) -> impl Iterator<Item = ConnId> {
+        self.0.values().map(|link| link.conn)
+    }
     /// Connections to log replicas, by node number.
     pub fn replicas(&self) -> impl Iterator<Item = ConnId> {
         self.0.values().filter(|link| link.is_replica).map(|link| link.conn)

@@ -229,6 +229,18 @@ impl Order {
         self.catalogs.set_up(node, true);
     }
 
+    /// A server has taken a place; its link may be up already.
+    pub fn add_server(&mut self, node: u16, role: Role, up: bool) {
+        if role == Role::Catalog {
+            self.catalogs.insert(node, up);
+        }
+    }
+
+    /// A server was replaced; its link is down.
+    pub fn remove_server(&mut self, node: u16) {
+        self.catalogs.remove(node);
+    }
+
     /// A catalog's link is gone: its writes go to the next one at the end of this turn, under the same ids.
     pub fn on_server_down(&mut self, node: u16) {
         self.catalogs.set_up(node, false);

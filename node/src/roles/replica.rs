@@ -5,8 +5,8 @@
 
 use bytes::{Bytes, BytesMut};
 use pygmy_proto::frame::{self, Frame};
-use pygmy_proto::limits::REPLICAS_MAX;
-use pygmy_proto::message::{Membership, PeerDurable, ReplicaBeat, ReplicaHello, ReplicaStatus, Role, Voter};
+use pygmy_proto::limits::{ADDRESS_LEN_MAX, REPLICAS_MAX};
+use pygmy_proto::message::{Membership, ReplicaBeat, ReplicaHello, ReplicaStatus, Role, Voter};
 use pygmy_proto::types::{Bounded, Text};
 use pygmy_proto::{Kind, Message, codec};
 use pygmy_ring::replica::Completion;
@@ -50,6 +50,10 @@ pub struct StoreReplica {
     snapshots: Option<SnapshotPlan>,
     receiver: Receiver,
     sender: Sender,
+    /// Where this process listens.
+    address: Text<ADDRESS_LEN_MAX>,
+    /// Id of the latest configuration that the other servers were told.
+    told_membership: u64,
 }
 
 /// Where taking snapshots has got to.
@@ -125,9 +129,14 @@ impl SnapshotPlan {
 
 fn ring_config(settings: &Settings) -> Config {
     let replicas = || settings.cluster.replicas();
-    let catalogs = replicas().filter(|node| node.role == Role::Catalog);
+    let is_catalog = settings.own().role == Role::Catalog;
+    let mut catalogs: Vec<u16> = replicas().filter(|node| node.role == Role::Catalog).map(|node| node.number).collect();
+    if is_catalog && !catalogs.contains(&settings.me) {
+        catalogs.push(settings.me);
+    }
+    // The configuration at birth: who has come since stands in the log.
     let voters = replicas().map(|node| Voter {
-        node: node.number,
+        node: node.slot(),
         log_uuid: node.log_uuid,
         holds_token: node.role == Role::Catalog,
         address: Text::default(),
@@ -136,7 +145,7 @@ fn ring_config(settings: &Settings) -> Config {
         me: settings.me,
         log_uuid: settings.log_uuid,
         boot_nonce: settings.boot_nonce,
-        catalogs: catalogs.map(|node| node.number).collect(),
+        catalogs,
         peers: replicas().map(|node| node.number).filter(|number| *number != settings.me).collect(),
         membership: Membership { id: 1, voters: Bounded::truncated(voters.collect()), ..Membership::default() },
         rotate: settings.cluster.token == TokenMode::Rotate,
@@ -155,7 +164,7 @@ impl StoreReplica {
     /// # Errors
     /// When the cluster's settings make no ring.
     pub fn open(settings: &Settings, now: Now, recovered: Recovered<Store>) -> Result<Self, ConfigError> {
-        Self::from_config(ring_config(settings), now, recovered)
+        Self::from_config(settings, ring_config(settings), now, recovered)
     }
 
     /// One that makes a known mistake, to prove that the checkers find it.
@@ -169,10 +178,16 @@ impl StoreReplica {
         recovered: Recovered<Store>,
         mistake: pygmy_ring::Mistake,
     ) -> Result<Self, ConfigError> {
-        Self::from_config(Config { mistake: Some(mistake), ..ring_config(settings) }, now, recovered)
+        let config = Config { mistake: Some(mistake), ..ring_config(settings) };
+        Self::from_config(settings, config, now, recovered)
     }
 
-    fn from_config(config: Config, now: Now, recovered: Recovered<Store>) -> Result<Self, ConfigError> {
+    fn from_config(
+        settings: &Settings,
+        config: Config,
+        now: Now,
+        recovered: Recovered<Store>,
+    ) -> Result<Self, ConfigError> {
         let ring = Replica::open(config, ring_now(now), recovered)?;
         Ok(Self {
             ring,
@@ -181,6 +196,8 @@ impl StoreReplica {
             snapshots: None,
             receiver: Receiver::default(),
             sender: Sender::default(),
+            address: Text::truncated(&settings.address),
+            told_membership: 0,
         })
     }
 
@@ -217,7 +234,25 @@ impl StoreReplica {
     }
     /// What it says of itself in a handshake with `node`.
     pub fn hello(&self, node: u16) -> ReplicaHello {
-        self.ring.hello(node)
+        ReplicaHello { address: self.address.clone(), ..self.ring.hello(node) }
+    }
+    /// The latest configuration that is known to be committed.
+    pub fn settled_membership(&self) -> &Membership {
+        self.ring.settled_membership()
+    }
+    /// Id of the latest configuration that the other servers were told.
+    pub fn told_membership(&self) -> u64 {
+        self.told_membership
+    }
+    /// Notes that the other servers were told of this configuration.
+    pub fn set_told_membership(&mut self, id: u64) {
+        self.told_membership = id;
+    }
+    /// Whether the log of the process with this number votes, or is about to.
+    pub fn has_voter(&self, node: u16) -> bool {
+        let membership = self.ring.membership();
+        let comes = membership.swap.as_ref().is_some_and(|swap| swap.new.node == node);
+        comes || membership.voters.iter().any(|voter| voter.node == node)
     }
     /// Whether the log with this identity was removed from the cluster for ever.
     pub fn is_removed(&self, log_uuid: [u8; 16]) -> bool {
@@ -397,10 +432,11 @@ impl StoreReplica {
     /// How it is.
     pub fn status(&self) -> ReplicaStatus {
         let ring = self.ring.status();
-        let peers = ring.peers.into_iter().map(|(node, durable)| PeerDurable { node, durable }).collect();
         ReplicaStatus {
             voter: ring.voter && !ring.withheld,
             voters: ring.voters,
+            config_id: ring.config_id,
+            swap: ring.swap,
             epoch: ring.epoch,
             holder: ring.holder,
             hop: ring.hop,
@@ -412,7 +448,7 @@ impl StoreReplica {
             books: self.store().catalog().len() as u64,
             orders: self.store().ledger().len() as u64,
             sessions: ring.sessions,
-            peers: Bounded::<_, REPLICAS_MAX>::truncated(peers),
+            members: Bounded::<_, REPLICAS_MAX>::truncated(ring.members),
         }
     }
 }

@@ -117,7 +117,7 @@ fn start_node(
     let links = cluster.dials(me).into_iter().map(|node| LinkConfig { node, address: address(node) }).collect();
     let config = DriverConfig { node: me, listener, datagrams, links, neighbours, limits, signals: false };
     let log_uuid = cluster.nodes[index].log_uuid;
-    let settings = Settings { cluster: cluster.clone(), me, log_uuid, boot_nonce: u64::from(me) };
+    let settings = Settings { cluster: cluster.clone(), me, address: address(me), log_uuid, boot_nonce: u64::from(me) };
     let make = |now| Node::new(settings, now).expect("the settings make a ring");
     let mut driver = Driver::new(config, MemoryLog::default(), make).expect("descriptors");
     let handle = driver.handle();

@@ -67,7 +67,8 @@ pub struct Hello {
 /// What log replicas tell each other when they connect.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct ReplicaHello {
-    /// Its node number: the place of its name in `cluster.toml`, from 1, and 256 times the generation of its process.
+    /// Its node number: the place of its name in `cluster.toml`, from 1, and 256 times the incarnation of
+    /// its process.
     pub node: u16,
     /// `host:port` on which it listens.
     pub address: Text<ADDRESS_LEN_MAX>,
