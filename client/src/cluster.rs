@@ -11,7 +11,7 @@ pub const FILE_NAME: &str = "cluster.toml";
 /// One server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Its number, from 1 in the order of the file.
+    /// Its slot, from 1 in the order of the file.
     pub number: u16,
     /// Its name, such as `catalog-2`.
     pub name: String,

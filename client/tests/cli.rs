@@ -308,6 +308,8 @@ fn replica() -> ReplicaStatus {
     ReplicaStatus {
         voter: true,
         voters: 1,
+        config_id: 1,
+        swap: None,
         epoch: Epoch { counter: 1, node: 1 },
         holder: 1,
         hop: 0,
@@ -319,7 +321,7 @@ fn replica() -> ReplicaStatus {
         books: 1,
         orders: 0,
         sessions: 0,
-        peers: Bounded::default(),
+        members: Bounded::default(),
     }
 }
 

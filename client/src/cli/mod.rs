@@ -12,6 +12,7 @@ mod target;
 mod trace;
 mod transfer;
 mod unsettled;
+mod voters;
 mod writes;
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Asks every node how it is.
+//! Asks every node how it is, and says what that makes of the cluster.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use super::args::Global;
 use super::failure::Failure;
 use super::output::{Grid, Output};
 use super::target::Target;
+use super::voters::Voters;
 
 /// A node that is there answers this at once; longer waits would only delay the table for those that are not.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -42,12 +43,24 @@ enum Object<'a> {
     },
 }
 
+/// The cluster as a whole, in the last line.
+#[derive(Serialize)]
+struct Whole<'a> {
+    voters: Voters<'a>,
+}
+
 pub(super) fn run(global: &Global, target: &Target, output: &mut Output) -> Result<(), Failure> {
     let asked = whom(global, target);
     let answers = ask(&asked, global, target);
+    // Who was asked alone speaks for itself.
+    let all = target.cluster.is_some() && global.node.is_none();
+    let voters = Voters::of(answers.iter().flatten().filter(|_| all));
     if output.is_json() {
         for (asked, answer) in asked.iter().zip(&answers) {
             output.object(&object(asked, answer))?;
+        }
+        if let Some(voters) = voters {
+            output.object(&Whole { voters })?;
         }
     } else {
         output.line(table(&asked, &answers, target))?;
@@ -55,6 +68,9 @@ pub(super) fn run(global: &Global, target: &Target, output: &mut Output) -> Resu
             if let Err(error) = answer {
                 output.line(format!("{}: {}", asked.name, why(error)))?;
             }
+        }
+        if let Some(voters) = voters {
+            output.line(format!("\n{}", voters.text(target)))?;
         }
     }
     if answers.iter().any(Result::is_ok) {
@@ -137,7 +153,12 @@ fn table(asked: &[Asked], answers: &[Result<StatusOk, Error>], target: &Target) 
     for (asked, answer) in asked.iter().zip(answers) {
         let mut cells = vec![asked.name.clone(), asked.role.to_owned(), asked.address.clone()];
         match answer {
-            Ok(status) => cells.extend(status_cells(status, target)),
+            Ok(status) => {
+                if asked.number > 0 {
+                    cells[0] = target.node_name(status.node);
+                }
+                cells.extend(status_cells(status, target));
+            }
             Err(_) => cells.push("no".to_owned()),
         }
         if let (Ok(status), 0) = (answer, asked.number) {

@@ -71,10 +71,16 @@ impl Target {
         }
     }
 
-    /// What a person calls node `number`.
+    /// What a person calls node `number`. Numbers of processes are their slots, and 256 times their incarnations.
     pub(super) fn node_name(&self, number: u16) -> String {
+        let (slot, incarnation) = (number % 256, number / 256);
         let nodes = self.cluster.iter().flat_map(|cluster| &cluster.nodes);
-        nodes.into_iter().find(|node| node.number == number).map_or(format!("node {number}"), |node| node.name.clone())
+        let found = nodes.into_iter().find(|node| node.number == slot);
+        match (found, incarnation) {
+            (None, _) => format!("node {number}"),
+            (Some(node), 0) => node.name.clone(),
+            (Some(node), _) => format!("{}.{incarnation}", node.name),
+        }
     }
 }
 
