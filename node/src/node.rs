@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use hashbrown::HashMap;
 use pygmy_proto::frame::{Frame, FrameError};
-use pygmy_proto::message::{LinkStatus, Ping, Pong, Replace, ReplicaHello, Role, Stage, Status, StatusOk};
+use pygmy_proto::message::{LinkStatus, Members, Ping, Pong, Replace, ReplicaHello, Role, Stage, Status, StatusOk};
 use pygmy_proto::types::{Bounded, Name};
 use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind};
 use pygmy_ring::{ConfigError, Recovered};
@@ -269,13 +269,13 @@ impl Node {
     }
 
     fn on_peer_frame(&mut self, now: Now, conn: ConnId, node: u16, frame: &Frame<'_>, out: &mut Outbox) {
-        if frame.kind() == Some(Kind::Members)
-            && let Ok(members) = frame.decode()
-        {
-            return self.on_members(now, &members, out);
-        }
+        let members = (frame.kind() == Some(Kind::Members)).then(|| frame.decode::<Members>());
         let (mut ctx, duty) = self.parts(now, out);
         let understood = match duty {
+            _ if members.is_some() => members.transpose().map(|members| {
+                members.iter().for_each(|members| self.on_members(members, out));
+                true
+            }),
             Duty::Front(front) => {
                 front.on_answer(&mut ctx, node, frame);
                 Ok(true)
@@ -550,7 +550,7 @@ impl Machine for Node {
             }
         }
         self.send_beat(out);
-        self.follow_membership(now, out);
+        self.follow_membership(out);
         self.leave_if_removed(now);
         if self.leaving && !self.left && self.has_left() {
             self.left = true;

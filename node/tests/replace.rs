@@ -11,7 +11,7 @@ use pygmy_node::local::ClusterDir;
 use pygmy_node::local::caller::Caller;
 use pygmy_node::settings::{ClusterSettings, number_of};
 use pygmy_proto::message::{Command as Change, *};
-use pygmy_proto::types::{Bounded, Text};
+use pygmy_proto::types::Text;
 use pygmy_proto::{BookId, ErrorBody, ErrorCode, Retry};
 
 /// A cluster's directory. Whatever a failed test leaves running there is stopped.

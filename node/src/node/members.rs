@@ -4,13 +4,13 @@
 //! tell it to every server ([`Members`]), so that all of them connect to newcomers, and forget those whose places these
 //! have taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pygmy_proto::message::{Members, Voter};
-use pygmy_proto::types::Bounded;
+use pygmy_proto::types::{Bounded, Text};
 
 use super::{Duty, Node};
-use crate::machine::{CloseReason, ConnId, Now, Outbox, Output};
+use crate::machine::{ConnId, Outbox, Output};
 use crate::settings::{Settings, slot_of};
 
 /// The other servers that a node knows.
@@ -18,8 +18,12 @@ use crate::settings::{Settings, slot_of};
 pub(super) struct Directory {
     /// Id of the latest configuration that was taken into account.
     config_id: u64,
+    /// Id of the latest configuration that this node's log has told the others of.
+    told: u64,
     /// By number: whether its link is up.
     servers: BTreeMap<u16, bool>,
+    /// Those whose places others have taken, and whose links still stand.
+    replaced: BTreeSet<u16>,
 }
 
 /// Id of the configuration that a cluster is born with, which everybody knows from `cluster.toml`.
@@ -31,7 +35,12 @@ impl Directory {
         let is_front = !settings.own().is_replica();
         let others = settings.cluster.nodes.iter().filter(|node| node.number != settings.me);
         let known = others.filter(|node| !is_front || node.is_replica());
-        Self { config_id: BIRTH, servers: known.map(|node| (node.number, false)).collect() }
+        Self {
+            config_id: BIRTH,
+            told: BIRTH,
+            servers: known.map(|node| (node.number, false)).collect(),
+            replaced: BTreeSet::new(),
+        }
     }
 
     /// Every server, and whether its link is up.
@@ -63,22 +72,21 @@ impl Node {
         self.settings.cluster.is_dialed(self.settings.me, node)
     }
 
-    /// A link is gone. Whoever came without being named by anyone is forgotten with it.
+    /// A link is gone. Whoever was replaced, or came without being named by anyone, is forgotten with it.
     pub(super) fn part(&mut self, node: u16, out: &mut Outbox) {
         self.directory.set_up(node, false);
-        let is_voter = |replica: &crate::roles::replica::StoreReplica| replica.has_voter(node);
-        let expected = self.configured_address(node).is_some() || self.duty.replica().is_some_and(is_voter);
-        if !expected && self.duty.replica().is_some() {
-            self.directory.servers.remove(&node);
-            out.push(Output::Forget { node });
+        let replaced = self.directory.replaced.remove(&node);
+        let votes = self.duty.replica().is_none_or(|replica| replica.has_voter(node));
+        if replaced || !(votes || self.configured_address(node).is_some()) {
+            self.forget_server(node, out);
         }
     }
 
     /// A replica has said who the voters are.
-    pub(super) fn on_members(&mut self, now: Now, members: &Members, out: &mut Outbox) {
+    pub(super) fn on_members(&mut self, members: &Members, out: &mut Outbox) {
         if members.config_id > self.directory.config_id {
             self.directory.config_id = members.config_id;
-            self.learn_members(now, &members.voters, out);
+            self.learn_members(&members.voters, out);
         }
     }
 
@@ -93,9 +101,7 @@ impl Node {
         let settled = self.duty.replica()?.settled_membership();
         // The configuration names no address of those that have been there from the beginning.
         let whole = |voter: &Voter| match self.configured_address(voter.node) {
-            Some(address) if voter.address.is_empty() => {
-                Voter { address: pygmy_proto::types::Text::truncated(address), ..voter.clone() }
-            }
+            Some(address) if voter.address.is_empty() => Voter { address: Text::truncated(address), ..voter.clone() },
             _ => voter.clone(),
         };
         let voters = Bounded::truncated(settled.voters.iter().map(whole).collect());
@@ -103,20 +109,20 @@ impl Node {
     }
 
     /// Takes account of the configuration in this node's own log, and tells all others of it when it is a new one.
-    pub(super) fn follow_membership(&mut self, now: Now, out: &mut Outbox) {
-        let told = self.duty.replica().map(|replica| (replica.settled_membership().id, replica.told_membership()));
-        let Some((id, _)) = told.filter(|(id, told)| *id > (*told).max(BIRTH)) else { return };
-        if let Some(replica) = self.duty.replica_mut() {
-            replica.set_told_membership(id);
+    pub(super) fn follow_membership(&mut self, out: &mut Outbox) {
+        let settled = self.duty.replica().map_or(0, |replica| replica.settled_membership().id);
+        if settled <= self.directory.told {
+            return;
         }
+        self.directory.told = settled;
         let Some(members) = self.members() else { return };
         for conn in self.links.all() {
             out.send(conn, 0, 0, 0, &members);
         }
-        self.on_members(now, &members, out);
+        self.on_members(&members, out);
     }
 
-    fn learn_members(&mut self, now: Now, voters: &[Voter], out: &mut Outbox) {
+    fn learn_members(&mut self, voters: &[Voter], out: &mut Outbox) {
         let me = self.settings.me;
         for voter in voters.iter().filter(|voter| voter.node != me) {
             self.expect(voter, out);
@@ -124,7 +130,7 @@ impl Node {
         let replaced = |node: u16| voters.iter().any(|voter| slot_of(voter.node) == slot_of(node) && voter.node > node);
         let gone: Vec<u16> = self.directory.iter().map(|(node, _)| node).filter(|node| replaced(*node)).collect();
         for node in gone {
-            self.forget_server(now, node, out);
+            self.retire_server(node, out);
         }
     }
 
@@ -146,19 +152,24 @@ impl Node {
         }
     }
 
-    /// Another one has taken the place of `node`.
-    fn forget_server(&mut self, now: Now, node: u16, out: &mut Outbox) {
+    /// Another one has taken the place of `node`. It gets nothing new to do; its link stands until it has finished what
+    /// it has and leaves, or a token that it holds would be lost with the link.
+    fn retire_server(&mut self, node: u16, out: &mut Outbox) {
         log::info!("{} was replaced", self.settings.cluster.name_of(node));
-        if let Some(conn) = self.links.get(node) {
-            self.forget(now, conn, out);
-            self.close(out, conn, CloseReason::Replaced);
-        }
-        self.directory.servers.remove(&node);
         match &mut self.duty {
             Duty::Front(front) => front.remove_server(node),
             Duty::Order(order, ..) => order.remove_server(node),
             Duty::Catalog(..) => {}
         }
+        if self.links.get(node).is_some() {
+            self.directory.replaced.insert(node);
+        } else {
+            self.forget_server(node, out);
+        }
+    }
+
+    fn forget_server(&mut self, node: u16, out: &mut Outbox) {
+        self.directory.servers.remove(&node);
         out.push(Output::Forget { node });
     }
 }

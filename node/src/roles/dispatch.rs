@@ -38,7 +38,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes a server out, which must have no requests any more.
+    /// Takes a server out: it is picked no more. What it has in work is no longer counted.
     pub fn remove(&mut self, node: u16) {
         self.servers.retain(|server| server.node != node);
         self.next = 0;

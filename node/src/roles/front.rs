@@ -270,7 +270,7 @@ impl Front {
         }
     }
 
-    /// A server was replaced; its link is down.
+    /// A server was replaced: it finishes what it has and gets nothing new.
     pub fn remove_server(&mut self, node: u16) {
         self.catalogs.remove(node);
         self.orders.remove(node);

@@ -236,7 +236,7 @@ impl Order {
         }
     }
 
-    /// A server was replaced; its link is down.
+    /// A server was replaced: it finishes what it has and gets nothing new.
     pub fn remove_server(&mut self, node: u16) {
         self.catalogs.remove(node);
     }

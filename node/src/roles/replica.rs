@@ -52,8 +52,6 @@ pub struct StoreReplica {
     sender: Sender,
     /// Where this process listens.
     address: Text<ADDRESS_LEN_MAX>,
-    /// Id of the latest configuration that the other servers were told.
-    told_membership: u64,
 }
 
 /// Where taking snapshots has got to.
@@ -197,7 +195,6 @@ impl StoreReplica {
             receiver: Receiver::default(),
             sender: Sender::default(),
             address: Text::truncated(&settings.address),
-            told_membership: 0,
         })
     }
 
@@ -239,14 +236,6 @@ impl StoreReplica {
     /// The latest configuration that is known to be committed.
     pub fn settled_membership(&self) -> &Membership {
         self.ring.settled_membership()
-    }
-    /// Id of the latest configuration that the other servers were told.
-    pub fn told_membership(&self) -> u64 {
-        self.told_membership
-    }
-    /// Notes that the other servers were told of this configuration.
-    pub fn set_told_membership(&mut self, id: u64) {
-        self.told_membership = id;
     }
     /// Whether the log of the process with this number votes, or is about to.
     pub fn has_voter(&self, node: u16) -> bool {
