@@ -128,8 +128,12 @@ fn a_stopped_cluster_goes_on_with_all_it_knows_and_only_fresh_makes_a_new_one() 
     let table = place.done(UP);
     assert!(table.contains("goes on"), "{table}");
     assert_eq!(place.settings(), first);
+    // The epoch's own first entry is not committed yet when somebody holds the token.
+    wait("the new epoch to commit something", || {
+        let now = place.status("catalog-1").replica.expect("a replica");
+        now.voter && now.epoch > known.epoch && now.committed > known.committed
+    });
     let now = place.status("catalog-1").replica.expect("a replica");
-    assert!(now.voter && now.epoch > known.epoch && now.committed > known.committed, "{now:?}");
     assert_eq!((now.books, now.orders), (known.books, known.orders));
 
     place.done(&["down"]);

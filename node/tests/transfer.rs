@@ -182,8 +182,13 @@ impl Site {
             limits: Limits::default(),
             signals: false,
         };
-        let settings =
-            Settings { cluster: self.cluster.clone(), me: node, log_uuid: self.uuids[&node], boot_nonce: self.boots };
+        let settings = Settings {
+            cluster: self.cluster.clone(),
+            me: node,
+            address: String::new(),
+            log_uuid: self.uuids[&node],
+            boot_nonce: self.boots,
+        };
         let (handle, thread) = if node == 1 {
             begin(config, MemoryLog::default(), Node::new(settings, now()).expect("the settings make a ring"))
         } else {
