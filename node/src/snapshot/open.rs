@@ -76,8 +76,8 @@ fn lost<F: Fs>(snapshots: &Snapshots<F>, end: Mark, promised: Epoch) -> Option<L
         "entries up to seq {seq} were in a snapshot that cannot be read, and are lost here: this node has no vote until \
          it has them back from the others"
     );
-    // None of its entries can have been of an epoch beyond what was promised.
-    Some(LogEnd { epoch: promised, seq })
+    // None of its entries can have been of an epoch beyond what was promised. Where nothing tells that, all was lost.
+    Some(if promised.counter == 0 { recover::NEVER } else { LogEnd { epoch: promised, seq } })
 }
 
 /// What the log below the snapshot has is in the snapshot; it reaches back to the one before.

@@ -23,7 +23,7 @@ pub const UUID: [u8; 16] = [7; 16];
 pub const EPOCH: Epoch = Epoch { counter: 3, node: 1 };
 /// Small files, so that tests have several of each.
 pub const OPTIONS: OpenOptions =
-    OpenOptions { segment_bytes: 64 * 1024, snapshots: SnapshotOptions { ledger_file_bytes: 600 } };
+    OpenOptions { segment_bytes: 16 * 1024, snapshots: SnapshotOptions { ledger_file_bytes: 600 } };
 
 /// A replica without its ring: what it has logged it has applied.
 pub struct Twin {

@@ -1,0 +1,215 @@
+//! Whatever happens to a file of a snapshot: it is noticed, an older state is used, or none; never a wrong one.
+
+mod snapshot_support;
+
+use pygmy_node::disk::fs::Fs;
+use pygmy_node::disk::recover::NEVER;
+use pygmy_node::disk::sim::SimFs;
+use pygmy_node::disk::vote::Vote;
+use pygmy_node::snapshot::dir::{snapshot_name, snapshot_seq};
+use pygmy_node::snapshot::ledger::{ledger_name, ledger_number};
+use pygmy_node::snapshot::open::{OpenError, Opened, open};
+use pygmy_node::snapshot::{SnapshotError, Snapshots};
+use pygmy_proto::message::{Epoch, LogEnd};
+use snapshot_support::*;
+
+/// A disk with two snapshots, the log from the older one on, and a little more; and the state of it.
+fn disk() -> (SimFs, Twin, [u64; 2]) {
+    let fs = SimFs::new();
+    let mut twin = Twin::new();
+    let Opened { mut log, snapshots, .. } = opened(&fs);
+    for round in 0..2 {
+        for salt in 0..2 {
+            twin.work(&mut log, round * 10 + salt);
+        }
+        build(&snapshots, &log, &twin.order()).expect("a snapshot");
+    }
+    twin.work(&mut log, 99);
+    log.close_group().expect("a good disk");
+    let kept: Vec<u64> = snapshots.all().iter().map(|info| info.seq()).collect();
+    log.cut_below(kept[0] + 1).expect("a good disk");
+    (fs.kill(), twin, [kept[0], kept[1]])
+}
+
+/// Opens; the state that was found is the one there was.
+fn check(fs: &SimFs, twin: &Twin, base: u64, what: &str) {
+    let opened = open(fs.clone(), UUID, OPTIONS).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(opened.recovered.base.end.seq, base, "{what}: the base");
+    let found = Twin::of(opened.recovered);
+    assert_eq!((found.mark(), found.hash()), (twin.mark(), twin.hash()), "{what}");
+}
+
+/// Version bytes are not flipped here: a later version's file is no damage.
+const VERSION_AT: usize = 4;
+
+#[test]
+fn every_flipped_byte_of_the_newest_snapshot_is_noticed_and_the_older_one_used() {
+    let (fs, twin, [older, newest]) = disk();
+    let name = snapshot_name(newest);
+    let bytes = fs.bytes(&name).expect("a snapshot");
+    for at in (0..bytes.len()).filter(|at| *at != VERSION_AT) {
+        let copy = fs.copy();
+        copy.flip(&name, at as u64, 1 << (at % 8));
+        check(&copy, &twin, older, &format!("byte {at} flipped"));
+    }
+}
+
+#[test]
+fn every_cut_or_lengthened_snapshot_is_noticed_and_the_older_one_used() {
+    let (fs, twin, [older, newest]) = disk();
+    let name = snapshot_name(newest);
+    let mut bytes = fs.bytes(&name).expect("a snapshot");
+    for len in 0..bytes.len() {
+        let copy = fs.copy();
+        copy.put(&name, &bytes[..len]);
+        check(&copy, &twin, older, &format!("cut to {len} bytes"));
+    }
+    bytes.push(0);
+    fs.put(&name, &bytes);
+    check(&fs, &twin, older, "a byte too many");
+}
+
+#[test]
+fn a_snapshot_under_another_name_is_noticed() {
+    let (fs, twin, [older, newest]) = disk();
+    let bytes = fs.bytes(&snapshot_name(older)).expect("a snapshot");
+    fs.put(&snapshot_name(newest), &bytes);
+    check(&fs, &twin, older, "the older under the newer's name");
+}
+
+#[test]
+fn parts_of_a_snapshot_that_cannot_be_read_are_as_good_as_damaged() {
+    let (fs, twin, [older, newest]) = disk();
+    fs.fail_read(&snapshot_name(newest), 600);
+    check(&fs, &twin, older, "a sector cannot be read");
+}
+
+#[test]
+fn a_damaged_ledger_is_never_served() {
+    let (fs, twin, [older, newest]) = disk();
+    let snapshots = Snapshots::open(fs.clone(), OPTIONS.snapshots).expect("snapshots");
+    let named = |seq: u64| {
+        let all = snapshots.all();
+        let info = all.iter().find(|info| info.seq() == seq).expect("kept").clone();
+        info.files.into_iter().filter(|file| ledger_number(&file.name).is_some())
+    };
+    let mut outcomes = [0, 0];
+    for file in named(newest) {
+        // The older snapshot needs a part of it, all of it or nothing.
+        let shared = named(older).find(|other| other.name == file.name).map_or(0, |other| other.len);
+        for at in 0..file.len {
+            if at == VERSION_AT as u64 {
+                continue;
+            }
+            let copy = fs.copy();
+            copy.flip(&file.name, at, 1 << (at % 8));
+            if at >= shared {
+                outcomes[0] += 1;
+                check(&copy, &twin, older, &format!("byte {at} of {} flipped", file.name));
+            } else {
+                outcomes[1] += 1;
+                check_empty(&copy, &twin, &format!("byte {at} of {} flipped", file.name));
+            }
+        }
+        for len in (0..file.len).step_by(7) {
+            let copy = fs.copy();
+            copy.put(&file.name, &fs.bytes(&file.name).expect("a ledger")[..len as usize]);
+            if len >= shared {
+                check(&copy, &twin, older, &format!("{} cut to {len}", file.name));
+            } else {
+                check_empty(&copy, &twin, &format!("{} cut to {len}", file.name));
+            }
+        }
+    }
+    assert!(outcomes.iter().all(|count| *count > 100), "{outcomes:?}");
+}
+
+/// No state is left, and the vote is withheld until all that there was is back.
+fn check_empty(fs: &SimFs, twin: &Twin, what: &str) {
+    let opened = open(fs.clone(), UUID, OPTIONS).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let found = opened.recovered;
+    assert_eq!((found.base.end.seq, found.batches.len()), (0, 0), "{what}: it begins empty");
+    let until = LogEnd { epoch: EPOCH, seq: twin.seq() };
+    assert_eq!(found.damaged, Some(until), "{what}: what was acknowledged is owed");
+}
+
+#[test]
+fn without_a_readable_snapshot_a_replica_begins_empty_and_owes_what_it_had() {
+    let (fs, twin, kept) = disk();
+    for seq in kept {
+        fs.flip(&snapshot_name(seq), 40, 1);
+    }
+    check_empty(&fs.kill(), &twin, "both damaged");
+    // It is remembered over a second start, though the log has a new beginning by then.
+    check_empty(&fs.kill(), &twin, "both damaged, and started again");
+}
+
+#[test]
+fn a_snapshot_that_is_all_there_was_is_owed_by_its_name() {
+    for voted in [true, false] {
+        let (fs, _, [_, newest]) = disk();
+        if voted {
+            let vote = Vote { promised: EPOCH, cut: Epoch::default() };
+            opened(&fs).votes.write(vote).expect("a good disk");
+        }
+        for name in fs.list().expect("a good disk") {
+            if name.starts_with("log-") || snapshot_seq(&name).is_some_and(|seq| seq != newest) {
+                fs.remove(&name).expect("a good disk");
+            }
+        }
+        fs.flip(&snapshot_name(newest), 40, 1);
+        let opened = opened(&fs.kill());
+        assert_eq!(opened.recovered.base.end.seq, 0);
+        let owed = if voted { LogEnd { epoch: EPOCH, seq: newest } } else { NEVER };
+        assert_eq!(opened.recovered.damaged, Some(owed), "without a promise nothing tells the epoch");
+    }
+}
+
+#[test]
+fn damaged_snapshots_go_when_a_new_one_has_come() {
+    let (fs, mut twin, [older, newest]) = disk();
+    fs.flip(&snapshot_name(newest), 40, 1);
+    let Opened { mut log, snapshots, .. } = opened(&fs);
+    assert_eq!(snapshots.damaged(), [newest]);
+    twin.work(&mut log, 5);
+    let taken = build(&snapshots, &log, &twin.order()).expect("a snapshot over the older one");
+    assert_eq!(taken.cut_below, Some(older + 1));
+    let names = fs.list().expect("a good disk");
+    let mut kept: Vec<u64> = names.iter().filter_map(|name| snapshot_seq(name)).collect();
+    kept.sort_unstable();
+    assert_eq!(kept, [older, twin.seq()]);
+    drop((log, snapshots));
+    check(&fs.kill(), &twin, twin.seq(), "the new one");
+}
+
+#[test]
+fn a_later_version_is_refused_and_left_alone() {
+    let (fs, _, [_, newest]) = disk();
+    for name in [snapshot_name(newest), ledger_name(1)] {
+        let copy = fs.copy();
+        let mut bytes = copy.bytes(&name).expect("a file");
+        bytes[VERSION_AT] = 9;
+        if ledger_number(&name).is_some() {
+            // What a later version writes need not be what this one's snapshots name.
+            copy.put(&name, &bytes);
+            check_damaged_everywhere(&copy);
+            continue;
+        }
+        copy.put(&name, &bytes);
+        let before = copy.list().expect("a good disk");
+        match open(copy.clone(), UUID, OPTIONS) {
+            Err(OpenError::Snapshot(SnapshotError::File(error))) => {
+                assert!(error.to_string().contains("version 9"), "{error}");
+            }
+            Err(error) => panic!("another error: {error}"),
+            Ok(_) => panic!("it was opened"),
+        }
+        assert_eq!(copy.list().expect("a good disk"), before, "nothing was removed");
+    }
+}
+
+fn check_damaged_everywhere(fs: &SimFs) {
+    let opened = opened(fs);
+    assert_eq!(opened.recovered.base.end.seq, 0);
+    assert!(opened.recovered.damaged.is_some());
+}
