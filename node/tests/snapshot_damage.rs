@@ -77,6 +77,56 @@ fn a_snapshot_under_another_name_is_noticed() {
     check(&fs, &twin, older, "the older under the newer's name");
 }
 
+/// Changes the newest snapshot's chunks, each with its header, and makes their checksums right again.
+fn forge(fs: &SimFs, name: &str, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
+    let bytes = fs.bytes(name).expect("a snapshot");
+    let (preamble, mut rest) = bytes.split_at(16);
+    let mut chunks = Vec::new();
+    while !rest.is_empty() {
+        let len = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+        let (chunk, more) = rest.split_at(16 + len);
+        chunks.push(chunk.to_vec());
+        rest = more;
+    }
+    change(&mut chunks);
+    for chunk in &mut chunks {
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&chunk[..12]), &chunk[16..]);
+        chunk[12..16].copy_from_slice(&crc.to_le_bytes());
+    }
+    fs.put(name, &[preamble, &chunks.concat()].concat());
+}
+
+#[test]
+fn a_snapshot_whose_checksums_are_right_and_whose_state_is_not_is_noticed() {
+    let (fs, twin, [older, newest]) = disk();
+    let name = snapshot_name(newest);
+    // The chunks are the head, one part, the end. Byte 14 of the part is in the first book's stock.
+    let stock = fs.copy();
+    forge(&stock, &name, |chunks| chunks[1][16 + 14] ^= 1);
+    check(&stock, &twin, older, "another stock");
+    let doubled = fs.copy();
+    forge(&doubled, &name, |chunks| chunks.insert(1, chunks[1].clone()));
+    check(&doubled, &twin, older, "a chunk twice");
+    let swapped = fs.copy();
+    forge(&swapped, &name, |chunks| {
+        // Two parts of the stream, the second before the first.
+        let body = chunks[1].split_off(16);
+        let (first, second) = body.split_at(body.len() / 2);
+        let part = |number: u32, body: &[u8]| {
+            [&(body.len() as u32).to_le_bytes()[..], &number.to_le_bytes(), &[2, 0, 0, 0, 0, 0, 0, 0], body].concat()
+        };
+        let (one, two) = (part(1, first), part(2, second));
+        let end = part(3, &3_u64.to_le_bytes());
+        chunks.splice(1.., [two, one, end]);
+        chunks[3][8] = 3;
+    });
+    check(&swapped, &twin, older, "two chunks changed places");
+    // The same, in order, is as good as the one there was.
+    let split = fs.copy();
+    forge(&split, &name, |_| {});
+    check(&split, &twin, newest, "nothing was changed");
+}
+
 #[test]
 fn parts_of_a_snapshot_that_cannot_be_read_are_as_good_as_damaged() {
     let (fs, twin, [older, newest]) = disk();

@@ -14,7 +14,7 @@ use pygmy_node::snapshot::{self, BuildError, SnapshotOptions, SnapshotOrder, Sna
 use pygmy_node::store::Store;
 use pygmy_proto::batch::{Batch, BatchBuilder, EntryKind};
 use pygmy_proto::codec;
-use pygmy_proto::message::{Boundary, Command, Epoch, LogEnd, Membership, NewBook, OrderLine};
+use pygmy_proto::message::{Boundary, Command, Epoch, LogEnd, Membership, NewBook};
 use pygmy_proto::types::{Bounded, title, topic};
 use pygmy_proto::{BookId, message};
 use pygmy_ring::{Base, Checkpoint, Recovered, State};
@@ -70,6 +70,11 @@ impl Twin {
         SnapshotOrder { at: Checkpoint { base: self.base, boundaries, membership }, state_hash: self.hash() }
     }
 
+    /// Writes from now on are of the session registered at `seq`.
+    pub fn begin_session(&mut self, seq: u64) {
+        self.counters.push((seq, 1));
+    }
+
     /// A batch of these entries behind what was applied.
     pub fn batch(&self, entries: &[(EntryKind, Vec<u8>)]) -> Batch {
         let seq = self.seq();
@@ -102,7 +107,7 @@ impl Twin {
     pub fn work<F: Fs>(&mut self, log: &mut LogFiles<F>, salt: u64) {
         let session = self.seq() + 1;
         self.log(log, &[(EntryKind::Register, Vec::new())]);
-        self.counters.push((session, 1));
+        self.begin_session(session);
         let books = [format!("b{}", salt % 7), format!("c{salt}"), "always".to_owned()];
         let mut entries = Vec::new();
         for (index, id) in books.iter().enumerate() {
@@ -137,10 +142,6 @@ pub fn book(id: &str, salt: u64) -> NewBook {
         cost_cents: 100 + salt,
         stock: 100,
     }
-}
-
-pub fn lines(order: &message::OrderRecord) -> &[OrderLine] {
-    &order.lines
 }
 
 pub fn opened<F: Fs>(fs: &F) -> Opened<F> {
