@@ -125,6 +125,31 @@ fn a_state_that_is_not_that_of_the_files_ends_the_process() {
 }
 
 #[test]
+fn an_order_that_a_newer_snapshot_has_overtaken_is_given_up() {
+    let fs = SimFs::new();
+    let mut twin = Twin::new();
+    let Opened { mut log, snapshots, .. } = opened(&fs);
+    twin.work(&mut log, 1);
+    let order = twin.order();
+    twin.work(&mut log, 2);
+    build(&snapshots, &log, &twin.order()).expect("a snapshot");
+    assert!(matches!(build(&snapshots, &log, &order), Err(BuildError::Later(_))));
+    assert_eq!(snapshots.newest().map(|info| info.mark), Some(twin.mark()));
+}
+
+#[test]
+fn what_the_log_no_longer_has_can_be_no_part_of_a_snapshot() {
+    let fs = SimFs::new();
+    let mut twin = Twin::new();
+    let Opened { mut log, snapshots, .. } = opened(&fs);
+    for salt in 0..9 {
+        twin.work(&mut log, salt);
+    }
+    log.cut_below(twin.seq()).expect("a good disk");
+    assert!(matches!(build(&snapshots, &log, &twin.order()), Err(BuildError::Later(_))));
+}
+
+#[test]
 fn a_full_disk_leaves_no_part_of_a_snapshot_and_stops_nothing() {
     let fs = SimFs::new();
     let mut twin = Twin::new();

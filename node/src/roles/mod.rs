@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod order;
 pub mod reads;
 pub mod replica;
+mod snapshots;
 pub mod transfer;
 
 use bytes::BytesMut;

@@ -1,7 +1,4 @@
 //! What order and catalog servers have in common: the log replica over the store.
-//!
-//! It also decides when a snapshot is taken, and of which entry: when enough of the log was applied since the last one,
-//! of the entry that was applied last, as soon as that is durable here. One at a time.
 
 use bytes::{Bytes, BytesMut};
 use pygmy_proto::frame::{self, Frame};
@@ -13,12 +10,13 @@ use pygmy_ring::replica::Completion;
 use pygmy_ring::{Config, ConfigError, Input, Limits, NotTaken, PeerMessage, Recovered, Replica, Target};
 
 use super::Ctx;
+use super::snapshots::SnapshotPlan;
 use super::transfer::receiver::Action;
 use super::transfer::{Receiver, Sender, View};
 use crate::machine::{Now, Output};
 use crate::settings::{Settings, SnapshotPolicy, TokenMode};
+use crate::snapshot::Loaded;
 use crate::snapshot::transfer::{Done, Job};
-use crate::snapshot::{Loaded, SnapshotOrder};
 use crate::store::Store;
 
 /// What became of a proposal.
@@ -52,77 +50,6 @@ pub struct StoreReplica {
     sender: Sender,
     /// Where this process listens.
     address: Text<ADDRESS_LEN_MAX>,
-}
-
-/// Where taking snapshots has got to.
-#[derive(Debug)]
-struct SnapshotPlan {
-    policy: SnapshotPolicy,
-    /// Bytes that had been applied when the last one was begun.
-    since: u64,
-    stage: SnapshotStage,
-}
-
-#[derive(Debug)]
-enum SnapshotStage {
-    /// The next one is begun when enough was applied, and not before this time.
-    Idle { not_before_ns: u64 },
-    /// It is known of which entry, which is not durable here yet. Boxed: it is rare, and large.
-    Waiting(Box<SnapshotOrder>),
-    /// It is being taken.
-    Taking,
-}
-
-/// A snapshot that could not be taken, on a full disk say, is tried again after this.
-const SNAPSHOT_AGAIN_NS: u64 = 10_000_000_000;
-
-impl SnapshotPlan {
-    fn new(policy: SnapshotPolicy) -> Self {
-        Self { policy, since: 0, stage: SnapshotStage::Idle { not_before_ns: 0 } }
-    }
-
-    /// The snapshot that is to be taken now, if one is.
-    fn poll(&mut self, now: Now, ring: &Replica<Store>) -> Option<SnapshotOrder> {
-        let applied = ring.counters().bytes_applied;
-        if let SnapshotStage::Idle { not_before_ns } = self.stage {
-            let due = applied.saturating_sub(self.since) >= self.policy.log_bytes_min.max(self.policy.newest_bytes);
-            if due
-                && now.mono_ns >= not_before_ns
-                && let Some(at) = ring.checkpoint().filter(|at| at.base.end.seq > 0)
-            {
-                self.since = applied;
-                self.stage = SnapshotStage::Waiting(Box::new(SnapshotOrder { at, state_hash: ring.state_hash() }));
-            }
-        }
-        let durable = matches!(&self.stage, SnapshotStage::Waiting(order) if order.at.base.end.seq <= ring.on_disk());
-        match std::mem::replace(&mut self.stage, SnapshotStage::Taking) {
-            SnapshotStage::Waiting(order) if durable => Some(*order),
-            stage => {
-                self.stage = stage;
-                None
-            }
-        }
-    }
-
-    fn on_taken(&mut self, bytes: u64) {
-        self.policy.newest_bytes = bytes;
-        self.stage = SnapshotStage::Idle { not_before_ns: 0 };
-    }
-
-    /// Another replica's snapshot has taken the place of all that was here.
-    fn on_installed(&mut self, bytes: u64, applied: u64) {
-        self.policy.newest_bytes = bytes;
-        self.since = applied;
-        if matches!(self.stage, SnapshotStage::Waiting(_)) {
-            self.stage = SnapshotStage::Idle { not_before_ns: 0 };
-        }
-    }
-
-    /// What was applied meanwhile counts still, so that the next try is of a later entry.
-    fn on_failed(&mut self, now: Now) {
-        self.since = 0;
-        self.stage = SnapshotStage::Idle { not_before_ns: now.mono_ns + SNAPSHOT_AGAIN_NS };
-    }
 }
 
 fn ring_config(settings: &Settings) -> Config {

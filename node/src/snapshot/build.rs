@@ -84,8 +84,9 @@ fn copy_at<F: Fs>(
 ) -> Result<Copy, BuildError> {
     let goal = super::head::mark_of(&order.at);
     let mut copy = begin(snapshots)?;
-    if copy.at.seq > goal.seq {
-        return Err(BuildError::Later(format!("a snapshot of seq {} has come meanwhile", copy.at.seq)));
+    if copy.at.seq >= goal.seq {
+        // One came from another replica since this one was ordered.
+        return Err(BuildError::Later(SnapshotError::Superseded(copy.at.seq).to_string()));
     }
     while copy.at.seq < goal.seq {
         if stop.load(Ordering::Relaxed) {
