@@ -193,6 +193,10 @@ fn a_crash_at_any_point_leaves_the_state_that_there_was() {
         let Opened { mut log, snapshots, .. } = opened(&fs);
         fs.power_off_after(point);
         let built = build(&snapshots, &log, &twin.order());
+        if built.is_ok() {
+            let newest = opened(&fs.copy_after_crash(point)).snapshots.newest();
+            assert_eq!(newest.map(|info| info.mark), Some(twin.mark()), "it is durable when it is told of");
+        }
         let cut = built.as_ref().ok().and_then(|taken| taken.cut_below).map(|below| log.cut_below(below).is_ok());
         for seed in 0..4 {
             check_opening(&fs.copy_after_crash(seed * 1_000 + point), &twin);

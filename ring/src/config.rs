@@ -21,7 +21,7 @@ pub struct Limits {
     pub pending_bytes_max: usize,
     /// Bytes of batches that came before those in front of them.
     pub early_bytes_max: usize,
-    /// Bytes of applied batches kept for replicas that come back.
+    /// Bytes of applied batches kept in memory for replicas that come back. What is older is read from the disk.
     pub retained_bytes_max: usize,
     /// Entries applied in one turn; the rest waits for the next, so that heartbeats and readers get their share.
     pub applied_per_turn_max: u64,
@@ -36,7 +36,7 @@ impl Default for Limits {
             pending_max: 65_536,
             pending_bytes_max: 64 * 1024 * 1024,
             early_bytes_max: 32 * 1024 * 1024,
-            retained_bytes_max: 256 * 1024 * 1024,
+            retained_bytes_max: 64 * 1024 * 1024,
             applied_per_turn_max: 16_384,
         }
     }
