@@ -233,6 +233,22 @@ fn damaged_snapshots_go_when_a_new_one_has_come() {
 }
 
 #[test]
+fn a_damaged_snapshot_is_replaced_by_a_good_one_of_the_same_entry() {
+    let fs = SimFs::new();
+    let mut twin = Twin::new();
+    let Opened { mut log, snapshots, .. } = opened(&fs);
+    twin.work(&mut log, 1);
+    build(&snapshots, &log, &twin.order()).expect("a snapshot");
+    drop((log, snapshots));
+    fs.flip(&snapshot_name(twin.seq()), 40, 1);
+    let Opened { log, snapshots, .. } = opened(&fs.kill());
+    assert_eq!((snapshots.newest(), snapshots.damaged()), (None, vec![twin.seq()]));
+    build(&snapshots, &log, &twin.order()).expect("a snapshot");
+    drop((log, snapshots));
+    check(&fs.kill(), &twin, twin.seq(), "taken again");
+}
+
+#[test]
 fn a_later_version_is_refused_and_left_alone() {
     let (fs, _, [_, newest]) = disk();
     for name in [snapshot_name(newest), ledger_name(1)] {

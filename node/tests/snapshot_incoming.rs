@@ -133,6 +133,20 @@ fn an_older_one_is_not_installed() {
 }
 
 #[test]
+fn one_that_is_not_what_was_announced_is_not_installed() {
+    let (theirs, ours) = (SimFs::new(), SimFs::new());
+    let (_, from) = replica(&theirs, 4);
+    let to = empty(&ours);
+    let good = from.newest().expect("a snapshot");
+    let mut announced = good.clone();
+    announced.mark.hash ^= 1;
+    let mut incoming = to.begin_incoming(&announced).expect("room");
+    send(&from, &mut incoming, 1 << 20);
+    assert!(matches!(incoming.finish(), Err(SnapshotError::Unusable(_))));
+    assert_eq!(to.newest(), None);
+}
+
+#[test]
 fn announcements_that_name_other_files_are_refused() {
     let fs = SimFs::new();
     let (_, to) = replica(&fs, 4);
