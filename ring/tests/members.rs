@@ -471,6 +471,28 @@ fn a_snapshot_below_the_own_end_is_not_taken() {
     assert_eq!(bench.replica(3).applied(), SESSION + 1);
 }
 
+/// What was on its way to the disk when the snapshot was taken is below it, and says nothing new when it gets there.
+#[test]
+fn notices_of_what_was_submitted_before_a_snapshot_change_nothing() {
+    let mut bench = short_logs(3);
+    bench.slow.insert(3);
+    bench.write_settled(1, 8);
+    bench.isolate(3);
+    bench.write_settled(1, 8);
+    let late = bench.disk(3).sync(1);
+    let world::disk::Notice::Durable { epoch, seq, hash } = late[0] else { panic!("not a batch: {late:?}") };
+    assert!(bench.install_snapshot(1, 3));
+    let before = bench.replica(3).status();
+    assert!(seq < before.durable);
+    bench.input(3, Input::Durable { epoch, seq, hash });
+    assert_eq!(bench.fatal, Vec::<String>::new());
+    assert_eq!(bench.replica(3).status(), before);
+    bench.slow.clear();
+    bench.join(3);
+    bench.write_settled(1, 8);
+    assert_eq!(bench.replica(3).status().durable, SESSION + 8);
+}
+
 /// A simulated run found it: a snapshot that is taken while an epoch is being adopted holds that epoch's first entry, and
 /// what followed it was cut again once the promise was on the disk.
 #[test]
