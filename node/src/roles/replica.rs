@@ -271,6 +271,12 @@ impl StoreReplica {
 
     /// Does what is due for snapshots on their way.
     fn drive_transfers(&mut self, ctx: &mut Ctx<'_>) {
+        if let Some((node, fetch)) = self.sender.next_read() {
+            ctx.out.push(Output::Transfer(Job::Read { node, fetch }));
+        }
+        if self.receiver.is_idle() {
+            return;
+        }
         let peers: Vec<u16> = ctx.links.replica_nodes().collect();
         let view = View {
             now_ns: ctx.now.mono_ns,
@@ -285,9 +291,6 @@ impl StoreReplica {
                 Action::Ask { node, fetch } => send_to(ctx, node, &fetch),
                 Action::Do(job) => ctx.out.push(Output::Transfer(job)),
             }
-        }
-        if let Some((node, fetch)) = self.sender.next_read() {
-            ctx.out.push(Output::Transfer(Job::Read { node, fetch }));
         }
     }
 

@@ -144,6 +144,11 @@ impl Receiver {
         self.transfer.as_ref().map(|transfer| transfer.node)
     }
 
+    /// Whether there is nothing to drive: no snapshot is needed, and nothing is left to be done.
+    pub fn is_idle(&self) -> bool {
+        self.transfer.is_none() && self.needed.is_none() && self.actions.is_empty() && self.wake_ns.is_none()
+    }
+
     /// What is to be done.
     pub fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)

@@ -317,7 +317,7 @@ fn over_a_broken_link_it_goes_on_where_it_was() {
     world.asked.clear();
     world.up.remove(&1);
     world.turn();
-    world.now_ns += ms(2_000);
+    world.now_ns += ms(100);
     world.turn();
     assert!(world.asked.is_empty());
     world.up.insert(1);
@@ -382,6 +382,26 @@ fn a_snapshot_that_is_gone_is_given_up_for_the_newest_but_not_for_ever() {
 }
 
 #[test]
+fn parts_of_a_snapshot_that_was_given_up_are_not_taken_for_the_next_ones() {
+    let old = held(100, &[4 * PART]);
+    let mut world = World::new([(1, old.clone())]);
+    world.need(1);
+    world.deliver(0);
+    world.work();
+    world.work();
+    let (node, late) = world.asked.pop_back().expect("the second of two questions");
+    world.peers.insert(1, held(101, &[4 * PART]));
+    while world.asked() != [(1, fetch(101, 0, PART, PART)), (1, fetch(101, 0, 2 * PART, PART))] {
+        world.deliver(0);
+        world.work();
+    }
+    world.receiver.on_part(world.now_ns, node, answer(old.as_ref(), &late).expect("a part"));
+    world.turn();
+    world.run();
+    assert_eq!(world.loaded, Some(2), "the second transfer verifies");
+}
+
+#[test]
 fn a_busy_peer_is_asked_again_for_the_same() {
     let mut world = World::new([(1, held(100, &[2 * PART]))]);
     world.need(1);
@@ -428,7 +448,7 @@ fn one_of_an_epoch_that_is_not_known_here_is_not_finished_before_that_is() {
 
 #[test]
 fn what_does_not_verify_or_does_not_fit_makes_the_next_peer_begin() {
-    let mut world = World::new([(1, held(100, &[9])), (2, held(100, &[9]))]);
+    let mut world = World::new((1..=3).map(|node| (node, held(100, &[9]))));
     world.need(1);
     world.deliver(0);
     let Some(Job::Begin { number, .. }) = world.jobs.pop_front() else { panic!("{:?}", world.jobs) };
@@ -467,6 +487,16 @@ fn parts_that_cannot_be_end_the_transfer_and_those_nobody_asked_for_are_dropped(
         world.turn();
         assert_eq!(world.receiver.source(), None);
     }
+    let mut world = World::new([(1, good.clone())]);
+    world.need(1);
+    world.deliver(0);
+    world.work();
+    let (node, asked) = world.asked.pop_front().expect("a question");
+    let mut part = answer(good.as_ref(), &asked).expect("a part");
+    short(&mut part);
+    world.receiver.on_part(world.now_ns, node, part);
+    world.turn();
+    assert_eq!(world.receiver.source(), None, "so is one that comes later");
     let mut world = World::new([(1, good.clone()), (2, good.clone())]);
     world.need(1);
     world.deliver(0);
