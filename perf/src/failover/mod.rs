@@ -24,8 +24,10 @@ use stream::{Seen, Stream};
 
 /// Connections over which is bought.
 const LANES: usize = 16;
-/// Commits are watched for so long after a fault.
-const WATCH: Duration = Duration::from_secs(3);
+/// Commits are watched for so long after somebody was killed, which is noticed at once.
+const WATCH_KILLED: Duration = Duration::from_millis(1_500);
+/// The same for one that was paused, which takes heartbeats to notice.
+const WATCH_PAUSED: Duration = Duration::from_secs(4);
 /// Quiet time between two faults, once everybody is well.
 const REST: Duration = Duration::from_millis(1_500);
 /// Time for everybody to be well.
@@ -63,6 +65,10 @@ impl FaultKind {
 
     fn signal(self) -> Signal {
         if self == FaultKind::StopHolder { Signal::STOP } else { Signal::KILL }
+    }
+
+    fn watch(self) -> Duration {
+        if self == FaultKind::StopHolder { WATCH_PAUSED } else { WATCH_KILLED }
     }
 
     /// Whether a round counts in which the token was lost, or was not.
@@ -272,9 +278,10 @@ impl Faults<'_> {
             let first = seen.commits_ns.partition_point(|at| *at < from_ns);
             Ok(seen.commits_ns[first..].to_vec())
         };
-        sleep(WATCH);
+        let watch = self.args.fault.watch();
+        sleep(watch);
         let late = Instant::now() + HEALTH_WITHIN;
-        while commits(at_ns + span::ns(WATCH))?.is_empty() {
+        while commits(at_ns + span::ns(watch))?.is_empty() {
             if Instant::now() > late {
                 let why = "nothing was committed any more after a fault";
                 return Err(Error::Io { what: "failover".into(), error: io::Error::other(why) });
