@@ -5,9 +5,9 @@ mod bench;
 mod world;
 
 use bench::{Bench, Frames, MS, SESSION};
-use pygmy_proto::message::{Ack, Data, Epoch, LogEnd, Prepare, Reject};
+use pygmy_proto::message::{Ack, Data, Epoch, LogEnd, Prepare, Reject, ReplicaBeat, ReplicaHello};
 use pygmy_proto::types::{Blob, Bounded};
-use pygmy_ring::{Limits, NotTaken, PeerMessage, Vote};
+use pygmy_ring::{Input, Limits, NotTaken, PeerMessage, Vote};
 
 const FIRST: Epoch = Epoch { counter: 1, node: 1 };
 const SECOND: Epoch = Epoch { counter: 2, node: 2 };
@@ -16,6 +16,29 @@ fn five() -> Bench {
     let mut bench = Bench::new(5, 3, Limits::default());
     bench.register();
     bench
+}
+
+/// A heartbeat of whoever says `hello`, who hears nobody.
+fn deaf_beat(hello: &ReplicaHello) -> ReplicaBeat {
+    ReplicaBeat {
+        log_uuid: hello.log_uuid,
+        boot_nonce: hello.boot_nonce,
+        promised: hello.promised,
+        config_id: hello.config_id,
+        last: hello.last,
+        committed: hello.committed,
+        applied: hello.committed,
+        hop: 0,
+        holder: 0,
+        claims: false,
+        want: 0,
+        durable: 0,
+        durable_hash: 0,
+        withheld: false,
+        fetched: 0,
+        hears: Bounded::default(),
+        late_us: 0,
+    }
 }
 
 fn all_in(bench: &Bench, epoch: Epoch) -> bool {
@@ -92,6 +115,25 @@ fn a_silent_holder_is_suspected_although_its_connections_stand() {
     assert_eq!(bench.frames.pre_vote, 0);
     bench.run(250 * MS);
     assert!([2, 3, 4, 5].iter().all(|node| bench.replica(*node).promised() == SECOND));
+}
+
+#[test]
+fn what_a_catalog_said_before_its_links_stood_does_not_make_it_a_holder_that_is_gone() {
+    let mut bench = five();
+    bench.kill(2);
+    bench.run(1_000 * MS);
+    bench.restart(2);
+    // A datagram from before the handshakes is read behind them by everyone but the holder.
+    for other in 3..=5 {
+        let early = deaf_beat(&bench.hello(2, other));
+        bench.input(other, Input::Beat { node: 2, beat: early });
+    }
+    bench.write(2, 8);
+    bench.settle();
+    assert_eq!(bench.holder(), Some(2));
+    bench.run(40 * MS);
+    assert_eq!(bench.frames.pre_vote, 0, "its next heartbeat is under way");
+    assert!(all_in(&bench, FIRST));
 }
 
 #[test]

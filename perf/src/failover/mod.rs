@@ -250,7 +250,7 @@ impl Faults<'_> {
         self.wait_health()?;
         self.stock_up()?;
         sleep(REST);
-        let epoch = self.epoch()?;
+        let epoch = self.epoch(&[]);
         let victims = self.victims()?;
         // Looked up before: nothing must lie between the two kills of one fault.
         let pids: Vec<_> = victims.iter().map(|victim| self.local.pid(victim)).collect::<Result<_, _>>()?;
@@ -259,6 +259,8 @@ impl Faults<'_> {
             local::send(victim, pid, self.args.fault.signal())?;
         }
         let watched = self.watch(at_ns);
+        // Before anybody is brought back: a return must not be taken for the fault's own doing.
+        let token_lost = self.epoch(&victims) != epoch;
         for victim in &victims {
             match self.args.fault.signal() {
                 Signal::STOP => self.local.signal(victim, Signal::CONT)?,
@@ -266,7 +268,6 @@ impl Faults<'_> {
             }
         }
         let (gap_ms, before_ms) = watched?;
-        let token_lost = self.epoch()? != epoch;
         let counts = self.args.fault.counts(token_lost);
         Ok(Failure { nodes: victims, gap_ms, before_ms, token_lost, counts })
     }
@@ -316,9 +317,11 @@ impl Faults<'_> {
         Ok(self.statuses()?.into_iter().filter_map(|status| status.replica).collect())
     }
 
-    /// The highest epoch anybody is in; asked of those who answer.
-    fn epoch(&self) -> Result<Option<Epoch>, Error> {
-        Ok(self.replicas()?.into_iter().map(|replica| replica.epoch).max())
+    /// The highest epoch that anybody but the victims is in.
+    fn epoch(&self, victims: &[String]) -> Option<Epoch> {
+        let others = self.target.servers.iter().filter(|server| !victims.contains(&server.name));
+        let status = |server: &Server| Asker::connect(server)?.ask::<_, StatusOk>(&Status {});
+        others.filter_map(|server| status(server).ok()?.replica).map(|replica| replica.epoch).max()
     }
 
     fn holder(&self) -> Result<Option<u16>, Error> {

@@ -56,6 +56,8 @@ struct Peer {
     withheld: bool,
     /// When a frame or a heartbeat of it came last.
     heard_ns: u64,
+    /// When the link came up last.
+    up_ns: u64,
     /// Whether it hears this replica, by its own word.
     hears_me: bool,
     /// Whether it hears a majority of the voters.
@@ -439,6 +441,7 @@ impl<S: StateMachine> Replica<S> {
         peer.told = hello.committed;
         peer.refused_fetch = None;
         peer.heard_ns = now.mono_ns;
+        peer.up_ns = now.mono_ns;
         peer.hears_me = true;
         peer.hears_majority = true;
         peer.well_since_ns = Some(now.mono_ns);

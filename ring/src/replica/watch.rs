@@ -176,7 +176,10 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         peer.heard_ns = now.mono_ns;
-        peer.hears_me = beat.hears.contains(&me);
+        // The handshake has shown that both ends hear each other; a datagram from before it may say otherwise, and the
+        // token that a process gets as soon as it is back must not be taken for lost over that.
+        let just_met = now.mono_ns.saturating_sub(peer.up_ns) <= SILENT_NS;
+        peer.hears_me = just_met || beat.hears.contains(&me);
         peer.promised = beat.promised;
         peer.withheld = beat.withheld;
         if beat.last.epoch != peer.last.epoch || beat.last.seq > peer.last.seq {
