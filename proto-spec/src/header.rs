@@ -7,8 +7,10 @@ pub const HEADER_LEN: usize = 24;
 
 /// Bit of [`Header::flags`]: in a request, "tell me where the time went"; in an answer, "a trace precedes the message".
 pub const FLAG_TRACE: u8 = 1;
+/// Bit of [`Header::flags`] in a read: "answer with everything that was answered to anybody before you got this".
+pub const FLAG_FRESH: u8 = 2;
 /// All flags this version knows.
-pub const FLAGS_KNOWN: u8 = FLAG_TRACE;
+pub const FLAGS_KNOWN: u8 = FLAG_TRACE | FLAG_FRESH;
 
 mod field {
     use std::ops::Range;
@@ -124,6 +126,10 @@ kinds! {
     Install = 0x0124,
     /// Ring: "I have promised a higher epoch".
     Reject = 0x0125,
+    /// Ring: "how far are you?", for reads that must be fresh.
+    Barrier = 0x0126,
+    /// Ring: the answer to that.
+    BarrierAnswer = 0x0127,
     /// Log replicas: asks for a part of a snapshot.
     SnapshotFetch = 0x0128,
     /// Log replicas: that part.
@@ -152,7 +158,7 @@ pub struct Header {
     pub crc: u32,
     /// Protocol version of the frame.
     pub version: u8,
-    /// See [`FLAG_TRACE`].
+    /// See [`FLAG_TRACE`] and [`FLAG_FRESH`].
     pub flags: u8,
     /// Number of the kind; may be one this version does not know.
     pub kind: u16,

@@ -161,6 +161,8 @@ mirrors! {
     }
     struct Install { epoch: Epoch, first_seq: u64, boundaries: Vec<Boundary> }
     struct Reject { epoch: Epoch }
+    struct Barrier { epoch: Epoch, boot_nonce: u64, round: u64 }
+    struct BarrierAnswer { epoch: Epoch, boot_nonce: u64, round: u64, config_id: u64, durable: u64 }
     struct SnapshotFetch { seq: u64, file: u32, offset: u64, len: u32 }
     struct SnapshotFile { name: String, len: u64, hash: u128 }
     struct SnapshotHead { epoch: Epoch, entry_hash: u128, files: Vec<SnapshotFile> }
@@ -195,7 +197,7 @@ fn mirror(kind: Kind, body: &[u8]) -> Result<(String, Vec<u8>), String> {
         Submit => Submit, Results => Results, Members => Members, Data => Data, Token => Token, Want => Want, Ack => Ack,
         Commit => Commit, Fetch => Fetch, FetchRefused => FetchRefused,
         PreVote => PreVote, PreVoteAnswer => PreVoteAnswer, Prepare => Prepare, Promise => Promise,
-        Install => Install, Reject => Reject,
+        Install => Install, Reject => Reject, Barrier => Barrier, BarrierAnswer => BarrierAnswer,
         SnapshotFetch => SnapshotFetch, SnapshotPart => SnapshotPart, SnapshotRefused => SnapshotRefused,
     )
 }

@@ -109,11 +109,25 @@ pub enum Mistake {
     EmptyDiskVotes,
     /// A coordinator that was started again goes on with its epoch.
     ResumeEpoch,
+    /// A fresh read is answered from what is applied, without a barrier.
+    ReadWithoutBarrier,
+    /// A barrier is content with one answer less than a majority.
+    BarrierOfFew,
+    /// A barrier asks for what was acknowledged in its epoch alone, and forgets what that epoch began with.
+    BarrierOfEpochAlone,
+    /// The round of a barrier that is under way serves reads that come later, too.
+    BarrierServesLater,
+    /// A barrier counts the answers of those that are in another epoch.
+    BarrierOfAnyEpoch,
+    /// A barrier counts by its own configuration, though those it asks know a later one.
+    BarrierOfOldVoters,
+    /// A voter whose vote is withheld answers barriers.
+    WithheldAnswersBarrier,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 38] = [
         Self::TakeOldToken,
         Self::AppendWithGaps,
         Self::NoDeduplication,
@@ -145,6 +159,13 @@ impl Mistake {
         Self::BelieveOldHolder,
         Self::EmptyDiskVotes,
         Self::ResumeEpoch,
+        Self::ReadWithoutBarrier,
+        Self::BarrierOfFew,
+        Self::BarrierOfEpochAlone,
+        Self::BarrierServesLater,
+        Self::BarrierOfAnyEpoch,
+        Self::BarrierOfOldVoters,
+        Self::WithheldAnswersBarrier,
     ];
 }
 

@@ -17,17 +17,27 @@ pub(crate) enum Timer {
     Beat,
     /// The next step of an epoch change.
     Campaign,
+    /// Answers to a barrier are missing: ask for them again.
+    Barrier,
 }
 
-const COUNT: usize = 7;
+const COUNT: usize = 8;
 
 /// Deadlines in nanoseconds of the monotonic clock, indexed by [`Timer`].
 #[derive(Debug, Default)]
 pub(crate) struct TimerTable([Option<u64>; COUNT]);
 
 impl TimerTable {
-    pub(crate) const ALL: [Timer; COUNT] =
-        [Timer::Gap, Timer::CommitNotice, Timer::Unserved, Timer::Rotate, Timer::Apply, Timer::Beat, Timer::Campaign];
+    pub(crate) const ALL: [Timer; COUNT] = [
+        Timer::Gap,
+        Timer::CommitNotice,
+        Timer::Unserved,
+        Timer::Rotate,
+        Timer::Apply,
+        Timer::Beat,
+        Timer::Campaign,
+        Timer::Barrier,
+    ];
 
     /// Sets a timer, replacing an earlier setting.
     pub(crate) fn set(&mut self, timer: Timer, at_ns: u64) {

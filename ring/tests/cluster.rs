@@ -49,6 +49,7 @@ fn every_seed_is_safe_and_comes_to_an_end() {
     assert!(counted.fetches_sent > 0 && counted.tokens_resent > 0 && counted.handed_back > 0);
     assert!(counted.duplicates_answered > 0 && counted.epochs_started > 0 && counted.truncations > 0);
     assert!(counted.unknown > 0 && counted.configurations > 0);
+    assert!(counted.barriers_answered > 0 && counted.barriers_repeated > 0);
     assert!(seeds < RARE_SEEDS || total.rare.never().is_empty(), "never reached: {:?}", total.rare.never());
 }
 

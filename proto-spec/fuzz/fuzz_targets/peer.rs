@@ -21,6 +21,8 @@ const KINDS: &[Kind] = &[
     Kind::Promise,
     Kind::Install,
     Kind::Reject,
+    Kind::Barrier,
+    Kind::BarrierAnswer,
     Kind::SnapshotFetch,
     Kind::SnapshotPart,
     Kind::SnapshotRefused,

@@ -144,6 +144,32 @@ pub struct Reject {
     pub epoch: Epoch,
 }
 
+/// "How far are you?" Asked for reads that must reflect whatever was answered before they came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Barrier {
+    /// What the sender has promised.
+    pub epoch: Epoch,
+    /// The sender's boot nonce.
+    pub boot_nonce: u64,
+    /// Rises with every round of this boot.
+    pub round: u64,
+}
+
+/// The answer to [`Barrier`], from whoever's vote is not withheld.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct BarrierAnswer {
+    /// What the sender has promised; counts only for an asker that has promised the same.
+    pub epoch: Epoch,
+    /// The asker's boot nonce.
+    pub boot_nonce: u64,
+    /// The asker's round.
+    pub round: u64,
+    /// The latest configuration in the sender's log; counts only for an asker that knows it.
+    pub config_id: u64,
+    /// What the sender may have acknowledged in `epoch`: all up to here is on its disk; 0 before the epoch has begun there.
+    pub durable: u64,
+}
+
 /// What a log replica says of itself in every heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct ReplicaBeat {

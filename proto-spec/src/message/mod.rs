@@ -35,7 +35,7 @@ messages! {
     OpenSession, Lookup, Search, Topics, Books, Order, Orders, Write, Status, Replace,
     SessionOpened, LookupOk, SearchOk, TopicsOk, BooksOk, OrderOk, OrdersOk, WriteOk, StatusOk, ReplaceOk,
     Submit, Results, Members, Data, Token, Want, Ack, Commit, Fetch, FetchRefused,
-    PreVote, PreVoteAnswer, Prepare, Promise, Install, Reject,
+    PreVote, PreVoteAnswer, Prepare, Promise, Install, Reject, Barrier, BarrierAnswer,
     SnapshotFetch, SnapshotPart, SnapshotRefused,
 }
 impl Message for ErrorBody {

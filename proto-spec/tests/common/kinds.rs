@@ -13,7 +13,7 @@ macro_rules! with_message {
             OpenSession Lookup Search Topics Books Order Orders Write Status Replace
             SessionOpened LookupOk SearchOk TopicsOk BooksOk OrderOk OrdersOk WriteOk StatusOk ReplaceOk
             Submit Results Members Data Token Want Ack Commit Fetch FetchRefused
-            PreVote PreVoteAnswer Prepare Promise Install Reject
+            PreVote PreVoteAnswer Prepare Promise Install Reject Barrier BarrierAnswer
             SnapshotFetch SnapshotPart SnapshotRefused)
     };
     (@ $kind:expr, $M:ident, $body:expr, $($name:ident)*) => {

@@ -457,6 +457,14 @@ pub fn install() -> impl Strategy<Value = Install> + Clone {
 pub fn reject() -> impl Strategy<Value = Reject> + Clone {
     epoch().prop_map(|epoch| Reject { epoch })
 }
+pub fn barrier() -> impl Strategy<Value = Barrier> + Clone {
+    (epoch(), any::<(u64, u64)>()).prop_map(|(epoch, (boot_nonce, round))| Barrier { epoch, boot_nonce, round })
+}
+pub fn barrier_answer() -> impl Strategy<Value = BarrierAnswer> + Clone {
+    (epoch(), any::<(u64, u64, u64, u64)>()).prop_map(|(epoch, (boot_nonce, round, config_id, durable))| {
+        BarrierAnswer { epoch, boot_nonce, round, config_id, durable }
+    })
+}
 
 pub fn snapshot_fetch() -> impl Strategy<Value = SnapshotFetch> + Clone {
     any::<(u64, u32, u64, u32)>().prop_map(|(seq, file, offset, len)| SnapshotFetch { seq, file, offset, len })
@@ -567,6 +575,8 @@ pub fn body() -> impl Strategy<Value = (Kind, Vec<u8>)> {
         promise().prop_map(encoded).boxed(),
         install().prop_map(encoded).boxed(),
         reject().prop_map(encoded).boxed(),
+        barrier().prop_map(encoded).boxed(),
+        barrier_answer().prop_map(encoded).boxed(),
         snapshot_fetch().prop_map(encoded).boxed(),
         snapshot_part().prop_map(encoded).boxed(),
         snapshot_refused().prop_map(encoded).boxed(),

@@ -310,6 +310,8 @@ fn examples_of_what_replicas_say() {
     check_vector::<Promise>(&example("promise"), "promise");
     check_vector::<Install>(&example("install"), "install");
     check_vector::<Reject>(&example("reject"), "reject");
+    check_vector::<Barrier>(&example("barrier"), "barrier");
+    check_vector::<BarrierAnswer>(&example("barrier-answer"), "barrier-answer");
 }
 
 #[test]

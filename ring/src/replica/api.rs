@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use pygmy_proto::batch::{Batch, EntryKind};
 use pygmy_proto::message::{
-    Ack, Boundary, Commit, Data, Epoch, Fetch, FetchRefused, Install, LogEnd, MemberStatus, Membership, PreVote,
-    PreVoteAnswer, Prepare, Promise, Reject, ReplicaBeat, ReplicaHello, Swap, Token, Voter, Want,
+    Ack, Barrier, BarrierAnswer, Boundary, Commit, Data, Epoch, Fetch, FetchRefused, Install, LogEnd, MemberStatus,
+    Membership, PreVote, PreVoteAnswer, Prepare, Promise, Reject, ReplicaBeat, ReplicaHello, Swap, Token, Voter, Want,
 };
 
 use crate::config::LogUuid;
@@ -62,6 +62,10 @@ pub enum PeerMessage {
     Install(Install),
     /// "I have promised a higher epoch."
     Reject(Reject),
+    /// "How far are you?"
+    Barrier(Barrier),
+    /// The answer to that.
+    BarrierAnswer(BarrierAnswer),
 }
 
 impl PeerMessage {
@@ -81,6 +85,8 @@ impl PeerMessage {
             PeerMessage::Promise(m) => m.epoch,
             PeerMessage::Install(m) => m.epoch,
             PeerMessage::Reject(m) => m.epoch,
+            PeerMessage::Barrier(m) => m.epoch,
+            PeerMessage::BarrierAnswer(m) => m.epoch,
         }
     }
 }
@@ -186,6 +192,12 @@ pub enum Input {
         node: u16,
         /// What it says.
         beat: ReplicaBeat,
+    },
+    /// A read came that must reflect whatever was answered to anybody before. Answered by an [`Output::Fresh`] with this
+    /// ticket or a higher one, once that is known and applied; never, if it cannot be known.
+    Barrier {
+        /// The asker's number for it; higher than any before.
+        ticket: u64,
     },
     /// A change of the voters, to be proposed here. Answered like a write.
     Change {
@@ -309,6 +321,13 @@ pub enum Output {
         /// A peer that has one.
         node: u16,
     },
+    /// What is applied here by now reflects whatever was answered to anybody before the barriers up to a ticket came.
+    Fresh {
+        /// The highest of these tickets.
+        ticket: u64,
+        /// What they had to wait for: applied.
+        seq: u64,
+    },
     /// A write was applied.
     Done(Completion),
     /// A write was handed back.
@@ -417,6 +436,12 @@ pub struct Counters {
     pub unknown: u64,
     /// Configurations that took effect here.
     pub configurations: u64,
+    /// Rounds of questions for reads that must be fresh.
+    pub barrier_rounds: u64,
+    /// Of these, rounds whose reads were told that they are.
+    pub barriers_answered: u64,
+    /// Times at which a change of the epoch made them be asked anew.
+    pub barriers_repeated: u64,
     /// Bytes of batches that were applied.
     pub bytes_applied: u64,
 }

@@ -21,6 +21,7 @@ impl<S: StateMachine> Replica<S> {
     /// Stops ordering, appending and acknowledging in all older epochs.
     pub(super) fn promise(&mut self, now: Now, epoch: Epoch) {
         self.end_campaign(now);
+        self.repeat_barriers();
         self.promised = epoch;
         self.counters.promises += 1;
         self.watch.new_epoch(now.mono_ns);

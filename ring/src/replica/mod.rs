@@ -2,10 +2,11 @@
 //!
 //! Seams: [`order`] has the token and the numbering, [`append`] the log and its gaps, [`commit`] the acknowledgements,
 //! the commit and the application; [`watch`] has heartbeats and suspicion, [`campaign`] the asker's side of an epoch
-//! change, [`install`] everybody else's; [`members`] has who counts.
+//! change, [`install`] everybody else's; [`members`] has who counts, [`barrier`] what makes reads fresh.
 
 mod api;
 mod append;
+mod barrier;
 mod campaign;
 mod commit;
 mod install;
@@ -21,6 +22,7 @@ use pygmy_proto::message::{Acked, Epoch, LogEnd, Membership, Reject, ReplicaHell
 use pygmy_proto::types::Text;
 
 pub use self::api::*;
+use self::barrier::Barriers;
 use self::campaign::Campaign;
 use self::install::Adoption;
 use self::watch::Watch;
@@ -179,6 +181,7 @@ pub struct Replica<S> {
     adoption: Option<Adoption>,
     /// Whom a promise is owed once it is durable, and its boot nonce.
     owed: Option<(u16, u64)>,
+    barriers: Barriers,
     disk_full: bool,
     leaving: bool,
     /// A rotating token has rested here for its pause and may go on.
@@ -257,6 +260,7 @@ impl<S: StateMachine> Replica<S> {
             campaign: Campaign::new(config.boot_nonce),
             adoption: None,
             owed: None,
+            barriers: Barriers::default(),
             disk_full: false,
             leaving: false,
             rotation_rested: false,
@@ -377,6 +381,7 @@ impl<S: StateMachine> Replica<S> {
             Input::PeerDown { node } => self.on_peer_down(now, node),
             Input::Message { node, message } => self.on_message(now, node, message),
             Input::Beat { node, beat } => self.on_beat(now, node, &beat),
+            Input::Barrier { ticket } => self.on_fresh(ticket),
             Input::Propose(proposal) => self.on_propose(now, proposal),
             Input::Change { ticket, change } => self.on_change(ticket, change),
             Input::VoteDurable(vote) => self.on_vote_durable(now, vote),
@@ -400,6 +405,8 @@ impl<S: StateMachine> Replica<S> {
             PeerMessage::Promise(promise) => self.on_promise(now, node, promise),
             PeerMessage::Install(install) => self.on_install(now, node, &install),
             PeerMessage::Reject(reject) => self.on_reject(now, node, reject),
+            PeerMessage::Barrier(ask) => self.on_barrier(node, ask),
+            PeerMessage::BarrierAnswer(answer) => self.on_barrier_answer(now, node, answer),
             _ if epoch < self.promised && !self.believes_old(&message) => self.reject(node, &message),
             // Whoever is in a newer epoch explains it to those that are not.
             _ if epoch > self.promised => {}
@@ -510,6 +517,7 @@ impl<S: StateMachine> Replica<S> {
         self.drive_token(now);
         // A lone replica commits what it has just ordered.
         self.apply_committed(now);
+        self.drive_barriers(now);
         self.plan_notices(now);
         self.check_invariants();
     }
@@ -531,6 +539,7 @@ impl<S: StateMachine> Replica<S> {
                 Timer::CommitNotice => self.send_commit_notices(),
                 Timer::Unserved => self.hand_back_all(NotTaken::Unserved),
                 Timer::Beat => self.on_beat_timer(now),
+                Timer::Barrier => self.ask_voters(now),
                 // All done by the end of the turn that follows.
                 Timer::Rotate | Timer::Apply | Timer::Campaign => {}
             }

@@ -34,6 +34,8 @@ pub struct Frames {
     pub promise: usize,
     pub install: usize,
     pub reject: usize,
+    pub barrier: usize,
+    pub barrier_answer: usize,
 }
 
 pub struct Bench {
@@ -61,6 +63,8 @@ pub struct Bench {
     pub refused: Vec<(u64, NotTaken)>,
     pub unknown: Vec<u64>,
     pub fatal: Vec<String>,
+    /// Node, ticket and position of barriers that were answered.
+    pub fresh: Vec<(u16, u64, u64)>,
     /// Who needs a snapshot, and whose it was told to take.
     pub need_snapshot: Vec<(u16, u16)>,
     tickets: u64,
@@ -103,6 +107,7 @@ impl Bench {
             refused: Vec::new(),
             unknown: Vec::new(),
             fatal: Vec::new(),
+            fresh: Vec::new(),
             need_snapshot: Vec::new(),
             tickets: 0,
             boots: 0,
@@ -143,10 +148,15 @@ impl Bench {
         self.done.clear();
         self.refused.clear();
         self.unknown.clear();
+        self.fresh.clear();
     }
 
     pub fn replica(&self, node: u16) -> &Replica<Journal> {
         &self.replicas[&node]
+    }
+
+    pub fn replica_mut(&mut self, node: u16) -> &mut Replica<Journal> {
+        self.replicas.get_mut(&node).unwrap()
     }
 
     pub fn disk(&mut self, node: u16) -> &mut Disk {
@@ -288,6 +298,7 @@ impl Bench {
                 Output::Done(done) => self.done.push(done),
                 Output::Refused { ticket, why } => self.refused.push((ticket, why)),
                 Output::Unknown { ticket } => self.unknown.push(ticket),
+                Output::Fresh { ticket, seq } => self.fresh.push((node, ticket, seq)),
                 Output::Fatal(why) => self.fatal.push(why),
             }
         }
@@ -314,6 +325,8 @@ impl Bench {
                 PeerMessage::Promise(_) => &mut frames.promise,
                 PeerMessage::Install(_) => &mut frames.install,
                 PeerMessage::Reject(_) => &mut frames.reject,
+                PeerMessage::Barrier(_) => &mut frames.barrier,
+                PeerMessage::BarrierAnswer(_) => &mut frames.barrier_answer,
             };
             *count += 1;
             self.links.get_mut(&(from, node)).unwrap().push_back(message.clone());

@@ -165,6 +165,7 @@ impl World {
             state.paused_until = 0;
             self.checker.on_platter(state.disk.uuid, &state.disk.log);
         }
+        self.fresh.retain(|(asked, _), _| *asked != node);
         let mut lost: Vec<u64> = self.tickets.iter().filter(|(_, t)| t.node == node).map(|(n, _)| *n).collect();
         lost.sort_unstable();
         for ticket in lost.iter().filter_map(|number| self.tickets.remove(number)) {

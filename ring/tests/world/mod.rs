@@ -36,6 +36,8 @@ use rare::Rare;
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
+/// Makes another source of chance of a seed.
+const FRESH_SALT: u64 = 0x6672_6573;
 /// Simulated time in which everything must be answered once the faults have ended.
 const LIVENESS_NS: u64 = 20_000 * MS;
 /// Simulated time after that in which all logs must have become equal.
@@ -65,6 +67,8 @@ pub enum Mix {
     Changes,
     /// Processes die and lose their disks, three voters.
     Wipes,
+    /// Processes die, disks are damaged, links break, and clients read as much as they write.
+    Reads,
     /// Links break for a moment, and nothing else; no heartbeat arrives from then on, and all must come to its end before
     /// they are missed. Not every seed does, so this shows only what a mistake changes.
     Links,
@@ -216,18 +220,21 @@ struct Pace {
     snapshots: bool,
     /// Disks lose what they had acknowledged.
     damages: bool,
+    /// Of a hundred steps of a client so many ask for a fresh read.
+    fresh: u64,
 }
 
 impl Pace {
     fn focus(&mut self, mix: Mix) {
         match mix {
+            Mix::Reads => (self.fresh, self.deaths, self.partitions, self.damages) = (90, true, true, true),
             Mix::All => {}
             Mix::Changes => (self.changes, self.deaths, self.partitions, self.pauses) = (true, true, true, true),
             Mix::Wipes => (self.deaths, self.partitions, self.fault_ns) = (true, true, 20 * MS),
             Mix::Links => {
                 (self.frame_ns, self.turn_ns, self.sync_ns) = (200 * US, 50 * US, MS);
                 (self.client_ns, self.fault_ns, self.loss) = (2 * MS, 3 * MS, 0);
-                (self.hasty, self.big) = (false, false);
+                (self.hasty, self.big, self.fresh) = (false, false, 0);
             }
         }
     }
@@ -243,6 +250,8 @@ struct World {
     links: BTreeMap<(u16, u16), Link>,
     clients: Vec<Client>,
     tickets: HashMap<u64, Ticket>,
+    /// Fresh reads that wait, by node and ticket: the highest position that was answered before each was asked.
+    fresh: BTreeMap<(u16, u64), u64>,
     next_ticket: u64,
     next_boot: u64,
     partition: u64,
@@ -324,7 +333,13 @@ impl World {
             loss: [0, 5, 30][rng.random_range(0..3)],
             snapshots: rng.random_bool(0.5),
             damages: rng.random_bool(0.4),
+            fresh: 0,
         };
+        // From a source of its own: what a seed without fresh reads does depends on nothing that they do.
+        let mut aside = ChaCha8Rng::seed_from_u64(plan.seed ^ FRESH_SALT);
+        if aside.random_bool(0.5) {
+            pace.fresh = [5, 40, 90][aside.random_range(0..3)];
+        }
         pace.focus(plan.mix);
         // A client that asks again only rarely shows what the ring alone does not bring to an end.
         let patience_ns = if rng.random_bool(0.5) && plan.mix != Mix::Links { 300 * MS } else { 5_000 * MS };
@@ -342,6 +357,7 @@ impl World {
             links: BTreeMap::new(),
             clients,
             tickets: HashMap::new(),
+            fresh: BTreeMap::new(),
             next_ticket: 0,
             next_boot: 100,
             partition: 0,
@@ -418,14 +434,17 @@ impl World {
     fn live(&mut self) -> Check {
         self.run_until(|world| world.now >= world.faults_end)?;
         let end = if self.plan.mix == Mix::Links { LINKS_END_NS } else { self.faults_end + LIVENESS_NS };
-        let answered = |world: &Self| world.tickets.is_empty() && world.clients.iter().all(Client::is_done);
+        let answered = |world: &Self| {
+            world.tickets.is_empty() && world.clients.iter().all(Client::is_done) && world.waits_for_fresh().is_none()
+        };
         let done = |world: &Self| answered(world) && world.to_replace.is_empty() && !world.is_swapping();
         self.run_until(|world| done(world) || world.now >= end)?;
         ensure!(
             answered(self),
-            "not everything is answered: tickets {}, clients {:?}",
+            "not everything is answered: tickets {}, clients {:?}, fresh {:?}",
             self.tickets.len(),
-            self.clients
+            self.clients,
+            self.waits_for_fresh()
         );
         ensure!(done(self), "voters that lost their disks are not replaced: {:?}", self.to_replace);
         let end = if self.plan.mix == Mix::Links { LINKS_END_NS } else { self.now + CONVERGENCE_NS };
@@ -629,6 +648,7 @@ impl World {
                 Output::Done(done) => self.on_done(done)?,
                 Output::Refused { ticket, why } => self.on_refused(ticket, why)?,
                 Output::Unknown { ticket } => self.on_unknown(ticket)?,
+                Output::Fresh { ticket, seq } => self.on_fresh(node, ticket, seq)?,
                 Output::Fatal(why) => return Err(format!("node {node} must stop: {why}")),
             }
         }
@@ -734,6 +754,9 @@ impl World {
         for wish in self.clients[client].wishes(now, len, window) {
             self.propose(client, wish);
         }
+        if self.pace.fresh > 0 && self.upto(100) < self.pace.fresh {
+            self.ask_fresh();
+        }
         if !self.clients[client].is_done() {
             self.schedule(after, Event::Client { client });
         }
@@ -764,6 +787,43 @@ impl World {
         self.tickets
             .insert(ticket, Ticket { node, client: Some(client), counter, names: None, answered_before, deadline_ns });
         self.input(node, Input::Propose(Proposal { ticket, kind, body, deadline_ns }));
+    }
+
+    /// Some client asks some replica for a fresh read.
+    fn ask_fresh(&mut self) {
+        let nodes: Vec<u16> = self.alive().map(|(node, _)| node).collect();
+        if nodes.is_empty() {
+            return;
+        }
+        let node = nodes[self.upto(nodes.len() as u64) as usize];
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
+        self.trace(|| format!("a fresh read at {node}, ticket {ticket}"));
+        self.fresh.insert((node, ticket), self.checker.answered_seq);
+        self.input(node, Input::Barrier { ticket });
+    }
+
+    /// I11: what a replica answers fresh reads with is no earlier than whatever was answered before they were asked.
+    fn on_fresh(&mut self, node: u16, ticket: u64, seq: u64) -> Check {
+        self.trace(|| format!("{node} is fresh up to ticket {ticket}: seq {seq}"));
+        let Some(applied) = self.replica(node).map(Replica::applied) else { return Ok(()) };
+        ensure!(applied >= seq, "node {node} has applied {applied}, which it calls fresh from {seq} on");
+        let done: Vec<u64> = self.fresh.range((node, 0)..=(node, ticket)).map(|((_, ticket), _)| *ticket).collect();
+        for ticket in done {
+            let answered = self.fresh.remove(&(node, ticket)).unwrap_or(0);
+            ensure!(
+                applied >= answered,
+                "I11: node {node} has applied {applied} and calls that fresh for ticket {ticket}, asked after {answered}"
+            );
+        }
+        self.checker.answered_seq = self.checker.answered_seq.max(applied);
+        Ok(())
+    }
+
+    /// A fresh read that a replica which is part of the cluster has not answered.
+    fn waits_for_fresh(&self) -> Option<(u16, u64)> {
+        let removed = |node: u16| self.alive().any(|(_, replica)| replica.is_removed(self.nodes[&node].disk.uuid));
+        self.fresh.keys().copied().find(|(node, _)| !removed(*node))
     }
 
     fn propose_change(&mut self, node: u16, change: Change) {
@@ -865,6 +925,9 @@ pub fn add(sum: &mut Counters, part: &Counters) {
         promises,
         truncations,
         unknown,
-        configurations
+        configurations,
+        barrier_rounds,
+        barriers_answered,
+        barriers_repeated
     );
 }

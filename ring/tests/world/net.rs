@@ -221,5 +221,6 @@ fn over_the_wire(message: PeerMessage) -> PeerMessage {
             }
         };
     }
-    again!(Data Token Want Ack Commit Fetch FetchRefused PreVote PreVoteAnswer Prepare Promise Install Reject)
+    again!(Data Token Want Ack Commit Fetch FetchRefused PreVote PreVoteAnswer Prepare Promise Install Reject Barrier
+        BarrierAnswer)
 }
