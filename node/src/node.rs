@@ -234,7 +234,7 @@ impl Node {
                 None => unsupported(frame.header.kind, "send writes to a front"),
                 Some(read) => match check_in_flight(reads.waiting_of(conn)) {
                     Err(error) => error,
-                    Ok(()) => return reads.on_read(&mut ctx, conn, frame, read, replica.store(), replica.applied()),
+                    Ok(()) => return reads.on_read(&mut ctx, conn, frame, read, replica),
                 },
             },
         };
@@ -505,7 +505,7 @@ fn on_read_or_ring_frame(
     reads: &mut Reads,
 ) -> Result<bool, pygmy_proto::codec::BodyError> {
     if let Some(read) = Read::parse(frame) {
-        reads.on_read(ctx, conn, frame, read, replica.store(), replica.applied());
+        reads.on_read(ctx, conn, frame, read, replica);
         return Ok(true);
     }
     replica.on_frame(ctx, node, frame)
@@ -539,14 +539,14 @@ impl Machine for Node {
             Duty::Front(_) => {}
             Duty::Order(order, replica, reads) => {
                 replica.end_turn(&mut ctx);
-                reads.on_applied(&mut ctx, replica.store(), replica.applied());
+                reads.on_turn(&mut ctx, replica);
                 order.end_turn(&mut ctx);
             }
             Duty::Catalog(catalog, replica, reads) => {
                 replica.end_turn(&mut ctx);
                 let settled = replica.take_settled();
                 catalog.settle(&mut ctx, settled);
-                reads.on_applied(&mut ctx, replica.store(), replica.applied());
+                reads.on_turn(&mut ctx, replica);
             }
         }
         self.send_beat(out);

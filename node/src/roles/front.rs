@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use hashbrown::HashMap;
 use pygmy_proto::frame::Frame;
-use pygmy_proto::header::FLAG_TRACE;
+use pygmy_proto::header::{FLAG_FRESH, FLAG_TRACE};
 use pygmy_proto::limits::JOBS_MAX;
 use pygmy_proto::message::{LinkStatus, Role, Stage, Trace};
 use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
@@ -120,7 +120,7 @@ impl Front {
             conn,
             request_id,
             kind,
-            flags: frame.header.flags & FLAG_TRACE,
+            flags: frame.header.flags & (FLAG_TRACE | FLAG_FRESH),
             deadline_ns: deadline_of(ctx.now, &frame.header),
             arrived_ns: ctx.now.mono_ns,
             body: self.raise_floor(kind, frame.body),

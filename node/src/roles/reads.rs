@@ -1,14 +1,17 @@
-//! Reads of the replicated state, and those that wait until it is as fresh as they ask.
+//! Reads of the replicated state, and those that wait: until a position is applied, or until a barrier of the ring has
+//! shown that what is applied holds all that was answered to anybody before they came.
 
 use bytes::BytesMut;
 use hashbrown::HashMap;
 use pygmy_proto::frame::Frame;
-use pygmy_proto::header::FLAG_TRACE;
+use pygmy_proto::header::{FLAG_FRESH, FLAG_TRACE};
 use pygmy_proto::limits::{JOBS_MAX, ORDERS_PAGE_MAX, PAGE_MAX};
 use pygmy_proto::message::{Books, Lookup, LookupOk, Message, Order, OrderOk, Orders, Search, Stage, Topics};
 use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
+use pygmy_ring::Input;
 
 use super::jobs::{JobKey, Jobs};
+use super::replica::StoreReplica;
 use super::{Ctx, deadline_of, malformed, queue_full, span, trace_of};
 use crate::machine::ConnId;
 use crate::store::{Store, unknown_book};
@@ -116,6 +119,8 @@ struct Parked {
     flags: u8,
     arrived_ns: u64,
     read: Read,
+    /// The barrier that must be answered before it, if it is to be fresh; 0: none.
+    barrier: u64,
 }
 
 /// Answers reads from a store, now or once it has been applied far enough.
@@ -125,6 +130,9 @@ pub struct Reads {
     parked: Jobs<Parked>,
     /// What each connection waits for: its request ids and the keys in `parked`. None is empty.
     by_conn: HashMap<ConnId, HashMap<u64, JobKey>>,
+    /// Barriers asked for, and answered so far.
+    barriers: u64,
+    fresh: u64,
     scratch: BytesMut,
     answered: u64,
 }
@@ -132,7 +140,15 @@ pub struct Reads {
 impl Reads {
     /// For a role whose time is told as `stage`.
     pub fn new(stage: Stage) -> Self {
-        Self { stage, parked: Jobs::default(), by_conn: HashMap::new(), scratch: BytesMut::new(), answered: 0 }
+        Self {
+            stage,
+            parked: Jobs::default(),
+            by_conn: HashMap::new(),
+            barriers: 0,
+            fresh: 0,
+            scratch: BytesMut::new(),
+            answered: 0,
+        }
     }
 
     /// Reads that wait.
@@ -159,36 +175,54 @@ impl Reads {
         conn: ConnId,
         frame: &Frame<'_>,
         read: Result<Read, ErrorBody>,
-        store: &Store,
-        applied: u64,
+        replica: &mut StoreReplica,
     ) {
         let header = &frame.header;
         let read = match read {
             Ok(read) => read,
             Err(error) => return ctx.out.send_error(conn, header.request_id, ctx.me, &error),
         };
-        let arrived_ns = ctx.now.mono_ns;
-        let parked = Parked { conn, request_id: header.request_id, flags: header.flags, arrived_ns, read };
-        if parked.read.floor() <= applied {
-            self.answer(ctx, &parked, store, applied);
-        } else if self.parked.has_room() {
-            let key = self.parked.insert(Some(deadline_of(ctx.now, header)), parked);
-            self.by_conn.entry(conn).or_default().insert(header.request_id, key);
-        } else {
-            let error = queue_full("waiting reads", JOBS_MAX, self.parked.len());
-            ctx.out.send_error(conn, header.request_id, ctx.me, &error);
+        let mut parked = Parked {
+            conn,
+            request_id: header.request_id,
+            flags: header.flags,
+            arrived_ns: ctx.now.mono_ns,
+            read,
+            barrier: 0,
+        };
+        let is_fresh = header.flags & FLAG_FRESH != 0;
+        if !is_fresh && self.is_ready(&parked, replica.applied()) {
+            return self.answer(ctx, &parked, replica.store(), replica.applied());
         }
+        if !self.parked.has_room() {
+            let error = queue_full("waiting reads", JOBS_MAX, self.parked.len());
+            return ctx.out.send_error(conn, header.request_id, ctx.me, &error);
+        }
+        if is_fresh {
+            self.barriers += 1;
+            parked.barrier = self.barriers;
+            replica.handle(ctx.now, Input::Barrier { ticket: parked.barrier });
+        }
+        let key = self.parked.insert(Some(deadline_of(ctx.now, header)), parked);
+        self.by_conn.entry(conn).or_default().insert(header.request_id, key);
     }
 
-    /// Answers those that waited for a position at or below `applied`.
-    pub fn on_applied(&mut self, ctx: &mut Ctx<'_>, store: &Store, applied: u64) {
+    /// Whether a read can be answered from what is applied.
+    fn is_ready(&self, parked: &Parked, applied: u64) -> bool {
+        parked.read.floor() <= applied && parked.barrier <= self.fresh
+    }
+
+    /// Answers those that waited for a position or a barrier, at the end of a turn of the replica.
+    pub fn on_turn(&mut self, ctx: &mut Ctx<'_>, replica: &mut StoreReplica) {
+        self.fresh = replica.take_fresh().unwrap_or(self.fresh);
         if self.parked.is_empty() {
             return;
         }
-        for key in self.parked.keys(|parked| parked.read.floor() <= applied) {
+        let applied = replica.applied();
+        for key in self.parked.keys(|parked| self.is_ready(parked, applied)) {
             if let Some(parked) = self.parked.remove(key) {
                 self.free_id(&parked);
-                self.answer(ctx, &parked, store, applied);
+                self.answer(ctx, &parked, replica.store(), applied);
             }
         }
     }
@@ -243,13 +277,23 @@ impl Reads {
         for (_, parked) in self.parked.take_late(ctx.now.mono_ns) {
             self.free_id(&parked);
             let waited_ms = ctx.now.mono_ns.saturating_sub(parked.arrived_ns) / 1_000_000;
-            let floor = parked.read.floor();
-            let detail = format!(
-                "after {waited_ms} ms the state here is applied up to seq {applied}, the read asks for {floor}: ask \
-                 another server"
-            );
-            let error = ErrorBody::new(ErrorCode::DeadlineExceeded).limit(floor, applied).detail(&detail);
+            let error = too_late(&parked, parked.barrier > self.fresh, applied, waited_ms);
             ctx.out.send_error(parked.conn, parked.request_id, ctx.me, &error);
         }
     }
+}
+
+/// The error for a read that waited too long: for a barrier, or for its floor.
+fn too_late(parked: &Parked, for_barrier: bool, applied: u64, waited_ms: u64) -> ErrorBody {
+    let error = ErrorBody::new(ErrorCode::DeadlineExceeded);
+    if for_barrier {
+        let detail =
+            format!("after {waited_ms} ms no majority of the voters has said how far it is: ask another server");
+        return error.limit(waited_ms, 0).detail(&detail);
+    }
+    let floor = parked.read.floor();
+    let detail = format!(
+        "after {waited_ms} ms the state here is applied up to seq {applied}, the read asks for {floor}: ask another server"
+    );
+    error.limit(floor, applied).detail(&detail)
 }

@@ -44,6 +44,7 @@ pub struct StoreReplica {
     ring: Replica<Store>,
     settled: Vec<Settled>,
     beat: Option<ReplicaBeat>,
+    fresh: Option<u64>,
     /// `None`: this replica has nowhere to keep snapshots.
     snapshots: Option<SnapshotPlan>,
     receiver: Receiver,
@@ -118,6 +119,7 @@ impl StoreReplica {
             ring,
             settled: Vec::new(),
             beat: None,
+            fresh: None,
             snapshots: None,
             receiver: Receiver::default(),
             sender: Sender::default(),
@@ -179,6 +181,11 @@ impl StoreReplica {
         self.beat.take()
     }
 
+    /// The highest ticket of the barriers that were answered since the last call.
+    pub fn take_fresh(&mut self) -> Option<u64> {
+        self.fresh.take()
+    }
+
     /// A frame from another replica, of the ring or of a transfer. False when its kind is neither's.
     ///
     /// # Errors
@@ -213,6 +220,8 @@ impl StoreReplica {
             Some(Kind::Promise) => PeerMessage::Promise(frame.decode()?),
             Some(Kind::Install) => PeerMessage::Install(frame.decode()?),
             Some(Kind::Reject) => PeerMessage::Reject(frame.decode()?),
+            Some(Kind::Barrier) => PeerMessage::Barrier(frame.decode()?),
+            Some(Kind::BarrierAnswer) => PeerMessage::BarrierAnswer(frame.decode()?),
             _ => return Ok(false),
         };
         self.handle(now, Input::Message { node, message });
@@ -325,6 +334,8 @@ impl StoreReplica {
                     log::info!("what follows seq {last_seq} is no longer in any log here: a snapshot is needed");
                     self.receiver.need(ctx.now.mono_ns, node);
                 }
+                // The latest speaks for those before, and all that is applied by the end of the turn is as fresh.
+                pygmy_ring::Output::Fresh { ticket, .. } => self.fresh = Some(ticket),
                 pygmy_ring::Output::Unknown { ticket } => self.settled.push(Settled::Unknown { ticket }),
                 pygmy_ring::Output::Done(completion) => self.settled.push(Settled::Done(completion)),
                 pygmy_ring::Output::Refused { ticket, why } => self.settled.push(Settled::Refused { ticket, why }),
@@ -413,6 +424,8 @@ fn encode(message: &PeerMessage) -> Bytes {
         PeerMessage::Promise(m) => frame::write(&mut out, 0, 0, 0, m),
         PeerMessage::Install(m) => frame::write(&mut out, 0, 0, 0, m),
         PeerMessage::Reject(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::Barrier(m) => frame::write(&mut out, 0, 0, 0, m),
+        PeerMessage::BarrierAnswer(m) => frame::write(&mut out, 0, 0, 0, m),
     }
     out.freeze()
 }
