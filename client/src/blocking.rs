@@ -16,7 +16,7 @@ use crate::engine::{Action, Engine, Options, Session, Token, ms};
 use crate::error::{Cause, Error};
 use crate::net::{self, Clock, nanos};
 use crate::pages::Pages;
-use crate::request::{Completion, Reply, Request, Written};
+use crate::request::{Asks, Completion, Reply, Request, Written};
 
 /// Longest a read on the socket blocks; a shorter one is set only where a timer is nearer, to spare a system call each.
 const TICK: Duration = Duration::from_millis(50);
@@ -61,7 +61,7 @@ pub struct Client {
     socket: Option<Socket>,
     clock: Clock,
     timeout: Duration,
-    trace: bool,
+    asks: Asks,
     last: Report,
     buffer: Box<[u8]>,
 }
@@ -81,7 +81,7 @@ impl Client {
             socket: None,
             clock: Clock::start(),
             timeout: TIMEOUT_DEFAULT,
-            trace: false,
+            asks: Asks::default(),
             last: Report::default(),
             buffer: vec![0; READ_BYTES].into(),
         }
@@ -94,7 +94,12 @@ impl Client {
 
     /// Asks the servers to tell, in [`Self::last`], where the time of every further call goes.
     pub fn set_trace(&mut self, trace: bool) {
-        self.trace = trace;
+        self.asks.trace = trace;
+    }
+
+    /// Asks that every further read reflects whatever was answered to anybody before it: see [`Asks::fresh`].
+    pub fn set_fresh(&mut self, fresh: bool) {
+        self.asks.fresh = fresh;
     }
 
     /// How the latest call went.
@@ -144,7 +149,7 @@ impl Client {
     /// See [`Error`].
     pub fn call(&mut self, request: Request) -> Result<Reply, Error> {
         let now_ns = self.clock.now_ns();
-        let token = self.engine.submit(now_ns, request, now_ns.saturating_add(nanos(self.timeout)), self.trace);
+        let token = self.engine.submit(now_ns, request, now_ns.saturating_add(nanos(self.timeout)), self.asks);
         let Completion { result, trace, node, elapsed_ns, sends } = self.drive(token);
         self.last = Report { trace, node, elapsed_ns, sends };
         result

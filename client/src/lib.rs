@@ -28,4 +28,4 @@ pub use error::{Cause, Causes, Error};
 pub use pipelined::Pipelined;
 pub use pygmy_proto::message::Command;
 pub use pygmy_proto::{BookId, ErrorBody, ErrorCode, Retry};
-pub use request::{Completion, Reply, Request, Written};
+pub use request::{Asks, Completion, Reply, Request, Written};

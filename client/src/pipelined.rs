@@ -16,7 +16,7 @@ use mio::{Events, Interest, Poll, Waker};
 use crate::engine::{Action, Engine, Options, Session, Token};
 use crate::error::{Cause, Error};
 use crate::net::{self, Clock, nanos};
-use crate::request::{Completion, Request};
+use crate::request::{Asks, Completion, Request};
 
 const WAKE: mio::Token = mio::Token(0);
 const READ_BYTES: usize = 256 * 1024;
@@ -45,7 +45,7 @@ struct Submission {
     request: Request,
     since_ns: u64,
     deadline_ns: u64,
-    trace: bool,
+    asks: Asks,
     sink: Sink,
 }
 
@@ -157,7 +157,7 @@ impl Pipelined {
         timeout: Duration,
         ended: impl FnOnce(Completion) + Send + 'static,
     ) -> Result<(), Error> {
-        self.push(self.submission(request, timeout, false, Sink::Callback(Box::new(ended))))
+        self.push(self.submission(request, timeout, Asks::default(), Sink::Callback(Box::new(ended))))
     }
 
     /// As [`Self::submit`], with the end sent to a channel, together with `tag`. The channel must have room: an
@@ -172,10 +172,10 @@ impl Pipelined {
         tag: u64,
         ended: &Sender<(u64, Completion)>,
     ) -> Result<(), Error> {
-        self.push(self.submission(request, timeout, false, Sink::Channel(ended.clone(), tag)))
+        self.push(self.submission(request, timeout, Asks::default(), Sink::Channel(ended.clone(), tag)))
     }
 
-    /// As [`Self::submit`], but never waits, and with a trace if wanted.
+    /// As [`Self::submit`], but never waits, and with what is asked for beside the answer.
     ///
     /// # Errors
     /// [`Error::QueueFull`], and [`Error::Closed`] when the thread is gone. `ended` is then not called.
@@ -183,11 +183,11 @@ impl Pipelined {
         &self,
         request: Request,
         timeout: Duration,
-        trace: bool,
+        asks: Asks,
         ended: impl FnOnce(Completion) + Send + 'static,
     ) -> Result<(), Error> {
         let queue = self.queue.as_ref().ok_or(Error::Closed)?;
-        let submission = self.submission(request, timeout, trace, Sink::Callback(Box::new(ended)));
+        let submission = self.submission(request, timeout, asks, Sink::Callback(Box::new(ended)));
         queue.try_send(submission).map_err(|error| match error {
             TrySendError::Full(_) => Error::QueueFull { limit: self.queue_max },
             TrySendError::Disconnected(_) => Error::Closed,
@@ -196,9 +196,9 @@ impl Pipelined {
         Ok(())
     }
 
-    fn submission(&self, request: Request, timeout: Duration, trace: bool, sink: Sink) -> Submission {
+    fn submission(&self, request: Request, timeout: Duration, asks: Asks, sink: Sink) -> Submission {
         let since_ns = self.clock.now_ns();
-        Submission { request, since_ns, deadline_ns: since_ns.saturating_add(nanos(timeout)), trace, sink }
+        Submission { request, since_ns, deadline_ns: since_ns.saturating_add(nanos(timeout)), asks, sink }
     }
 
     fn push(&self, submission: Submission) -> Result<(), Error> {
@@ -306,8 +306,8 @@ impl Worker {
     fn take_submissions(&mut self) {
         while self.engine.pending() < self.in_flight_max {
             match self.submissions.try_recv() {
-                Ok(Submission { request, since_ns, deadline_ns, trace, sink }) => {
-                    let token = self.engine.submit(self.clock.now_ns(), request, deadline_ns, trace);
+                Ok(Submission { request, since_ns, deadline_ns, asks, sink }) => {
+                    let token = self.engine.submit(self.clock.now_ns(), request, deadline_ns, asks);
                     self.sinks.insert(token, (sink, since_ns));
                 }
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,

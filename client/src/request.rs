@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use pygmy_proto::codec::{self, BodyError};
+use pygmy_proto::header::{FLAG_FRESH, FLAG_TRACE};
 use pygmy_proto::message::{
     Books, BooksOk, Command, Lookup, LookupOk, Message, OpenSession, Order, OrderOk, Orders, OrdersOk, Outcome, Search,
     SearchOk, SessionOpened, Span, Status, StatusOk, Topics, TopicsOk, WriteOk,
@@ -40,6 +41,26 @@ pub enum Request {
         /// The same command as then.
         command: Command,
     },
+}
+
+/// What a call asks for beside its answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asks {
+    /// That the servers tell where the time goes.
+    pub trace: bool,
+    /// Of a read, that it reflects whatever was answered to anybody, by any server, before it was asked. It takes one
+    /// round trip between servers longer, and a majority of the voters. Without it a read reflects what this client
+    /// has seen and done.
+    pub fresh: bool,
+}
+
+impl Asks {
+    /// The header's flags for `request`.
+    pub(crate) fn flags(self, request: &Request) -> u8 {
+        let trace = if self.trace { FLAG_TRACE } else { 0 };
+        let fresh = if self.fresh && request.is_read() { FLAG_FRESH } else { 0 };
+        trace | fresh
+    }
 }
 
 /// The answer to a [`Request`] of the same name.
@@ -110,6 +131,15 @@ pub(crate) struct Envelope {
 }
 
 impl Request {
+    /// Whether it asks for a part of the store.
+    fn is_read(&self) -> bool {
+        match self {
+            Request::Lookup(_) | Request::Search(_) | Request::Topics(_) => true,
+            Request::Books(_) | Request::Order(_) | Request::Orders(_) => true,
+            Request::Status | Request::OpenSession | Request::Write(_) | Request::Settle { .. } => false,
+        }
+    }
+
     /// The command, for a write.
     pub fn command(&self) -> Option<&Command> {
         match self {

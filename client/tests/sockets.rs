@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pygmy_client::{BookId, Client, Command, Error, Options, Pipelined, Reply, Request};
+use pygmy_client::{Asks, BookId, Client, Command, Error, Options, Pipelined, Reply, Request};
 use pygmy_proto::Kind;
 use pygmy_proto::frame::{self, Deframer, Flow};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, VERSION};
@@ -215,7 +215,7 @@ fn a_full_queue_says_so() {
     let (sender, ends) = mpsc::channel();
     let submit = || {
         let sender = sender.clone();
-        client.try_submit(restock(), LONG, false, move |completion| sender.send(completion.result).unwrap())
+        client.try_submit(restock(), LONG, Asks::default(), move |completion| sender.send(completion.result).unwrap())
     };
     submit().unwrap();
     server.seen.recv().unwrap();

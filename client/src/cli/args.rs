@@ -50,6 +50,10 @@ pub(super) struct Global {
     /// Show, on standard error, where the time of each request went
     #[arg(long, global = true)]
     pub(super) trace: bool,
+    /// Let reads reflect whatever was done before, by anybody: they take one round trip between servers longer, and a
+    /// majority of them; without it, what this session has seen, and others' writes soon
+    #[arg(long, global = true)]
+    pub(super) fresh: bool,
     /// Time for a request: 500ms, 5s, or seconds [default: 5s; for each batch of an import 60s]
     #[arg(long, global = true, value_name = "TIME", value_parser = time)]
     pub(super) timeout: Option<Duration>,

@@ -60,6 +60,7 @@ impl Target {
         let mut client = Client::new(self.options(&self.addresses_in_turn()));
         client.set_timeout(global.timeout());
         client.set_trace(global.trace);
+        client.set_fresh(global.fresh);
         client
     }
 

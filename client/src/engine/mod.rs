@@ -23,7 +23,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Buf, BytesMut};
 use pygmy_proto::frame::Deframer;
-use pygmy_proto::header::FLAG_TRACE;
 use pygmy_proto::limits::{CLIENT_BODY_MAX, DEADLINE_MS_MAX, REQUESTS_IN_FLIGHT_MAX};
 use pygmy_proto::message::{HelloOk, Span};
 use pygmy_proto::types::Name;
@@ -32,7 +31,7 @@ use pygmy_proto::{ErrorBody, ErrorCode};
 pub use session::Session;
 
 use crate::error::{Cause, Causes, Error};
-use crate::request::{Completion, Envelope, Reply, Request, WriteId, put_write};
+use crate::request::{Asks, Completion, Envelope, Reply, Request, WriteId, put_write};
 use link::Link;
 
 /// Milliseconds as nanoseconds.
@@ -110,7 +109,7 @@ struct Call {
     stand: Stand,
     since_ns: u64,
     deadline_ns: u64,
-    trace: bool,
+    asks: Asks,
     sends: u32,
     /// Who the write is, once it has a counter.
     id: Option<WriteId>,
@@ -222,10 +221,10 @@ impl Engine {
         }
     }
 
-    /// Takes a call, which ends by `deadline_ns`. With `trace` the servers are asked where the time goes.
-    pub fn submit(&mut self, now_ns: u64, request: Request, deadline_ns: u64, trace: bool) -> Token {
+    /// Takes a call, which ends by `deadline_ns`.
+    pub fn submit(&mut self, now_ns: u64, request: Request, deadline_ns: u64, asks: Asks) -> Token {
         let invalid = request.command().and_then(|command| command.check().err());
-        let token = self.enter(now_ns, request, deadline_ns, trace);
+        let token = self.enter(now_ns, request, deadline_ns, asks);
         if let Some(error) = invalid {
             self.finish(now_ns, token, Err(Error::InvalidInput(error)), Vec::new(), 0);
         } else {
@@ -246,7 +245,7 @@ impl Engine {
         }
     }
 
-    fn enter(&mut self, now_ns: u64, request: Request, deadline_ns: u64, trace: bool) -> Token {
+    fn enter(&mut self, now_ns: u64, request: Request, deadline_ns: u64, asks: Asks) -> Token {
         let token = Token(self.next_token);
         self.next_token += 1;
         let (stand, id) = match &request {
@@ -269,7 +268,7 @@ impl Engine {
             stand: Stand::Ready,
             since_ns: now_ns,
             deadline_ns,
-            trace,
+            asks,
             sends: 0,
             id,
             in_doubt,
@@ -344,7 +343,7 @@ impl Engine {
         }
         let deadline = self.unnumbered.iter().filter_map(|token| self.calls.get(token)).map(|c| c.deadline_ns).max();
         let Some(deadline_ns) = deadline else { return };
-        self.opening = Some(self.enter(now_ns, Request::OpenSession, deadline_ns, false));
+        self.opening = Some(self.enter(now_ns, Request::OpenSession, deadline_ns, Asks::default()));
     }
 
     fn send(&mut self, now_ns: u64, token: Token) {
@@ -359,7 +358,7 @@ impl Engine {
         let envelope = Envelope {
             request_id,
             deadline_ms: server_deadline_ms(call.deadline_ns.saturating_sub(now_ns)),
-            flags: if call.trace { FLAG_TRACE } else { 0 },
+            flags: call.asks.flags(&call.request),
         };
         match (call.id, call.request.command()) {
             (Some(id), Some(command)) => {

@@ -1,7 +1,7 @@
 //! The engine against a server that the test plays itself, frame by frame.
 
 use pygmy_proto::frame::Flow;
-use pygmy_proto::header::Header;
+use pygmy_proto::header::{FLAG_FRESH, FLAG_TRACE, Header};
 use pygmy_proto::limits::{SESSION_WINDOW, VERSION};
 use pygmy_proto::message::{
     Book, Command, Hello, Lookup, LookupOk, Message, Outcome, Role, SessionOpened, Stage, Trace, Write, WriteOk,
@@ -10,7 +10,7 @@ use pygmy_proto::types::{self, Bounded};
 use pygmy_proto::{BookId, Kind, Retry, codec, frame};
 
 use super::*;
-use crate::request::Reply;
+use crate::request::{Asks, Reply};
 
 const CLUSTER: [u8; 16] = [7; 16];
 
@@ -50,12 +50,12 @@ impl Bench {
 
     fn write(&mut self, timeout_ms: u64) -> Token {
         let command = Command::Restock { book: book_id(), copies: 1 };
-        self.engine.submit(self.now, Request::Write(command), self.now + ms(timeout_ms), false)
+        self.engine.submit(self.now, Request::Write(command), self.now + ms(timeout_ms), Asks::default())
     }
 
     fn read(&mut self, timeout_ms: u64) -> Token {
         let request = Request::Lookup(Lookup { floor: 0, book: book_id() });
-        self.engine.submit(self.now, request, self.now + ms(timeout_ms), false)
+        self.engine.submit(self.now, request, self.now + ms(timeout_ms), Asks::default())
     }
 
     /// Lets time pass, firing timers at their own times.
@@ -372,7 +372,7 @@ fn what_is_unsettled_holds_first_incomplete_until_it_is_settled() {
 
     let command = Command::Restock { book: book_id(), copies: 1 };
     let request = Request::Settle { session: 50, counter: 1, command };
-    let settle = bench.engine.submit(bench.now, request, bench.now + ms(1_000), false);
+    let settle = bench.engine.submit(bench.now, request, bench.now + ms(1_000), Asks::default());
     let sent = bench.sent();
     assert_eq!((sent[0].id(), sent[0].write().first_incomplete), ((50, 1), 1));
     bench.restocked(&sent[0], 59);
@@ -385,7 +385,7 @@ fn settling_in_a_foreign_session_declares_nothing_done_there() {
     let mut bench = Bench::in_session(1);
     let command = Command::Retire { book: book_id() };
     let request = Request::Settle { session: 12, counter: 900, command };
-    let settle = bench.engine.submit(bench.now, request, bench.now + ms(1_000), false);
+    let settle = bench.engine.submit(bench.now, request, bench.now + ms(1_000), Asks::default());
     let sent = bench.sent();
     assert_eq!((sent[0].id(), sent[0].write().first_incomplete), ((12, 900), 1));
     bench.refuse(&sent[0], ErrorCode::SessionExpired);
@@ -399,7 +399,7 @@ fn settling_what_is_long_done_does_not_cost_the_session() {
     bench.engine.resume_session(Session::new(50, 9, []));
     let command = Command::Retire { book: book_id() };
     let request = Request::Settle { session: 50, counter: 2, command };
-    let settle = bench.engine.submit(bench.now, request, bench.now + ms(1_000), false);
+    let settle = bench.engine.submit(bench.now, request, bench.now + ms(1_000), Asks::default());
     let sent = bench.sent();
     bench.refuse(&sent[0], ErrorCode::SessionExpired);
     assert_eq!(counter_of(&bench.end(settle)), (50, 2));
@@ -689,7 +689,7 @@ fn servers_get_a_little_less_time_than_the_caller_has() {
 fn a_trace_is_taken_off_its_answer() {
     let mut bench = Bench::in_session(1);
     let request = Request::Lookup(Lookup { floor: 0, book: book_id() });
-    let token = bench.engine.submit(bench.now, request, bench.now + ms(100), true);
+    let token = bench.engine.submit(bench.now, request, bench.now + ms(100), Asks { trace: true, fresh: false });
     let sent = bench.sent();
     assert_eq!(sent[0].header.flags, FLAG_TRACE);
     let spans = vec![Span { stage: Stage::Front, node: 1, ns: 5 }, Span { stage: Stage::Catalog, node: 5, ns: 3 }];
@@ -704,10 +704,22 @@ fn a_trace_is_taken_off_its_answer() {
 }
 
 #[test]
+fn only_reads_ask_to_be_fresh() {
+    let mut bench = Bench::in_session(1);
+    let asks = Asks { trace: false, fresh: true };
+    let command = Command::Restock { book: book_id(), copies: 1 };
+    let lookup = Request::Lookup(Lookup { floor: 0, book: book_id() });
+    for (request, flags) in [(lookup, FLAG_FRESH), (Request::Status, 0), (Request::Write(command), 0)] {
+        bench.engine.submit(bench.now, request, bench.now + ms(100), asks);
+        assert_eq!(bench.sent()[0].header.flags, flags);
+    }
+}
+
+#[test]
 fn what_breaks_a_limit_is_not_sent() {
     let mut bench = Bench::in_session(1);
     let command = Command::Restock { book: book_id(), copies: 0 };
-    let token = bench.engine.submit(bench.now, Request::Write(command), bench.now + ms(100), false);
+    let token = bench.engine.submit(bench.now, Request::Write(command), bench.now + ms(100), Asks::default());
     let Err(Error::InvalidInput(error)) = bench.end(token).result else { panic!("invalid") };
     assert_eq!(error.known_code(), Some(ErrorCode::InvalidArgument));
     assert_eq!(bench.sent().len(), 0);

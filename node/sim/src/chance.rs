@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Draws from one seed. Integers only, so that no platform rounds differently.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Chance(ChaCha8Rng);
 
 impl Chance {

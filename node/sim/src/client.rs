@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use pygmy_proto::frame::{self, Deframer, Flow, Frame};
+use pygmy_proto::header::FLAG_FRESH;
 use pygmy_proto::limits::{CLIENT_BODY_MAX, VERSION};
 use pygmy_proto::message::{Hello, OpenSession, Role, Write};
 use pygmy_proto::types::{Blob, Name};
@@ -45,7 +46,7 @@ pub enum Act {
 enum What {
     Open,
     Write { counter: u64, payload: Bytes, intent: u64 },
-    Read(Read),
+    Read { read: Read, fresh: bool },
 }
 
 /// Why a request is made again after its answer.
@@ -278,7 +279,9 @@ impl Client {
         self.to_issue -= 1;
         if lent.chance.permille(350) {
             let read = lent.workload.read(self.seen, lent.chance);
-            self.add_op(What::Read(read), lent.at);
+            let permille = lent.plan.fresh_permille;
+            let fresh = permille > 0 && lent.chance.permille(permille);
+            self.add_op(What::Read { read, fresh }, lent.at);
         } else {
             let initial = self.index == 0 && self.counter == 0;
             let command = if initial { lent.workload.initial(lent.chance) } else { lent.workload.write(lent.chance) };
@@ -341,7 +344,7 @@ impl Client {
         let patience =
             if !lent.calm && lent.chance.permille(60) { lent.chance.between(1, 30) } else { deadline_ms + 60 };
         op.due = lent.at + patience * MS;
-        let mut floor = lent.checker.acknowledged();
+        let (mut floor, mut flags) = (lent.checker.acknowledged(), 0);
         let (kind, body) = match &op.what {
             What::Open => (Kind::OpenSession, codec::encode(&OpenSession {})),
             What::Write { counter, payload, intent } => {
@@ -350,13 +353,15 @@ impl Client {
                 self.declared = self.declared.max(first_incomplete);
                 (Kind::Write, write_body(session, *counter, first_incomplete, payload))
             }
-            What::Read(read) => {
-                floor = self.seen.max(lent.checker.floor_of_front(*boot));
+            What::Read { read, fresh } => {
+                let least = if *fresh { lent.checker.answered() } else { lent.checker.floor_of_front(*boot) };
+                floor = self.seen.max(least);
+                flags = if *fresh { FLAG_FRESH } else { 0 };
                 read.encode(self.seen)
             }
         };
         let mut bytes = BytesMut::new();
-        frame::write_raw(&mut bytes, kind as u16, request, deadline_ms as u32, 0, &body);
+        frame::write_raw(&mut bytes, kind as u16, request, deadline_ms as u32, flags, &body);
         self.acts.push(Act::Send { conn: *conn, bytes: bytes.freeze() });
         attempts.insert(request, Attempt { op: id, what: op.what.clone(), probe: op.probe, floor });
     }
@@ -468,8 +473,9 @@ impl Client {
                 }
                 self.ops.remove(&attempt.op);
             }
-            What::Read(read) => {
+            What::Read { read, fresh } => {
                 let seq = lent.checker.on_read(read, attempt.floor, kind, body)?;
+                lent.rare.fresh_reads += u64::from(*fresh);
                 self.seen = self.seen.max(seq.unwrap_or(0));
                 self.ops.remove(&attempt.op);
             }

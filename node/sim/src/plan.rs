@@ -67,6 +67,8 @@ pub struct Plan {
     pub pipeline: u64,
     /// Mean time between two requests of a client.
     pub think: u64,
+    /// Of a thousand reads, those that ask to be fresh.
+    pub fresh_permille: u64,
     /// Books in the store.
     pub books: u64,
     /// Least and longest time of a byte under way.
@@ -125,6 +127,9 @@ impl Faults {
 impl Plan {
     /// What the seed of `chance` is.
     pub fn draw(chance: &mut Chance) -> Self {
+        // From a source of its own: what a seed without fresh reads does depends on nothing that they do.
+        let mut aside = Chance::new(chance.clone().word());
+        let fresh_permille = maybe(&mut aside, 600, 50, 950).unwrap_or(0);
         let (fronts, orders, catalogs) = match chance.below(12) {
             0 => (1, 1, 1),
             1 => (2, 1, 2),
@@ -144,6 +149,7 @@ impl Plan {
             ops: chance.between(10, 60),
             pipeline: chance.between(1, 6),
             think: chance.between(MS, 60 * MS),
+            fresh_permille,
             books: chance.between(3, 7),
             latency,
             sync,

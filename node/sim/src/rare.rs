@@ -117,6 +117,12 @@ rare! {
     outcome_unknown = "outcomes unknown";
     /// Shutting down.
     shutting_down = "requests refused by a leaving node";
+    /// Fresh reads.
+    fresh_reads = "fresh reads answered";
+    /// Rounds.
+    barriers_answered = "barriers answered";
+    /// Rounds made again.
+    barriers_repeated = "barriers repeated in another epoch";
     /// Late reads.
     late_reads = "reads not answered in time";
 }
@@ -134,6 +140,8 @@ impl Rare {
         self.prevotes_asked += counters.prevotes_asked;
         self.truncations += counters.truncations;
         self.unknown += counters.unknown;
+        self.barriers_answered += counters.barriers_answered;
+        self.barriers_repeated += counters.barriers_repeated;
     }
 
     /// Counts a final answer.

@@ -110,6 +110,8 @@ pub struct Checker {
     holders: BTreeMap<(Epoch, u64), u64>,
     /// Highest position of a write that was answered to anybody.
     acknowledged: u64,
+    /// Highest position of any answer to anybody, reads included.
+    answered: u64,
     /// The same by front process.
     by_front: BTreeMap<u64, u64>,
     /// First answer of each write.
@@ -295,6 +297,11 @@ impl Checker {
         self.acknowledged
     }
 
+    /// Highest position of any answer to anybody, reads included: a fresh read that is asked now reflects it.
+    pub fn answered(&self) -> u64 {
+        self.answered.max(self.acknowledged)
+    }
+
     /// I2, I3, I11 of a final answer to a write.
     pub fn on_write(&mut self, front: u64, asked: &Asked, kind: u16, body: &[u8]) -> Check {
         let id = asked.id;
@@ -355,7 +362,7 @@ impl Checker {
     }
 
     /// I11 and the contents of an answered read; the position it reflects, if the answer names one.
-    pub fn on_read(&self, read: &Read, floor: u64, kind: u16, body: &[u8]) -> Result<Option<u64>, Violation> {
+    pub fn on_read(&mut self, read: &Read, floor: u64, kind: u16, body: &[u8]) -> Result<Option<u64>, Violation> {
         if kind == Kind::Error as u16 {
             let Ok(error) = codec::decode::<ErrorBody>(body) else { return broken("reads", "an Error that is none") };
             let absent = |seq: u64| match (read, error.known_code()) {
@@ -396,9 +403,10 @@ impl Checker {
                 (page.seq, self.model.orders_page(page.seq, read) == page)
             }
         };
-        ensure(seq >= floor, "I11", || format!("{read:?} reflects seq {seq}, its session or front was at {floor}"))?;
+        ensure(seq >= floor, "I11", || format!("{read:?} reflects seq {seq}, the least for it is {floor}"))?;
         ensure(seq <= self.upto, "reads", || format!("{read:?} reflects seq {seq}, committed is {}", self.upto))?;
         ensure(right, "reads", || format!("{read:?} at seq {seq} is not what the log says"))?;
+        self.answered = self.answered.max(seq);
         Ok(Some(seq))
     }
 
