@@ -119,15 +119,11 @@ pub enum Mistake {
     BarrierServesLater,
     /// A barrier counts the answers of those that are in another epoch.
     BarrierOfAnyEpoch,
-    /// A barrier counts by its own configuration, though those it asks know a later one.
-    BarrierOfOldVoters,
-    /// A voter whose vote is withheld answers barriers.
-    WithheldAnswersBarrier,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 36] = [
         Self::TakeOldToken,
         Self::AppendWithGaps,
         Self::NoDeduplication,
@@ -164,8 +160,6 @@ impl Mistake {
         Self::BarrierOfEpochAlone,
         Self::BarrierServesLater,
         Self::BarrierOfAnyEpoch,
-        Self::BarrierOfOldVoters,
-        Self::WithheldAnswersBarrier,
     ];
 }
 

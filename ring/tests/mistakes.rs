@@ -27,9 +27,7 @@ fn mix(mistake: Mistake) -> Mix {
         | Mistake::BarrierOfFew
         | Mistake::BarrierOfEpochAlone
         | Mistake::BarrierServesLater
-        | Mistake::BarrierOfAnyEpoch
-        | Mistake::BarrierOfOldVoters
-        | Mistake::WithheldAnswersBarrier => Mix::Reads,
+        | Mistake::BarrierOfAnyEpoch => Mix::Reads,
         _ => Mix::All,
     }
 }

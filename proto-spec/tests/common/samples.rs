@@ -429,10 +429,6 @@ fn epochs(all: &mut Samples) {
     all.add("promise-swap", &Promise { membership: half_swapped(), ..promise });
     all.add("install", &Install { epoch: Epoch { counter: 3, node: 5 }, first_seq: 100, boundaries: boundaries() });
     all.add("reject", &Reject { epoch: SECOND });
-    all.add("barrier", &Barrier { epoch: SECOND, boot_nonce: 0x1122_3344_5566_7788, round: 9 });
-    let answer =
-        BarrierAnswer { epoch: SECOND, boot_nonce: 0x1122_3344_5566_7788, round: 9, config_id: 4, durable: 12 };
-    all.add("barrier-answer", &answer);
 }
 
 fn snapshots(all: &mut Samples) {
@@ -447,4 +443,8 @@ fn snapshots(all: &mut Samples) {
         let name = format!("snapshot-refused-{}", format!("{why:?}").to_lowercase());
         all.add(&name, &SnapshotRefused { seq: 100, file: 1, offset: 262_144, why, newest: 200 });
     }
+    all.add("barrier", &Barrier { epoch: SECOND, boot_nonce: 0x1122_3344_5566_7788, round: 9 });
+    let answer =
+        BarrierAnswer { epoch: SECOND, boot_nonce: 0x1122_3344_5566_7788, round: 9, config_id: 4, durable: 12 };
+    all.add("barrier-answer", &answer);
 }

@@ -84,7 +84,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Another replica asks how far this one is.
     pub(super) fn on_barrier(&mut self, node: u16, ask: Barrier) {
-        if self.withheld.is_some() && !self.config.makes(Mistake::WithheldAnswersBarrier) {
+        if self.withheld.is_some() {
             return;
         }
         let answer = BarrierAnswer {
@@ -179,7 +179,7 @@ impl<S: StateMachine> Replica<S> {
         }
         let answer = self.barriers.round.as_ref()?.get(&voter.log_uuid)?;
         let same_epoch = answer.epoch == self.promised || self.config.makes(Mistake::BarrierOfAnyEpoch);
-        let known = answer.config_id <= self.membership().id || self.config.makes(Mistake::BarrierOfOldVoters);
+        let known = answer.config_id <= self.membership().id;
         (same_epoch && known).then_some(answer.durable)
     }
 
