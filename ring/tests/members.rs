@@ -347,6 +347,26 @@ fn a_log_that_has_lost_what_it_acknowledged_has_no_vote_until_it_has_it_again() 
 }
 
 #[test]
+fn a_log_without_a_vote_makes_no_read_fresh() {
+    let mut bench = amnesia();
+    bench.connect(3, 1);
+    bench.cut(3, 1);
+    bench.connect(3, 2);
+    // 2 never had the two writes that were answered, and 3 has lost them.
+    for asker in [2, 3] {
+        bench.input(asker, Input::Barrier { ticket: 1 });
+    }
+    bench.run(500 * MS);
+    assert!(bench.frames.barrier > 0 && bench.replica(3).status().withheld);
+    assert_eq!(bench.fresh, []);
+    bench.connect(1, 2);
+    bench.connect(1, 3);
+    bench.run(1_000 * MS);
+    assert_eq!(bench.fresh.len(), 2);
+    assert!(bench.fresh.iter().all(|(_, _, seq)| *seq >= SESSION + 2), "{:?}", bench.fresh);
+}
+
+#[test]
 fn a_log_that_knows_of_its_damage_has_no_vote_until_it_is_repaired() {
     let mut bench = bench(3, 0);
     bench.write_settled(1, 8);
