@@ -467,7 +467,7 @@ fn print_table(dir: &ClusterDir, cluster: &Cluster, detached: bool) {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header(["name", "role", "pid", "address"]);
     for (node, pid) in cluster.processes() {
-        table.add_row([node.name.clone(), node.role.name().to_owned(), pid.to_string(), node.address.clone()]);
+        table.add_row([node.dir_name(), node.role.name().to_owned(), pid.to_string(), node.address.clone()]);
     }
     let (voters, stands) = (cluster.voters(), cluster.stands());
     let failures = match stands {

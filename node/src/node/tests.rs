@@ -158,9 +158,9 @@ impl Bench {
         assert_eq!((hello.role, hello.settings), (self.node.settings.own().role, cluster().hash()));
         let answer = HelloOk {
             version: VERSION,
-            role: ROLES[usize::from(node) - 1],
+            role: ROLES[usize::from(node % 256) - 1],
             node,
-            name: Name::truncated(&cluster().nodes[usize::from(node) - 1].name),
+            name: Name::truncated(&cluster().nodes[usize::from(node % 256) - 1].name),
             cluster: [7; 16],
             body_max: 1,
             in_flight_max: 1,
@@ -584,4 +584,61 @@ fn a_leaving_front_finishes_what_it_has_and_sends_the_rest_elsewhere() {
     let answer = bench.send(catalog, sent[0].header.request_id, 4, 0, &book_ok(1));
     assert_eq!(answer[0].conn, client);
     assert!(bench.node.left);
+}
+
+fn voter(node: u16, address: &str) -> Voter {
+    let log_uuid = [node as u8; 16];
+    Voter { node, log_uuid, holds_token: true, address: Text::truncated(address) }
+}
+
+#[test]
+fn a_front_meets_who_takes_a_place_and_lets_go_of_who_had_it() {
+    const NEW: u16 = 256 + 5;
+    let mut bench = Bench::new(FRONT);
+    let catalogs = CATALOGS.map(|node| bench.server(node));
+    let client = bench.client();
+    let voters = vec![voter(2, ""), voter(3, ""), voter(4, ""), voter(NEW, "127.0.0.1:9")];
+    let members = Members { config_id: 3, voters: Bounded::truncated(voters) };
+    bench.take_in(catalogs[0], &frame::to_bytes(0, 0, 0, &members));
+    let outputs = bench.out.take_outputs();
+    let met =
+        |output: &Output| matches!(output, Output::Meet { node: NEW, address, dial: true } if address == "127.0.0.1:9");
+    assert!(outputs.iter().any(met) && outputs.len() == 1, "{outputs:?}");
+
+    // What the old one has it may finish, but it gets nothing new, and is forgotten when it is gone.
+    let new = bench.server(NEW);
+    let went: Vec<ConnId> =
+        (10..14).flat_map(|id| bench.send(client, id, 0, 0, &lookup(0))).map(|seen| seen.conn).collect();
+    assert!(went.contains(&catalogs[0]) && went.contains(&new) && !went.contains(&catalogs[1]), "{went:?}");
+    assert!(bench.closed.is_empty());
+    bench.input(Input::Closed { conn: catalogs[1], reason: CloseReason::Ended });
+    assert!(bench.out.take_outputs().iter().any(|output| matches!(output, Output::Forget { node: 5 })));
+    assert!(bench.node.status(bench.now).links.iter().all(|link| link.node != 5));
+
+    // An older configuration, of a replica that lags, changes nothing.
+    let old = Members { config_id: 2, voters: Bounded::truncated(vec![voter(5, "127.0.0.1:8")]) };
+    bench.take_in(catalogs[0], &frame::to_bytes(0, 0, 0, &old));
+    assert!(bench.out.is_empty());
+}
+
+#[test]
+fn who_came_unnamed_and_goes_is_forgotten_and_numbers_must_fit_their_names() {
+    const NEW: u16 = 256 + 5;
+    let mut bench = Bench::new(4);
+    let greet = |bench: &mut Bench, name: &str, number: u16| {
+        let conn = bench.conn();
+        bench.input(Input::Accepted { conn });
+        let replica = ReplicaHello { address: Text::truncated("127.0.0.1:9"), ..replica_hello(number) };
+        let hello = Hello { replica: Some(replica), ..hello(Role::Catalog, name, [7; 16]) };
+        bench.take_in(conn, &frame::to_bytes(1, 0, 0, &hello));
+        (conn, bench.out.take_outputs())
+    };
+    let refused = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Close { .. }));
+    assert!(refused(&greet(&mut bench, "catalog-5", 256 + 3).1), "that is the slot of an order");
+    assert!(refused(&greet(&mut bench, "catalog-4", 4).1), "that is this very process");
+    let (conn, outputs) = greet(&mut bench, "catalog-5", NEW);
+    let met = |output: &Output| matches!(output, Output::Meet { node: NEW, dial: false, .. });
+    assert!(outputs.iter().any(met) && !refused(&outputs), "it will dial, being the newer: {outputs:?}");
+    bench.input(Input::Closed { conn, reason: CloseReason::Ended });
+    assert!(bench.out.take_outputs().iter().any(|output| matches!(output, Output::Forget { node: NEW })));
 }
