@@ -59,7 +59,15 @@ impl Place {
     fn process(&self, node: &str, incarnation: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pygmy-node"));
         command.args(["run", "--node", node, "--incarnation", incarnation, "--config"]);
-        command.arg(self.path().join("cluster.toml")).output().expect("the program starts")
+        command.arg(self.path().join("cluster.toml")).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let end = Instant::now() + Duration::from_secs(30);
+        while child.try_wait().expect("it was started").is_none() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // One that has not ended by itself shows it by its exit status.
+        let _ = child.kill();
+        child.wait_with_output().expect("it was started")
     }
 
     fn settings(&self) -> ClusterSettings {
