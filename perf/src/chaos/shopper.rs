@@ -114,7 +114,8 @@ impl<'a> Shopper<'a> {
         let book = self.errand.books[self.rng.random_range(0..self.errand.books.len())];
         match self.rng.random_range(0..100) {
             0..5 => Action::Reprice { book, cost_cents: self.rng.random_range(100..10_000) },
-            5..35 => Action::Lookup { book, fresh: false },
+            5..20 => Action::Lookup { book, fresh: false },
+            20..35 => Action::Lookup { book, fresh: true },
             _ => Action::Buy { lines: self.cart() },
         }
     }
@@ -133,6 +134,7 @@ impl<'a> Shopper<'a> {
 
     fn look_up(&mut self, book: BookId, fresh: bool) {
         let start_ns = self.errand.clock.now_ns();
+        self.own.set_fresh(fresh);
         let answer = match self.own.lookup(book) {
             Ok(found) => Answer::Found { seq: found.seq, book: BookState::from(&found.book) },
             Err(error) => Answer::Unknown { why: error.to_string() },
