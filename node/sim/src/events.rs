@@ -29,6 +29,10 @@ pub enum Fault {
     Full,
     /// A disk is slow for a while.
     Slow,
+    /// A write or a sync of a disk fails.
+    Error,
+    /// A bit on a platter flips.
+    Flip,
 }
 
 /// Something planned.
@@ -66,6 +70,13 @@ pub enum Event {
     },
     /// The log writer's group is on the platter.
     Synced {
+        /// Which node.
+        host: usize,
+        /// Which of its processes.
+        boot: u64,
+    },
+    /// The log writer looks whether there is something to do while nothing waits.
+    Rest {
         /// Which node.
         host: usize,
         /// Which of its processes.
@@ -132,8 +143,6 @@ pub enum Event {
     Room {
         /// Which node.
         host: usize,
-        /// Which of its processes.
-        boot: u64,
     },
     /// Nodes that were cut off are reached again.
     Heal {

@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 use pygmy_proto::message::Role;
 
 use crate::check::Check;
+use crate::disk::End;
 use crate::events::{Event, Fault};
 use crate::host::{Item, Process};
 use crate::net::{Cut, Owner};
 use crate::plan::{MS, SEC};
 use crate::world::World;
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 12] = [
     Fault::Reset,
     Fault::Pause,
     Fault::Clock,
@@ -23,6 +24,8 @@ const FAULTS: [Fault; 10] = [
     Fault::Cut,
     Fault::Full,
     Fault::Slow,
+    Fault::Error,
+    Fault::Flip,
 ];
 
 /// A leaving node is killed after this.
@@ -48,6 +51,8 @@ impl World {
             Fault::Cut => faults.cut_every,
             Fault::Full => faults.full_every,
             Fault::Slow => faults.slow_every,
+            Fault::Error => faults.error_every,
+            Fault::Flip => faults.flip_every,
         };
         if let Some(every) = every {
             let at = self.at + self.chance.around(every);
@@ -70,6 +75,8 @@ impl World {
             Fault::Cut => self.cut_somebody_off()?,
             Fault::Full => self.fill_some_disk(),
             Fault::Slow => self.slow_some_disk(),
+            Fault::Error => self.fail_some_disk(),
+            Fault::Flip => self.flip_some_bit(),
         }
         self.plan_fault(fault);
         Ok(())
@@ -88,6 +95,7 @@ impl World {
         self.trace.note(self.at, 600, &[], || "all faults end".to_owned());
         for host in &mut self.hosts {
             host.slow_until = 0;
+            host.disk.mend();
             if let Some(process) = &mut host.process {
                 process.paused_until = process.paused_until.min(self.at + MS);
             }
@@ -108,7 +116,7 @@ impl World {
         let first = self.chance.below(count as u64) as usize;
         for host in (first..first + count).map(|index| index % count) {
             if self.chance.permille(500) && self.can_do_without(host) {
-                self.kill(host);
+                self.crash(host);
                 self.hosts[host].gone = true;
                 self.rare.graves += 1;
                 let name = &self.hosts[host].name;
@@ -121,7 +129,7 @@ impl World {
     fn can_do_without(&self, host: usize) -> bool {
         let left = |index: usize| index != host && !self.hosts[index].gone;
         let others = || (0..self.hosts.len()).filter(|index| left(*index));
-        let voters = others().filter(|index| self.hosts[*index].votes()).count();
+        let voters = others().filter(|index| self.hosts[*index].is_whole()).count();
         let has = |role: Role| others().any(|index| self.hosts[index].role == role);
         voters >= self.plan.majority() && has(Role::Front) && has(Role::Order) && has(Role::Catalog)
     }
@@ -192,55 +200,55 @@ impl World {
             Role::Front | Role::Client => self.rare.front_crashes += 1,
         }
         self.rare.holder_crashes += u64::from(self.holder() == Some(host));
-        self.kill(host);
+        self.crash(host);
         self.plan_return(host);
+    }
+
+    /// A process or its machine dies.
+    fn crash(&mut self, host: usize) {
+        let end = self.draw_end();
+        self.kill(host, end);
+    }
+
+    fn draw_end(&mut self) -> End {
+        if self.chance.permille(self.plan.faults.power_permille) { End::Power } else { End::Killed }
     }
 
     fn crash_all(&mut self) {
         self.rare.all_crashes += 1;
         let fronts_too = self.chance.permille(500);
+        // They may well hang on one plug.
+        let end = self.draw_end();
         for host in 0..self.hosts.len() {
             if self.hosts[host].process.is_some() && (fronts_too || self.hosts[host].role != Role::Front) {
-                self.kill(host);
+                self.kill(host, end);
                 self.plan_return(host);
             }
         }
     }
 
-    /// Ends a process without a word. Of what no group had made durable a part is on the platter all the same.
-    pub(crate) fn kill(&mut self, host: usize) {
+    /// Ends a process without a word.
+    pub(crate) fn kill(&mut self, host: usize, end: End) {
         self.count_ring(host);
         let Some(process) = self.hosts[host].process.take() else { return };
         let name = self.hosts[host].name.clone();
-        self.trace.note(self.at, 603, &[host as u8], || format!("{name} is killed"));
+        let how = if end == End::Power { "loses its power" } else { "is killed" };
+        self.trace.note(self.at, 603, &[host as u8], || format!("{name} {how}"));
         // A machine that is gone says nothing; one that only lost the process resets its connections.
         let slowest = if self.chance.permille(200) { SEC } else { 20 * MS };
         for (conn, end) in self.ends_of(Owner::Host { index: host, boot: process.boot }) {
             self.net.close_end(conn, end);
             self.net.break_conn(self.at, conn, slowest, &mut self.chance, &mut self.agenda);
         }
-        self.lose_unsynced(host);
-    }
-
-    pub(crate) fn lose_unsynced(&mut self, host: usize) {
-        let unsynced = self.hosts[host].disk.unsynced() as u64;
-        let reached = if self.chance.permille(500) { self.chance.below(unsynced + 1) } else { 0 };
-        self.rare.survived_writes += reached;
-        self.rare.lost_writes += unsynced - reached;
-        let disk = &mut self.hosts[host].disk;
-        disk.crash(reached as usize);
-        self.checker.on_platter(disk);
+        self.end_disk(host, end);
     }
 
     /// The disk of a dead voter is lost, unless too few would be left.
     fn wipe_somebody(&mut self) {
-        let voters = self.hosts.iter().filter(|host| host.votes()).count();
         let able: Vec<usize> = (0..self.hosts.len())
             .filter(|index| self.hosts[*index].process.is_none() && self.hosts[*index].votes())
+            .filter(|index| !self.is_spared_by_harm(*index))
             .collect();
-        if voters <= self.plan.majority() {
-            return;
-        }
         let Some(host) = self.chance.pick(&able) else { return };
         self.rare.wipes += 1;
         let name = &self.hosts[host].name;
@@ -270,7 +278,7 @@ impl World {
     pub(crate) fn on_force(&mut self, host: usize, boot: u64) {
         if self.hosts[host].process.as_ref().is_some_and(|process| process.boot == boot) {
             self.rare.forced += 1;
-            self.kill(host);
+            self.kill(host, End::Killed);
             self.plan_return(host);
         }
     }
@@ -323,23 +331,68 @@ impl World {
         }
     }
 
+    fn pick_running_replica(&mut self) -> Option<usize> {
+        self.pick_running(|world, index| world.hosts[index].is_replica())
+    }
+
     fn fill_some_disk(&mut self) {
-        let Some(host) = self.pick_running(|world, index| world.hosts[index].role != Role::Front) else { return };
-        let Some(boot) = self.hosts[host].process.as_ref().map(|process| process.boot) else { return };
+        let Some(host) = self.pick_running_replica() else { return };
         self.rare.full_disks += 1;
         let name = &self.hosts[host].name;
         self.trace.note(self.at, 608, &[host as u8], || format!("the disk of {name} is full"));
-        self.give(host, boot, Item::Full(true));
+        // The segments that there are can be filled still, or some of another one made.
+        let room = if self.chance.permille(500) { 0 } else { self.chance.below(150_000) };
+        self.hosts[host].disk.fill(room);
         let at = self.at + self.chance.between(MS, 600 * MS);
-        self.agenda.plan(at, Event::Room { host, boot });
+        self.agenda.plan(at, Event::Room { host });
     }
 
     fn slow_some_disk(&mut self) {
-        let Some(host) = self.pick_running(|world, index| world.hosts[index].role != Role::Front) else { return };
+        let Some(host) = self.pick_running_replica() else { return };
         self.rare.slow_disks += 1;
         let until = self.at + self.chance.between(50 * MS, 1_500 * MS);
         self.hosts[host].slow_until = until;
         let name = &self.hosts[host].name;
         self.trace.note(self.at, 609, &[host as u8], || format!("the disk of {name} is slow until {}", until / MS));
+    }
+
+    fn fail_some_disk(&mut self) {
+        let Some(host) = self.pick_running_replica() else { return };
+        let write = self.chance.permille(400);
+        let what = if write { "write" } else { "sync" };
+        let Self { hosts, chance, .. } = self;
+        let disk = &mut hosts[host].disk;
+        if write {
+            disk.fail_write(chance)
+        } else {
+            disk.fail_sync(chance)
+        }
+        let name = &self.hosts[host].name;
+        self.trace.note(self.at, 613, &[host as u8], || format!("a {what} of {name} will fail"));
+    }
+
+    /// A bit flips, unless too few would be left who have everything.
+    fn flip_some_bit(&mut self) {
+        let replicas: Vec<usize> = (0..self.hosts.len()).filter(|index| self.hosts[*index].is_replica()).collect();
+        let Some(host) = self.chance.pick(&replicas) else { return };
+        let spared = self.is_spared_by_harm(host);
+        let Self { hosts, chance, .. } = self;
+        let disk = &mut hosts[host].disk;
+        let what = if chance.permille(300) {
+            let done = disk.flip_vote(chance);
+            self.rare.vote_flips += u64::from(done);
+            done.then_some("the vote")
+        } else {
+            let place = disk.place(chance).filter(|place| place.vouched && !spared && disk.is_whole());
+            if let Some(place) = place {
+                disk.flip(place, chance);
+                self.rare.flips += 1;
+            }
+            place.map(|_| "the log")
+        };
+        let name = &self.hosts[host].name;
+        if let Some(what) = what {
+            self.trace.note(self.at, 614, &[host as u8], || format!("a bit flips in {what} of {name}"));
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
+use pygmy_node::disk::queue::Event as DiskEvent;
 use pygmy_node::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, Outbox, Output};
 use pygmy_node::node::Node;
 use pygmy_proto::Kind;
@@ -11,7 +12,7 @@ use pygmy_proto::frame::{self, Deframer, Flow, Frame};
 use pygmy_proto::header::{HEADER_LEN, HeaderView};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, HELLO_BODY_MAX, PEER_BODY_MAX};
 
-use crate::disk::{Notice, Write};
+use crate::disk::Write;
 use crate::mistake::Mistake;
 use crate::plan::{MS, US};
 
@@ -28,10 +29,8 @@ pub enum Item {
     Gone(ConnId, CloseReason),
     /// A datagram came.
     Datagram(Bytes),
-    /// The disk made something durable.
-    Durable(Notice),
-    /// The disk has no room, or has it again.
-    Full(bool),
+    /// The disk has something to tell.
+    Disk(DiskEvent),
     /// A part of the log was read, for this node.
     Read(u16, Vec<Batch>),
     /// It shall leave.
@@ -214,18 +213,23 @@ impl Process {
             Item::Datagram(bytes) => {
                 self.step(effects, |node, out| node.handle(now, Input::Datagram { bytes: &bytes }, out));
             }
-            Item::Durable(Notice::Durable { epoch, seq, hash }) => {
-                self.step(effects, |node, out| node.handle(now, Input::Durable { epoch, seq, hash }, out));
-            }
-            Item::Durable(Notice::Vote(vote)) => {
-                self.step(effects, |node, out| node.handle(now, Input::VoteDurable(vote), out));
-            }
-            Item::Full(full) => self.step(effects, |node, out| node.handle(now, Input::DiskFull(full), out)),
+            Item::Disk(event) => self.take_disk_event(now, event, effects),
             Item::Read(to, batches) => {
                 self.step(effects, |node, out| node.handle(now, Input::LogRead { node: to, batches }, out));
             }
             Item::Leave => self.step(effects, |node, out| node.handle(now, Input::Leave, out)),
         }
+    }
+
+    fn take_disk_event(&mut self, now: Now, event: DiskEvent, effects: &mut Effects) {
+        let input = match event {
+            DiskEvent::Durable { epoch, seq, hash } => Input::Durable { epoch, seq, hash },
+            DiskEvent::Vote(vote) => Input::VoteDurable(vote),
+            DiskEvent::Full(full) => Input::DiskFull(full),
+            DiskEvent::Read { node, batches } => Input::LogRead { node, batches },
+            DiskEvent::Absolved => return,
+        };
+        self.step(effects, |node, out| node.handle(now, input, out));
     }
 
     fn take_bytes(&mut self, now: Now, conn: ConnId, bytes: &[u8], effects: &mut Effects) {

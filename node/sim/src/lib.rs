@@ -11,6 +11,7 @@ pub mod chance;
 pub mod check;
 pub mod client;
 pub mod disk;
+mod disks;
 pub mod events;
 mod faults;
 pub mod host;

@@ -7,8 +7,20 @@ use pygmy_ring::Mistake as RingMistake;
 pub enum Mistake {
     /// The ring does something wrong.
     Ring(RingMistake),
-    /// The log writer reports a group as soon as it has it, before it is on the platter.
+    /// The log writer reports a group without having synced it.
     NoticeBeforeSync,
+    /// A vote is reported without having been synced.
+    VoteBeforeSync,
+    /// Names are never synced.
+    ForgetDirectory,
+    /// A new file gets its name before its bytes are safe.
+    RenameBeforeSync,
+    /// A sync that failed is tried again, and believed then.
+    RetrySync,
+    /// Damage is taken for a torn tail.
+    TornForDamage,
+    /// There is one copy of each vote, and one that is damaged is taken for torn.
+    TrustDamagedVote,
     /// Fronts pass reads on without a floor.
     ForgetFloor,
     /// A write whose outcome is unknown is sent again under a new counter.
@@ -23,8 +35,14 @@ pub enum Mistake {
     SkipTimers,
 }
 
-const AT_THE_SEAM: [Mistake; 7] = [
+const AT_THE_SEAM: [Mistake; 13] = [
     Mistake::NoticeBeforeSync,
+    Mistake::VoteBeforeSync,
+    Mistake::ForgetDirectory,
+    Mistake::RenameBeforeSync,
+    Mistake::RetrySync,
+    Mistake::TornForDamage,
+    Mistake::TrustDamagedVote,
     Mistake::ForgetFloor,
     Mistake::RetryUnderNewId,
     Mistake::VoteAfterAmnesia,

@@ -32,6 +32,16 @@ pub struct Faults {
     pub full_every: Option<u64>,
     /// A disk is slow for a while.
     pub slow_every: Option<u64>,
+    /// A write or a sync fails.
+    pub error_every: Option<u64>,
+    /// A bit flips.
+    pub flip_every: Option<u64>,
+    /// Crashes that are power failures, in a thousand.
+    pub power_permille: u64,
+    /// Starts in which the power fails, in a thousand.
+    pub power_at_start_permille: u64,
+    /// Starts at which a sector cannot be read, in a thousand.
+    pub unreadable_permille: u64,
     /// Longest time for which a node is stopped.
     pub pause_max: u64,
     /// Longest time before a dead node comes back.
@@ -106,6 +116,11 @@ impl Faults {
             cut_every: maybe(chance, 450, 100 * MS, 1_500 * MS),
             full_every: maybe(chance, 250, 100 * MS, SEC),
             slow_every: maybe(chance, 300, 100 * MS, SEC),
+            error_every: maybe(chance, 300, 200 * MS, 2 * SEC),
+            flip_every: maybe(chance, 400, 50 * MS, SEC),
+            power_permille: chance.pick(&[0, 300, 700, 1_000]).unwrap_or(0),
+            power_at_start_permille: maybe(chance, 300, 20, 300).unwrap_or(0),
+            unreadable_permille: maybe(chance, 300, 20, 400).unwrap_or(0),
             pause_max: chance.pick(&[20 * MS, 400 * MS, 2 * SEC]).unwrap_or(MS),
             down_max: chance.pick(&[20 * MS, 300 * MS, 3 * SEC]).unwrap_or(MS),
             connect_fail_permille: maybe(chance, 400, 20, 400).unwrap_or(0),

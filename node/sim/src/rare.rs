@@ -43,6 +43,40 @@ rare! {
     lost_writes = "unsynced writes lost";
     /// Writes that reached the platter though nobody was told.
     survived_writes = "unsynced writes on the platter all the same";
+    /// Power failures.
+    power_failures = "power failures";
+    /// Power failures in the middle of an opening.
+    power_failures_at_start = "power failures while files are opened";
+    /// Tails cut.
+    torn_tails = "torn tails cut";
+    /// Batches copied.
+    batches_copied = "batches copied at opening";
+    /// Logs that had been ended in order.
+    clean_openings = "logs found ended in order";
+    /// Bits flipped.
+    flips = "bits flipped in logs";
+    /// Bits flipped in votes.
+    vote_flips = "bits flipped in votes";
+    /// Sectors that could not be read.
+    unreadable = "sectors unreadable";
+    /// Openings that failed.
+    starts_refused = "starts refused by a disk";
+    /// Openings that found damage.
+    damaged_logs = "damaged logs found";
+    /// Disks that got back what they had lost.
+    disks_healed = "damaged logs repaired";
+    /// Votes found though a copy was bad.
+    votes_from_a_copy = "votes found with a bad copy";
+    /// Failed writes and syncs.
+    disk_errors = "processes ended by their disks";
+    /// Segments used again.
+    recycled = "segments recycled";
+    /// Full disks noticed.
+    full_disks_told = "full disks noticed";
+    /// Full disks with room again.
+    full_disks_recovered = "full disks recovered";
+    /// Answers compared with what a crash would leave.
+    probes = "answers compared with a crashed disk";
     /// Disks lost.
     wipes = "disks lost";
     /// Nodes dead for good.

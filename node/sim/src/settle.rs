@@ -134,6 +134,10 @@ impl World {
         }
         for host in 0..self.hosts.len() {
             self.count_ring(host);
+            self.rare.recycled += self.hosts[host].disk.recycled();
+            if self.hosts[host].process.is_some() && self.hosts[host].is_replica() {
+                self.probe(host)?;
+            }
         }
         self.rare.sessions += self.checker.sessions() as u64;
         Ok(())

@@ -14,7 +14,7 @@ use pygmy_ring::{ConfigError, LogUuid, Recovered};
 use crate::chance::Chance;
 use crate::check::{Check, Checker, Violation, Who};
 use crate::client::Client;
-use crate::disk::{Disk, Write};
+use crate::disk::{Disk, End, Write};
 use crate::events::{Agenda, Event};
 use crate::host::{Clocks, Effects, Item, Process, frames};
 use crate::mistake::Mistake;
@@ -28,6 +28,8 @@ use crate::workload::Workload;
 
 /// A run of more events than this goes nowhere.
 const EVENTS_MAX: u64 = 3_000_000;
+/// So many answers of a thousand are compared with what a crash at that moment would leave.
+const PROBES_PERMILLE: u64 = 20;
 /// Microseconds since 1970 at which simulated wall clocks begin.
 const WALL_BASE_US: u64 = 1_800_000_000_000_000;
 
@@ -45,6 +47,8 @@ pub(crate) struct Host {
     /// Processes so far.
     starts: u64,
     pub(crate) process: Option<Process>,
+    /// When the disk's writer looks whether there is something to do meanwhile.
+    pub(crate) rest_at: Option<u64>,
     /// A learner that has caught up was counted.
     caught_up: bool,
     /// It never comes back.
@@ -60,6 +64,11 @@ impl Host {
     /// Whether its log was born with the cluster, and counts.
     pub(crate) fn votes(&self) -> bool {
         self.is_replica() && self.disk.uuid() == self.born_uuid
+    }
+
+    /// Whether it votes and has all that it ever acknowledged.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.votes() && self.disk.is_whole()
     }
 }
 
@@ -101,10 +110,11 @@ impl World {
             name: node.name.clone(),
             role: node.role,
             born_uuid: node.log_uuid,
-            disk: Disk::format(node.log_uuid),
+            disk: Disk::format(node.log_uuid, mistake),
             slow_until: 0,
             starts: 0,
             process: None,
+            rest_at: None,
             caught_up: false,
             gone: false,
         });
@@ -179,13 +189,14 @@ impl World {
             Event::Bytes { conn, to, .. } | Event::Ended { conn, to } => self.on_stream(conn, to, event)?,
             Event::Datagram { from, host, bytes } => self.on_datagram(from, host, bytes),
             Event::Noticed { conn, to } => self.on_gone(conn, to, CloseReason::Broken),
-            Event::Synced { host, boot } => self.on_synced(host, boot),
+            Event::Synced { host, boot } => self.on_synced(host, boot)?,
+            Event::Rest { host, boot } => self.on_rest(host, boot)?,
             Event::Dial { host, boot, node } => self.on_dial(host, boot, node),
             Event::Arrive { host, boot, node } => self.on_arrive(host, boot, node),
             Event::ClientArrive { client, front } => self.on_client_arrive(client, front),
             Event::Client { client } => self.on_client(client),
             Event::Read { host, boot, node, batches } => self.give(host, boot, Item::Read(node, batches)),
-            Event::Room { host, boot } => self.give(host, boot, Item::Full(false)),
+            Event::Room { host } => self.hosts[host].disk.make_room(),
             Event::Force { host, boot } => self.on_force(host, boot),
             Event::Heal { cut } => self.heal(cut)?,
             Event::Fault(fault) => self.on_fault(fault)?,
@@ -215,13 +226,12 @@ impl World {
             rate: self.chance.between(MS - skew, MS + skew),
         };
         let boot_nonce = self.chance.word() | 1;
+        let Some(recovered) = self.open_disk(index)? else { return Ok(()) };
         let host = &mut self.hosts[index];
         host.starts += 1;
         host.caught_up = false;
+        host.rest_at = None;
         let first = host.starts == 1;
-        if self.mistake == Some(Mistake::LoseVote) {
-            host.disk.lose_vote();
-        }
         let address = format!("{}:1", host.name);
         let settings = Settings {
             cluster: self.cluster.clone(),
@@ -230,7 +240,7 @@ impl World {
             log_uuid: host.disk.uuid(),
             boot_nonce,
         };
-        let node = make_node(settings, clocks.at(self.at), host.disk.open(), self.mistake)
+        let node = make_node(settings, clocks.at(self.at), recovered, self.mistake)
             .map_err(|error| Violation { invariant: "start", detail: error.to_string() })?;
         host.process = Some(Process::new(boot, node, host.votes(), clocks));
         let name = host.name.clone();
@@ -241,6 +251,7 @@ impl World {
         }
         // Timers may be due from the start.
         self.plan_turn(index, self.at + US);
+        self.plan_rest(index);
         Ok(())
     }
 
@@ -252,7 +263,7 @@ impl World {
         );
         let fresh = self.chance.uuid();
         let host = &mut self.hosts[index];
-        host.disk = Disk::format(if keeps_name { host.born_uuid } else { fresh });
+        host.disk = Disk::format(if keeps_name { host.born_uuid } else { fresh }, self.mistake);
     }
 
     /// Puts something before a process.
@@ -296,6 +307,7 @@ impl World {
         }
         self.write_down(host, &effects)?;
         self.check_replica(host)?;
+        self.heal_disk(host);
         self.check_sent(host, &effects)?;
         self.send_out(host, boot, &effects);
         if effects.left {
@@ -356,69 +368,9 @@ impl World {
         });
     }
 
-    fn who(&self, host: usize) -> Who<'_> {
+    pub(crate) fn who(&self, host: usize) -> Who<'_> {
         let Host { name, number, process, .. } = &self.hosts[host];
         Who { name, number: *number, boot: process.as_ref().map_or(0, |process| process.boot) }
-    }
-
-    /// Gives the disk what a turn wants written, and reads for it.
-    fn write_down(&mut self, index: usize, effects: &Effects) -> Check {
-        for write in &effects.disk {
-            let host = &mut self.hosts[index];
-            if let Write::Append { batch, .. } = write {
-                let boot = host.process.as_ref().map_or(0, |process| process.boot);
-                let who = Who { name: &host.name, number: host.number, boot };
-                self.checker.on_append(who, &host.disk, batch)?;
-            }
-            host.disk.submit(write.clone());
-        }
-        self.begin_sync(index);
-        for (node, from_seq, upto) in &effects.reads {
-            let batches = self.hosts[index].disk.read(*from_seq, *upto);
-            let at = self.at + self.chance.between(self.plan.sync.0, self.plan.sync.1);
-            let boot = self.who(index).boot;
-            self.agenda.plan(at, Event::Read { host: index, boot, node: *node, batches });
-        }
-        Ok(())
-    }
-
-    fn begin_sync(&mut self, index: usize) {
-        let host = &mut self.hosts[index];
-        if host.process.is_none() || !host.disk.begin() {
-            return;
-        }
-        let mut takes = self.chance.between(self.plan.sync.0, self.plan.sync.1);
-        if !self.calm && self.chance.permille(self.plan.faults.stall_permille) {
-            takes += self.chance.between(5 * MS, 60 * MS);
-        }
-        if host.slow_until > self.at {
-            takes += self.chance.between(10 * MS, 300 * MS);
-        }
-        let boot = self.who(index).boot;
-        self.agenda.plan(self.at + takes, Event::Synced { host: index, boot });
-        if self.mistake == Some(Mistake::NoticeBeforeSync) {
-            for notice in self.hosts[index].disk.notices_under_way() {
-                self.give(index, boot, Item::Durable(notice));
-            }
-        }
-    }
-
-    fn on_synced(&mut self, index: usize, boot: u64) {
-        if self.process(index, boot).is_none() {
-            return;
-        }
-        let host = &mut self.hosts[index];
-        let notices = host.disk.finish();
-        self.checker.on_platter(&host.disk);
-        let end = host.disk.platter().last().map_or(0, |batch| batch.last_seq());
-        let name = &host.name;
-        self.trace.note(self.at, 100 + index as u64, &end.to_le_bytes(), || format!("{name} has synced {end}"));
-        if self.mistake != Some(Mistake::NoticeBeforeSync) {
-            for notice in notices {
-                self.give(index, boot, Item::Durable(notice));
-            }
-        }
-        self.begin_sync(index);
     }
 
     fn check_replica(&mut self, index: usize) -> Check {
@@ -447,24 +399,45 @@ impl World {
         Ok(())
     }
 
+    /// A disk that was harmed counts again when its log has got back all that is committed, and its vote.
+    fn heal_disk(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        let Some(ring) = host.process.as_ref().and_then(|process| Some(process.node.replica()?.ring())) else { return };
+        let upto = self.checker.upto();
+        let has_all =
+            host.disk.platter().last().map_or(0, |batch| batch.last_seq()) >= upto && ring.committed() >= upto;
+        if host.disk.harm_is_seen() && has_all && !host.disk.owes() && !ring.status().withheld {
+            host.disk.heal();
+            self.rare.disks_healed += 1;
+        }
+    }
+
+    /// What a turn says for the log below it is true of the disk.
     /// What a turn says for the log below it is true of the disk.
     fn check_sent(&mut self, index: usize, effects: &Effects) -> Check {
         let host = &self.hosts[index];
+        let mut answers = false;
         for (_, bytes) in &effects.writes {
             for frame in frames(bytes) {
                 self.rare.promises_refused += u64::from(frame.kind() == Some(Kind::Reject));
+                answers |= matches!(frame.kind(), Some(Kind::Ack | Kind::Promise));
                 self.checker.on_sent(&host.name, &host.disk, &frame)?;
             }
         }
         // All that leave in one turn are the same.
-        let Some((_, bytes)) = effects.datagrams.first() else { return Ok(()) };
-        match datagram::read(bytes, &self.key) {
-            Ok((_, heartbeat)) => match &heartbeat.replica {
-                Some(beat) => self.checker.on_beat(&host.name, &host.disk, beat),
-                None => Ok(()),
-            },
-            Err(error) => Err(Violation { invariant: "framing", detail: format!("{}: {error}", host.name) }),
+        if let Some((_, bytes)) = effects.datagrams.first() {
+            match datagram::read(bytes, &self.key) {
+                Ok((_, heartbeat)) => {
+                    if let Some(beat) = &heartbeat.replica {
+                        self.checker.on_beat(&host.name, &host.disk, beat)?;
+                    }
+                }
+                Err(error) => {
+                    return Err(Violation { invariant: "framing", detail: format!("{}: {error}", host.name) });
+                }
+            }
         }
+        if answers && self.chance.permille(PROBES_PERMILLE) { self.probe(index) } else { Ok(()) }
     }
 
     /// A node has left in order: what it sent goes out, then it is gone, and comes back later with its disk.
@@ -477,7 +450,7 @@ impl World {
         for (conn, end) in self.ends_of(owner) {
             self.close(conn, end);
         }
-        self.lose_unsynced(host);
+        self.end_disk(host, End::Left);
         self.plan_return(host);
     }
 

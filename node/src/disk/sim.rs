@@ -285,6 +285,22 @@ impl SimFs {
         }
     }
 
+    /// Faults that were injected and have not struck yet never will. A full disk stays full.
+    pub fn mend(&self) {
+        let mut disk = lock(&self.disk);
+        disk.faults = Faults { budget: disk.faults.budget, ..Faults::default() };
+    }
+
+    /// Bytes that all files together have.
+    pub fn used(&self) -> u64 {
+        lock(&self.disk).used()
+    }
+
+    /// The bytes of a file that are surely on the platter: `None` where no file has this name.
+    pub fn platter(&self, name: &str) -> Option<Vec<u8>> {
+        lock(&self.disk).names.get(name).map(|inode| lock(inode).safe.clone())
+    }
+
     /// The bytes of a file as its readers see them.
     pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
         lock(&self.disk).names.get(name).map(|inode| lock(inode).live.clone())
@@ -313,7 +329,10 @@ impl SimFs {
         let copy = Self::new();
         let disk = lock(&self.disk);
         let mut random = Random(seed);
-        for (name, inode) in &disk.safe_names {
+        let mut names = disk.safe_names.clone();
+        let kept = random.next() as usize % (disk.renamings.len() + 1);
+        disk.renamings[..kept].iter().for_each(|renaming| apply(&mut names, renaming));
+        for (name, inode) in &names {
             let inode = lock(inode);
             let mut left = Inode { live: inode.live.clone(), safe: inode.safe.clone(), dirty: inode.dirty.clone() };
             left.crash(&mut random);

@@ -150,7 +150,7 @@ impl Checker {
             format!("{name} appends {}..{last} behind {}: not the next of its history", header.first_seq, before.0)
         })?;
         // What goes was acknowledged in the epoch of its end at the latest: peers that remember that must see a later cut.
-        let (end, cut) = (disk.end(), disk.cut());
+        let (end, cut) = (disk.view_end(), disk.cut());
         ensure(before.0 == end.seq || cut > end.epoch, "I6", || {
             format!("{name} removes what follows {} up to {end:?}, and has written down {cut:?}", before.0)
         })?;

@@ -1,0 +1,155 @@
+//! What happens to a disk's bits, and which of it may: nothing that an opening could not notice.
+
+use pygmy_node::disk::fs::Fs;
+use pygmy_node::disk::log::LogError;
+use pygmy_node::disk::queue::Error;
+use pygmy_node::disk::record::{BLOCK, HEADER_LEN, Header, Position};
+use pygmy_node::disk::segments::{segment_generation, segment_name};
+use pygmy_node::disk::vote::{VOTE_NAME, VoteError};
+
+use super::{Disk, Harm};
+use crate::chance::Chance;
+
+/// A block of the log that holds a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    position: Position,
+    /// Whether a later record says that it was synced: what is lost here is known to have been acknowledged.
+    pub vouched: bool,
+}
+
+impl Place {
+    fn name(&self) -> String {
+        segment_name(self.position.generation())
+    }
+}
+
+impl Disk {
+    /// Whether all that it has acknowledged is undamaged.
+    pub fn is_whole(&self) -> bool {
+        self.harm == Harm::None
+    }
+
+    /// Whether the log itself knows of something that it had and has lost.
+    pub fn owes(&self) -> bool {
+        self.shadow.owes() || self.files.as_ref().is_some_and(|files| files.queue.log().owed().is_some())
+    }
+
+    /// Whether an opening has seen what harm there was.
+    pub fn harm_is_seen(&self) -> bool {
+        self.harm == Harm::Seen
+    }
+
+    /// It has got back whatever it had lost.
+    pub fn heal(&mut self) {
+        self.harm = Harm::None;
+    }
+
+    /// Some block of the log on the platter that holds a record.
+    ///
+    /// A last group that nothing came after, not even a closing one, may be lost without a trace when its bits are
+    /// flipped; that is beyond what is promised, and such places are not vouched for.
+    pub fn place(&self, chance: &mut Chance) -> Option<Place> {
+        let mut generations: Vec<u32> =
+            self.fs.list().ok()?.iter().filter_map(|name| segment_generation(name)).collect();
+        generations.sort_unstable();
+        let (mut places, mut stable) = (Vec::new(), Position::default());
+        for generation in generations {
+            let bytes = self.fs.platter(&segment_name(generation))?;
+            for (index, block) in bytes.chunks(BLOCK).enumerate() {
+                let position = Position::new(generation, (index * BLOCK) as u32);
+                if let Ok(header) = Header::decode(block)
+                    && header.position == position
+                {
+                    stable = stable.max(header.stable);
+                    places.push(position);
+                }
+            }
+        }
+        let position = chance.pick(&places)?;
+        Some(Place { position, vouched: position < stable })
+    }
+
+    /// Flips a bit in a place of the log.
+    pub fn flip(&mut self, place: Place, chance: &mut Chance) {
+        // Headers are small beside what they stand for, and worth as much.
+        let within = if chance.permille(300) { HEADER_LEN } else { BLOCK };
+        let offset = u64::from(place.position.offset()) + chance.below(within as u64);
+        self.fs.flip(&place.name(), offset, 1 << chance.below(8));
+        self.harm = Harm::Fresh;
+    }
+
+    /// Flips a bit in one copy of the vote, unless one is bad already.
+    pub fn flip_vote(&mut self, chance: &mut Chance) -> bool {
+        if self.vote_harmed || self.fs.bytes(VOTE_NAME).is_none() {
+            return false;
+        }
+        self.fs.flip(VOTE_NAME, vote_copy(chance) + chance.below(64), 1 << chance.below(8));
+        self.vote_harmed = true;
+        true
+    }
+
+    /// A place of the log cannot be read until the next process.
+    pub fn hide(&mut self, place: Place) {
+        self.fs.fail_read(&place.name(), place.position.offset().into());
+        if place.vouched {
+            self.harm = Harm::Fresh;
+        }
+    }
+
+    /// A copy of the vote cannot be read, unless one is bad already.
+    pub fn hide_vote(&mut self, chance: &mut Chance) -> bool {
+        if self.vote_harmed || self.fs.bytes(VOTE_NAME).is_none() {
+            return false;
+        }
+        self.fs.fail_read(VOTE_NAME, vote_copy(chance));
+        self.vote_harmed = true;
+        true
+    }
+
+    /// One of the next writes fails.
+    pub fn fail_write(&mut self, chance: &mut Chance) {
+        self.fs.fail_write_after(chance.below(3));
+        self.faulty = true;
+    }
+
+    /// One of the next syncs fails.
+    pub fn fail_sync(&mut self, chance: &mut Chance) {
+        self.fs.fail_sync_after(chance.below(4));
+        self.faulty = true;
+    }
+
+    /// Whether this error is one that was asked for.
+    pub fn expects(&self, error: &Error) -> bool {
+        let by_disk = matches!(error, Error::Log(LogError::Io(_)) | Error::Vote(VoteError::Io(_)));
+        self.faulty && by_disk
+    }
+
+    /// The disk has room for so many bytes more.
+    pub fn fill(&mut self, room: u64) {
+        self.filled = true;
+        self.fs.set_budget(Some(self.fs.used() + room));
+    }
+
+    /// The disk has room again.
+    pub fn make_room(&mut self) {
+        self.fs.set_budget(None);
+        self.filled = false;
+    }
+
+    /// Whether it has no room to speak of.
+    pub fn is_filled(&self) -> bool {
+        self.filled
+    }
+
+    /// No fault is to come any more.
+    pub fn mend(&mut self) {
+        self.fs.mend();
+        self.make_room();
+    }
+}
+
+/// Where one of the four copies of a vote begins.
+fn vote_copy(chance: &mut Chance) -> u64 {
+    chance.below(4) * BLOCK as u64
+}

@@ -1,0 +1,386 @@
+//! A node's disk: the real files of a log and its vote, over a simulated disk, and a small simulated writer.
+//!
+//! Whoever uses it knows only what is here: writes are submitted in order, steps begin and finish, and the end of the
+//! process comes in between, in the middle of a step even. Snapshots will be further files over the same
+//! [`SimFs`].
+
+mod harm;
+mod shadow;
+mod watched;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use pygmy_node::disk::fs::Fs;
+use pygmy_node::disk::log::Options;
+use pygmy_node::disk::queue::{Command, Error, Event, RETRY, WriteQueue};
+use pygmy_node::disk::reader::LogReader;
+use pygmy_node::disk::recover::{self, OpenError, Opened};
+use pygmy_node::disk::sim::SimFs;
+use pygmy_node::disk::vote::{Found, VOTE_NAME};
+use pygmy_node::disk::writer::READ_BYTES;
+use pygmy_node::store::Store;
+use pygmy_proto::batch::Batch;
+use pygmy_proto::message::{Epoch, LogEnd};
+use pygmy_ring::config::LogUuid;
+use pygmy_ring::{Recovered, Vote};
+
+use self::shadow::Shadow;
+use self::watched::{Watch, WatchedFile, WatchedFs};
+use crate::chance::Chance;
+use crate::mistake::Mistake;
+
+/// Bytes of a segment: small, so that a run uses many.
+const SEGMENT_BYTES: u32 = 64 * 1024;
+/// A step changes a disk about so often; a crash in its middle comes before one of them.
+const CHANGES: u64 = 12;
+
+/// Something to be made durable.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// A batch, in place of whatever was written at and above its position.
+    Append {
+        /// The epoch in which it is appended.
+        epoch: Epoch,
+        /// The batch.
+        batch: Batch,
+    },
+    /// The vote.
+    Vote(Vote),
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// In order: all that was submitted is written first.
+    Left,
+    /// At once, while the machine goes on: what was written is there.
+    Killed,
+    /// With the machine: of what was not synced each sector is there or not.
+    Power,
+}
+
+/// What an opening came to, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Writes that nobody was told of and that are there.
+    pub survived: u64,
+    /// Writes that nobody was told of and that are not.
+    pub lost: u64,
+    /// Whether a torn tail was cut.
+    pub torn: bool,
+    /// Batches that were written again to be sure of them.
+    pub copied: u64,
+    /// Whether something that may have been acknowledged is missing.
+    pub damaged: bool,
+    /// Whether the log had been ended in order.
+    pub clean: bool,
+    /// Whether the vote was found although a copy of it was bad.
+    pub vote_copy: bool,
+}
+
+/// Why a process does not start.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The disk did not do what it was asked to: another attempt may succeed.
+    Disk(OpenError),
+    /// What was found is not what must be there.
+    Wrong(String),
+}
+
+/// What became of the bits on a platter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Harm {
+    None,
+    /// Something was lost, an opening has seen it, and the log has not got it back.
+    Seen,
+    /// Something was flipped, and no opening has seen it yet.
+    Fresh,
+}
+
+/// A process's hold on the files.
+#[derive(Debug)]
+struct Files {
+    queue: WriteQueue<WatchedFs>,
+    reader: LogReader<WatchedFile>,
+    /// Submitted, and not taken by the writer.
+    inbox: Vec<Command>,
+    /// Whether a step has begun.
+    under_way: bool,
+    /// Whether the disk was full at the last one.
+    stuck: bool,
+    /// When a step ended last.
+    busy_at: u64,
+}
+
+/// A disk with the files of one log.
+#[derive(Debug)]
+pub struct Disk {
+    uuid: LogUuid,
+    fs: SimFs,
+    watch: Rc<Watch>,
+    files: Option<Files>,
+    shadow: Shadow,
+    harm: Harm,
+    /// A copy of the vote is bad.
+    vote_harmed: bool,
+    /// It has no room to speak of.
+    filled: bool,
+    /// A fault was injected that ends the process when it strikes.
+    faulty: bool,
+}
+
+impl Disk {
+    /// An empty disk, whose log bears this name.
+    pub fn format(uuid: LogUuid, mistake: Option<Mistake>) -> Self {
+        Self {
+            uuid,
+            fs: SimFs::new(),
+            watch: Rc::new(Watch { mistake, ..Watch::default() }),
+            files: None,
+            shadow: Shadow::default(),
+            harm: Harm::None,
+            vote_harmed: false,
+            filled: false,
+            faulty: false,
+        }
+    }
+
+    /// The name of its log.
+    pub fn uuid(&self) -> LogUuid {
+        self.uuid
+    }
+
+    // --- a process's life
+
+    /// A new process opens the files, as one does in production. When `power` changes have been made on the way, the
+    /// power fails.
+    pub fn open(&mut self, power: Option<u64>, at: u64) -> Result<(Recovered<Store>, Findings), Trouble> {
+        if self.watch.mistake == Some(Mistake::LoseVote) {
+            self.lose_vote();
+        }
+        if let Some(changes) = power {
+            self.fs.power_off_after(changes);
+        }
+        let opened = open(&self.fs, self.uuid, &self.watch).map_err(Trouble::Disk)?;
+        self.fs.mend();
+        let (queue, recovered, findings) = self.look_at(opened)?;
+        self.shadow.restart(&recovered);
+        self.harm = if self.harm == Harm::None { Harm::None } else { Harm::Seen };
+        (self.vote_harmed, self.faulty) = (false, false);
+        let reader = queue.log().reader();
+        self.files = Some(Files { queue, reader, inbox: Vec::new(), under_way: false, stuck: false, busy_at: at });
+        Ok((recovered, findings))
+    }
+
+    /// Compares what was found with what must be there.
+    fn look_at(
+        &self,
+        opened: Opened<WatchedFs>,
+    ) -> Result<(WriteQueue<WatchedFs>, Recovered<Store>, Findings), Trouble> {
+        let Opened { log, votes, mut found, mut vote } = opened;
+        let mut findings = Findings {
+            torn: found.cut_bytes > 0,
+            copied: found.copied as u64,
+            damaged: found.damaged.is_some(),
+            clean: found.clean,
+            vote_copy: self.vote_harmed && matches!(vote, Found::Vote(_)),
+            ..Findings::default()
+        };
+        match self.watch.mistake {
+            Some(Mistake::TornForDamage) => found.damaged = None,
+            Some(Mistake::TrustDamagedVote) => {
+                if let Found::Damaged(known) = vote {
+                    vote = known.map_or(Found::Nothing, Found::Vote);
+                }
+            }
+            _ => {}
+        }
+        let recovered = recover::recovered(found, vote);
+        let survived = self.shadow.must_find(&recovered, self.harm == Harm::Fresh).map_err(Trouble::Wrong)?;
+        (findings.survived, findings.lost) = (survived.there, survived.lost);
+        Ok((WriteQueue::new(log, votes), recovered, findings))
+    }
+
+    /// What a process would find if the power failed now is what must be there.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn probe(&self, chance: &mut Chance) -> Result<(), String> {
+        if self.harm == Harm::Fresh || self.vote_harmed {
+            return Ok(());
+        }
+        let image = self.fs.copy_after_crash(chance.word());
+        let opened = open(&image, self.uuid, &Rc::default()).map_err(|error| error.to_string())?;
+        let Opened { found, vote, .. } = opened;
+        self.shadow.must_find(&recover::recovered(found, vote), false).map(|_| ())
+    }
+
+    /// The process ends. What was under way is done in part, and what the writer would do next may have begun.
+    pub fn end(&mut self, end: End, chance: &mut Chance) {
+        if let Some(mut files) = self.files.take() {
+            if end == End::Left {
+                self.finish_all(&mut files);
+            } else if files.under_way || chance.permille(200) {
+                self.fs.mend();
+                self.fs.power_off_after(chance.between(1, CHANGES));
+                // Whatever it came to: nobody is there any more to be told.
+                let _ = if files.under_way { files.step(|_| ()).map(|_| ()) } else { files.queue.rest(Duration::MAX) };
+            }
+        }
+        self.fs = if end == End::Power { self.fs.crash(chance.word()) } else { self.fs.kill() };
+        self.faulty = false;
+    }
+
+    /// What the writing thread does when its process leaves: all that it was given, as far as that is possible.
+    fn finish_all(&mut self, files: &mut Files) {
+        files.take_inbox();
+        while !files.queue.is_empty() {
+            let shadow = &mut self.shadow;
+            let done = files.step(|event| {
+                shadow.on_event(&event);
+            });
+            if !matches!(done, Ok(true)) {
+                return;
+            }
+        }
+        // An error is one of the injected, and shows in what the next process finds.
+        let _ = files.queue.close();
+    }
+
+    // --- the writer
+
+    /// Takes what is to be made durable, behind all that was taken before.
+    pub fn submit(&mut self, write: Write) {
+        if let Some(files) = &mut self.files {
+            files.inbox.push(match &write {
+                Write::Append { epoch, batch } => Command::Batch(*epoch, batch.clone()),
+                Write::Vote(vote) => Command::Vote(*vote),
+            });
+            self.shadow.submit(write);
+        }
+    }
+
+    /// Begins a step over what waits, when none is under way: for how long it stands still first, if it is to be begun.
+    pub fn begin(&mut self) -> Option<u64> {
+        let files = self.files.as_mut().filter(|files| !files.under_way)?;
+        files.take_inbox();
+        files.under_way = !files.queue.is_empty();
+        let pause = if files.stuck { RETRY.as_nanos() as u64 } else { 0 };
+        files.under_way.then_some(pause)
+    }
+
+    /// The step under way is done: what there is to tell.
+    ///
+    /// # Errors
+    /// The process must end.
+    pub fn finish(&mut self, at: u64) -> Result<Vec<Event>, Error> {
+        let Some(files) = &mut self.files else { return Ok(Vec::new()) };
+        files.busy_at = at;
+        let mut events = Vec::new();
+        files.step(|event| events.push(event))?;
+        files.queue.look_for_room(|event| events.push(event));
+        self.tell(events)
+    }
+
+    /// When the writer does what is better done while nothing waits, if nothing comes.
+    pub fn rest_at(&self, at: u64) -> Option<u64> {
+        let files = self.files.as_ref().filter(|files| !files.under_way)?;
+        files.queue.pause(Duration::from_nanos(at - files.busy_at)).map(|pause| at + pause.as_nanos() as u64)
+    }
+
+    /// Nothing came.
+    ///
+    /// # Errors
+    /// The process must end.
+    pub fn rest(&mut self, at: u64) -> Result<Vec<Event>, Error> {
+        let Some(files) = self.files.as_mut().filter(|files| !files.under_way) else { return Ok(Vec::new()) };
+        files.queue.rest(Duration::from_nanos(at - files.busy_at))?;
+        let mut events = Vec::new();
+        files.queue.look_for_room(|event| events.push(event));
+        self.tell(events)
+    }
+
+    fn tell(&mut self, events: Vec<Event>) -> Result<Vec<Event>, Error> {
+        for event in &events {
+            // What was never submitted shows as an acknowledgement of something that is not there.
+            self.shadow.on_event(event);
+        }
+        Ok(events)
+    }
+
+    /// A part of the log, whole batches from `from_seq` on; empty when it does not begin there or is damaged.
+    pub fn read(&self, from_seq: u64, upto: u64) -> Vec<Batch> {
+        let read = self.files.as_ref().map(|files| files.reader.read(from_seq, upto, READ_BYTES));
+        read.and_then(Result::ok).unwrap_or_default()
+    }
+
+    // --- what is there
+
+    /// End and last hash of the log before `first_seq`, as it will be when all that was submitted is on the platter.
+    pub fn end_before(&self, first_seq: u64) -> (u64, u128) {
+        let before = self.shadow.view.iter().rev().find(|batch| batch.header().first_seq < first_seq);
+        before.map_or((0, 0), |batch| (batch.last_seq(), batch.header().hash_last))
+    }
+
+    /// Epoch and position of the end of the log as it will be when all that was submitted is on the platter.
+    pub fn view_end(&self) -> LogEnd {
+        shadow::log_end(&self.shadow.view)
+    }
+
+    /// The epoch for whose sake a part of the log may go, as the vote file on the platter has it.
+    pub fn cut(&self) -> Epoch {
+        self.shadow.vote.cut
+    }
+
+    /// The log on the platter.
+    pub fn platter(&self) -> &[Batch] {
+        &self.shadow.log
+    }
+
+    /// The highest epoch that a process over this platter answers for.
+    pub fn promised(&self) -> Epoch {
+        self.shadow.promised()
+    }
+
+    /// Whether the entry at `seq` with this hash is on the platter; position 0 always is.
+    pub fn holds(&self, seq: u64, hash: u128) -> bool {
+        let log = &self.shadow.log;
+        let found = log.partition_point(|batch| batch.last_seq() < seq);
+        let ends_there = |batch: &Batch| (batch.last_seq(), batch.header().hash_last) == (seq, hash);
+        seq == 0 || log.get(found).is_some_and(ends_there)
+    }
+
+    /// Segments that were used again.
+    pub fn recycled(&self) -> u64 {
+        self.watch.recycled.get()
+    }
+
+    /// For a mistake only: the vote file is gone.
+    fn lose_vote(&mut self) {
+        // There may be none yet.
+        let _ = self.fs.remove(VOTE_NAME).and_then(|()| self.fs.sync_dir());
+    }
+}
+
+impl Files {
+    fn take_inbox(&mut self) {
+        self.queue.take(self.inbox.drain(..));
+    }
+
+    /// One step of the writer. Whether the disk had room for it.
+    fn step(&mut self, tell: impl FnMut(Event)) -> Result<bool, Error> {
+        self.under_way = false;
+        if std::mem::take(&mut self.stuck) {
+            self.queue.make_room()?;
+        }
+        let done = self.queue.work(tell)?;
+        self.stuck = !done;
+        Ok(done)
+    }
+}
+
+fn open(fs: &SimFs, uuid: LogUuid, watch: &Rc<Watch>) -> Result<Opened<WatchedFs>, OpenError> {
+    let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
+    recover::open(WatchedFs { fs: fs.clone(), watch: watch.clone() }, uuid, options)
+}
