@@ -426,3 +426,32 @@ fn two_processes_cannot_use_one_directory() {
     drop(first);
     RealFs::open(dir.path()).unwrap();
 }
+
+/// After a sync that failed, the cache shows what the disk will never have.
+#[test]
+fn a_closing_group_that_never_reached_the_disk_takes_nothing_with_it() {
+    for seed in 0..20 {
+        let fs = SimFs::new();
+        let (mut log, _) = open(&fs);
+        append(&mut log, 1, 20, 50);
+        fs.fail_sync_after(0);
+        log.close_group().expect_err("its sync fails");
+        let fs = fs.kill();
+        let (mut log, _) = open(&fs);
+        append(&mut log, 1, 30, 50);
+        let (_, found) = open(&fs.crash(seed));
+        check_chain(&found);
+        assert_eq!((found.end.seq, found.damaged), (30, None), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_first_vote_needs_no_room() {
+    let fs = SimFs::new();
+    let (mut votes, found) = VoteFile::open(fs.clone(), UUID).unwrap();
+    assert_eq!(found, Found::Nothing);
+    fs.set_budget(Some(0));
+    let vote = Vote { promised: epoch(1), cut: epoch(0) };
+    votes.write(vote).expect("its place is there");
+    assert_eq!(VoteFile::open(fs.copy_after_crash(1), UUID).unwrap().1, Found::Vote(vote));
+}

@@ -66,8 +66,8 @@ impl World {
     /// Plans when the writer does what is better done while nothing waits.
     pub(crate) fn plan_rest(&mut self, index: usize) {
         let host = &mut self.hosts[index];
-        let Some(at) = host.disk.rest_at(self.at).filter(|_| host.rest_at.is_none()) else { return };
-        host.rest_at = Some(at);
+        let Some((at, busy_at)) = host.disk.rest_at(self.at).filter(|_| host.rests_after.is_none()) else { return };
+        host.rests_after = Some(busy_at);
         let boot = host.process.as_ref().map_or(0, |process| process.boot);
         self.agenda.plan(at, Event::Rest { host: index, boot });
     }
@@ -77,12 +77,12 @@ impl World {
             return Ok(());
         }
         let host = &mut self.hosts[index];
-        let due = host.rest_at.take();
-        // Something came meanwhile: the pause begins anew.
-        if host.disk.rest_at(due.unwrap_or(self.at)).is_some_and(|at| at <= self.at) {
+        let busy_at = host.rests_after.take();
+        if busy_at.is_some_and(|busy_at| host.disk.is_idle_since(busy_at)) {
             let done = host.disk.rest(self.at);
             return self.on_disk(index, boot, done);
         }
+        // Something came meanwhile: the pause begins anew.
         self.plan_rest(index);
         Ok(())
     }
@@ -130,6 +130,9 @@ impl World {
             Ok((recovered, findings)) => {
                 self.checker.on_platter(&self.hosts[index].disk);
                 self.count_findings(&findings);
+                let host = &self.hosts[index];
+                let end = host.disk.platter().last().map_or(0, |batch| batch.last_seq());
+                self.trace.note(self.at, 615, &end.to_le_bytes(), || findings.tell(&host.name, end));
                 Ok(Some(recovered))
             }
             Err(Trouble::Disk(error)) if power.is_some() || hidden || host.disk.is_filled() => {

@@ -47,8 +47,8 @@ pub(crate) struct Host {
     /// Processes so far.
     starts: u64,
     pub(crate) process: Option<Process>,
-    /// When the disk's writer looks whether there is something to do meanwhile.
-    pub(crate) rest_at: Option<u64>,
+    /// When the disk's writer was busy last, when it is planned to do something while nothing waits.
+    pub(crate) rests_after: Option<u64>,
     /// A learner that has caught up was counted.
     caught_up: bool,
     /// It never comes back.
@@ -114,7 +114,7 @@ impl World {
             slow_until: 0,
             starts: 0,
             process: None,
-            rest_at: None,
+            rests_after: None,
             caught_up: false,
             gone: false,
         });
@@ -230,7 +230,7 @@ impl World {
         let host = &mut self.hosts[index];
         host.starts += 1;
         host.caught_up = false;
-        host.rest_at = None;
+        host.rests_after = None;
         let first = host.starts == 1;
         let address = format!("{}:1", host.name);
         let settings = Settings {

@@ -226,7 +226,12 @@ impl<F: Fs> LogFiles<F> {
     }
 
     /// Goes on in the segment in which the log was ended. Segments behind it were begun and never written.
+    ///
+    /// The closing group itself may be in a cache only, and one whose sync had failed will never get to the disk. All that
+    /// comes must say that it does not matter: with the closing group's own stable position, which is where it begins,
+    /// the hole in its place would look like the end of the log.
     fn go_on(&mut self, recovered: Recovered) -> Result<Recovered, LogError> {
+        self.stable = self.current.position();
         self.free(|generation, current| generation > current)?;
         // Which end is owed must not be forgotten with the records that showed it.
         self.unclosed = self.owed.is_some();

@@ -16,8 +16,8 @@
 //!   *a slot without any valid copy is damage*, since it may have held the newest vote. Which of the two slots it is
 //!   cannot be known, so even damage of the older one costs the vote; it takes two faults in one file.
 //!
-//! The second point needs that both slots are filled from the first day on. So the file is born, under another name,
-//! with the first vote in both slots, synced, renamed, and the directory synced.
+//! The second point needs that both slots are filled from the first day on. So the file is born at the first opening,
+//! under another name, with an empty vote in both slots, synced, renamed, and the directory synced.
 //!
 //! A vote that is found may be in a cache only, after a process that ended between write and sync. To write the next one
 //! over the *other* slot would then put both at risk at once. So opening writes the whole file anew, again by another
@@ -71,7 +71,7 @@ pub enum VoteError {
 /// What was found in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// There is none: nothing was ever promised here.
+    /// There was none: nothing was ever promised here.
     Nothing,
     /// The vote, which is durable.
     Vote(Vote),
@@ -118,7 +118,7 @@ pub fn copies(file: &[u8]) -> [Result<Copy, CopyError>; 4] {
 #[derive(Debug)]
 pub struct VoteFile<F: Fs> {
     fs: F,
-    /// `None` before the first vote.
+    /// `None` until opening has made it.
     file: Option<F::File>,
     last: Copy,
     failed: Option<String>,
@@ -132,7 +132,11 @@ impl<F: Fs> VoteFile<F> {
     pub fn open(fs: F, uuid: [u8; 16]) -> Result<(Self, Found), VoteError> {
         let last = Copy { generation: 0, vote: Vote::default(), damaged: false, uuid };
         let mut opened = Self { fs, file: None, last, failed: None };
-        let Some(blocks) = opened.blocks()? else { return Ok((opened, Found::Nothing)) };
+        let Some(blocks) = opened.blocks()? else {
+            // The file is made now: a first vote must not fail for want of room.
+            opened.replace()?;
+            return Ok((opened, Found::Nothing));
+        };
         let mut copies = [None; 4];
         for (copy, block) in copies.iter_mut().zip(&blocks) {
             *copy = match decode(block.as_deref()) {

@@ -79,6 +79,21 @@ pub struct Findings {
     pub vote_copy: bool,
 }
 
+impl Findings {
+    /// For a trace.
+    pub fn tell(&self, name: &str, end: u64) -> String {
+        let mut line = format!("{name} finds a log up to {end}");
+        let notes = [
+            (self.torn, ", with a torn tail"),
+            (self.damaged, ", damaged"),
+            (self.clean, ", ended in order"),
+            (self.vote_copy, ", and a bad copy of its vote"),
+        ];
+        notes.iter().filter(|(holds, _)| *holds).for_each(|(_, note)| line += note);
+        line
+    }
+}
+
 /// Why a process does not start.
 #[derive(Debug)]
 pub enum Trouble {
@@ -283,10 +298,16 @@ impl Disk {
         self.tell(events)
     }
 
-    /// When the writer does what is better done while nothing waits, if nothing comes.
-    pub fn rest_at(&self, at: u64) -> Option<u64> {
+    /// When the writer does what is better done while nothing waits, if no step ends before; and when one ended last.
+    pub fn rest_at(&self, at: u64) -> Option<(u64, u64)> {
         let files = self.files.as_ref().filter(|files| !files.under_way)?;
-        files.queue.pause(Duration::from_nanos(at - files.busy_at)).map(|pause| at + pause.as_nanos() as u64)
+        let pause = files.queue.pause(Duration::from_nanos(at - files.busy_at))?;
+        Some((at + pause.as_nanos() as u64, files.busy_at))
+    }
+
+    /// Whether no step has begun or ended since `busy_at`.
+    pub fn is_idle_since(&self, busy_at: u64) -> bool {
+        self.files.as_ref().is_some_and(|files| !files.under_way && files.busy_at == busy_at)
     }
 
     /// Nothing came.
@@ -294,7 +315,7 @@ impl Disk {
     /// # Errors
     /// The process must end.
     pub fn rest(&mut self, at: u64) -> Result<Vec<Event>, Error> {
-        let Some(files) = self.files.as_mut().filter(|files| !files.under_way) else { return Ok(Vec::new()) };
+        let Some(files) = &mut self.files else { return Ok(Vec::new()) };
         files.queue.rest(Duration::from_nanos(at - files.busy_at))?;
         let mut events = Vec::new();
         files.queue.look_for_room(|event| events.push(event));

@@ -140,5 +140,4 @@ impl Shadow {
     pub(super) fn owes(&self) -> bool {
         self.owed.is_some()
     }
-
 }
