@@ -295,6 +295,34 @@ fn what_must_go_is_written_down_before_it_goes() {
     assert!(!bench.replica(3).status().withheld, "what was cut is not missed");
 }
 
+/// A damaged log was repaired in a later epoch, which is shorter. The vote was withheld when somebody remembered the old
+/// end, and as nothing more became durable, for good.
+#[test]
+fn a_log_that_was_repaired_in_a_later_epoch_does_not_lose_its_vote_again() {
+    let mut bench = five();
+    for _ in 0..3 {
+        bench.write(1, 8);
+        bench.sync(1);
+        bench.deliver(1, 3);
+        bench.sync(3);
+        bench.deliver(3, 1);
+    }
+    bench.isolate(1);
+    bench.kill(3);
+    bench.disk(3).lose(3, true);
+    bench.run_until("an epoch without both", |bench| {
+        bench.alive().iter().any(|n| bench.replica(*n).promised() > FIRST && bench.replica(*n).token().is_some())
+    });
+    bench.start(3);
+    [2, 4, 5].into_iter().for_each(|other| bench.connect(3, other));
+    bench.run(300 * MS);
+    assert!(bench.replica(3).log().last_seq() < SESSION + 3 && !bench.replica(3).status().withheld);
+    let hello = bench.hello(1, 3);
+    assert_eq!((hello.acked.log_uuid, hello.acked.end.seq), (bench::uuid(3), SESSION + 3));
+    bench.connect(1, 3);
+    assert!(!bench.replica(3).status().withheld, "all that was committed is there");
+}
+
 /// Raft's figure 8: a majority with an older epoch's entry commits nothing, the new epoch's own first entry does.
 #[test]
 fn what_older_epochs_left_is_committed_by_the_new_ones_first_entry() {

@@ -11,7 +11,7 @@
 //! **Opening** finds the log (see [`super::scan`] and [`super::chain`]). After a power failure or a crash of the process
 //! what was found may have been read from a cache that the disk never saw, so everything behind the stable position is
 //! written once more into a new segment, and synced, before opening returns. Only when the log ends with a closing
-//! group, and nothing was begun behind it, writing goes on in the same segment.
+//! group, and nothing was begun behind it, writing goes on in the same segment, behind that group written once more.
 //!
 //! **The first error of a write or sync is final**: what is on disk is unknown, so every later call fails. A full disk is
 //! no such error. A segment is taken only when another spare stays behind, and otherwise nothing is written and
@@ -227,10 +227,12 @@ impl<F: Fs> LogFiles<F> {
 
     /// Goes on in the segment in which the log was ended. Segments behind it were begun and never written.
     ///
-    /// The closing group itself may be in a cache only, and one whose sync had failed will never get to the disk. All that
-    /// comes must say that it does not matter: with the closing group's own stable position, which is where it begins,
-    /// the hole in its place would look like the end of the log.
+    /// The closing group itself may be in a cache only, and one whose sync had failed would never get to the disk: behind
+    /// the hole in its place, what is written from now on would look torn. So it is written once more, to its own place:
+    /// nothing is lost with it.
     fn go_on(&mut self, recovered: Recovered) -> Result<Recovered, LogError> {
+        let done = write_again(&self.current.file, self.current.offset - BLOCK);
+        self.keep_failure(done)?;
         self.stable = self.current.position();
         self.free(|generation, current| generation > current)?;
         // Which end is owed must not be forgotten with the records that showed it.
@@ -567,6 +569,14 @@ impl<F: Fs> LogFiles<F> {
 fn group_len<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> usize {
     let len: usize = batches.into_iter().map(|batch| HEADER_LEN + batch.bytes().len()).sum();
     if len.is_multiple_of(BLOCK) { len } else { record::block_end(len + HEADER_LEN) }
+}
+
+/// Makes a block durable that may be in a cache only, and clean there.
+fn write_again<File: FsFile>(file: &File, at: usize) -> io::Result<()> {
+    let mut block = [0; BLOCK];
+    file.read_at(&mut block, at as u64)?;
+    file.write_at(&block, at as u64)?;
+    file.sync()
 }
 
 /// The segment in which a log was ended in order.

@@ -178,9 +178,12 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn remember_own_acknowledgement(&mut self, acked: &Acked) {
         // By position alone: what was acknowledged in an epoch may end before that epoch's first entry, and since the
         // last cut this log has only grown.
+        // A log that has reached a later epoch on its disk, repaired or not, has what was committed before: nobody would
+        // give it its vote back, for nothing is missing.
         let lost = acked.log_uuid == self.config.log_uuid
             && acked.end.epoch >= self.vote.cut
-            && acked.end.seq > self.log.last_seq();
+            && acked.end.seq > self.log.last_seq()
+            && acked.end.epoch >= self.log.epoch_at(self.on_disk);
         if !lost || self.config.makes(Mistake::EmptyDiskVotes) {
             return;
         }
