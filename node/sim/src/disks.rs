@@ -147,7 +147,9 @@ impl World {
             Err(Trouble::Disk(error)) => {
                 Err(Violation { invariant: "start", detail: format!("{}: {error}", host.name) })
             }
-            Err(Trouble::Wrong(what)) => Err(Violation { invariant: "I7", detail: format!("{}: {what}", host.name) }),
+            Err(Trouble::Wrong(invariant, what)) => {
+                Err(Violation { invariant, detail: format!("{}: {what}", host.name) })
+            }
         }
     }
 
@@ -166,7 +168,9 @@ impl World {
         let Self { hosts, chance, .. } = self;
         let host = &hosts[index];
         self.rare.probes += 1;
-        host.disk.probe(chance).map_err(|what| Violation { invariant: "I7", detail: format!("{}: {what}", host.name) })
+        host.disk
+            .probe(chance)
+            .map_err(|(invariant, what)| Violation { invariant, detail: format!("{}: {what}", host.name) })
     }
 
     /// The process that used a disk has ended.
@@ -189,7 +193,8 @@ impl World {
         if chance.permille(300) {
             return disk.hide_vote(chance);
         }
-        let Some(place) = disk.place(chance).filter(|place| !place.vouched || (!spared && disk.is_whole())) else {
+        let Some(place) = disk.place(true, chance).filter(|place| !place.vouched || (!spared && disk.is_whole()))
+        else {
             return false;
         };
         disk.hide(place);

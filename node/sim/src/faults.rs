@@ -383,7 +383,7 @@ impl World {
             self.rare.vote_flips += u64::from(done);
             done.then_some("the vote")
         } else {
-            let place = disk.place(chance).filter(|place| place.vouched && !spared && disk.is_whole());
+            let place = disk.place(false, chance).filter(|place| place.vouched && !spared && disk.is_whole());
             if let Some(place) = place {
                 disk.flip(place, chance);
                 self.rare.flips += 1;

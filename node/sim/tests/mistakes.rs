@@ -23,8 +23,22 @@ fn a_sample_of_mistakes_is_found() {
 #[test]
 fn what_is_said_and_not_on_the_platter_is_found_where_it_is_said() {
     assert_eq!(found("ack-before-sync", 100), "I7");
-    for name in ["promise-not-durable", "notice-before-sync", "lose-vote"] {
+    for name in ["promise-not-durable", "lose-vote"] {
         assert_eq!(found(name, 200), "I6", "{name}");
+    }
+}
+
+#[test]
+fn what_the_files_do_wrong_shows_when_they_are_opened() {
+    for name in ["notice-before-sync", "retry-sync", "torn-for-damage"] {
+        assert_eq!(found(name, 200), "I7", "{name}");
+    }
+    for name in ["vote-before-sync", "trust-damaged-vote"] {
+        assert_eq!(found(name, 400), "I6", "{name}");
+    }
+    for name in ["forget-directory", "rename-before-sync"] {
+        let invariant = found(name, 200);
+        assert!(["I6", "I7"].contains(&&*invariant), "{name}: {invariant}");
     }
 }
 

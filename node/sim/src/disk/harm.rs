@@ -45,17 +45,18 @@ impl Disk {
         self.harm = Harm::None;
     }
 
-    /// Some block of the log on the platter that holds a record.
+    /// Some block of the log that holds a record on the platter, or, if `cached`, that a process would read.
     ///
     /// A last group that nothing came after, not even a closing one, may be lost without a trace when its bits are
     /// flipped; that is beyond what is promised, and such places are not vouched for.
-    pub fn place(&self, chance: &mut Chance) -> Option<Place> {
+    pub fn place(&self, cached: bool, chance: &mut Chance) -> Option<Place> {
         let mut generations: Vec<u32> =
             self.fs.list().ok()?.iter().filter_map(|name| segment_generation(name)).collect();
         generations.sort_unstable();
         let (mut places, mut stable) = (Vec::new(), Position::default());
         for generation in generations {
-            let bytes = self.fs.platter(&segment_name(generation))?;
+            let name = segment_name(generation);
+            let bytes = if cached { self.fs.bytes(&name) } else { self.fs.platter(&name) }?;
             for (index, block) in bytes.chunks(BLOCK).enumerate() {
                 let position = Position::new(generation, (index * BLOCK) as u32);
                 if let Ok(header) = Header::decode(block)

@@ -1,8 +1,8 @@
 //! A node's disk: the real files of a log and its vote, over a simulated disk, and a small simulated writer.
 //!
 //! Whoever uses it knows only what is here: writes are submitted in order, steps begin and finish, and the end of the
-//! process comes in between, in the middle of a step even. Snapshots will be further files over the same
-//! [`SimFs`].
+//! process comes in between, in the middle of a step even. A plain twin of the files ([`shadow`]) says what must be found
+//! whenever they are opened.
 
 mod harm;
 mod shadow;
@@ -99,8 +99,8 @@ impl Findings {
 pub enum Trouble {
     /// The disk did not do what it was asked to: another attempt may succeed.
     Disk(OpenError),
-    /// What was found is not what must be there.
-    Wrong(String),
+    /// What was found is not what must be there: the invariant, and why.
+    Wrong(&'static str, String),
 }
 
 /// What became of the bits on a platter.
@@ -212,7 +212,10 @@ impl Disk {
             _ => {}
         }
         let recovered = recover::recovered(found, vote);
-        let survived = self.shadow.must_find(&recovered, self.harm == Harm::Fresh).map_err(Trouble::Wrong)?;
+        let survived = self
+            .shadow
+            .must_find(&recovered, self.harm == Harm::Fresh)
+            .map_err(|(invariant, what)| Trouble::Wrong(invariant, what))?;
         (findings.survived, findings.lost) = (survived.there, survived.lost);
         Ok((WriteQueue::new(log, votes), recovered, findings))
     }
@@ -220,15 +223,19 @@ impl Disk {
     /// What a process would find if the power failed now is what must be there.
     ///
     /// # Errors
-    /// It is not.
-    pub fn probe(&self, chance: &mut Chance) -> Result<(), String> {
+    /// It is not: the invariant, and why.
+    pub fn probe(&self, chance: &mut Chance) -> Result<(), (&'static str, String)> {
         if self.harm == Harm::Fresh || self.vote_harmed {
             return Ok(());
         }
         let image = self.fs.copy_after_crash(chance.word());
-        let opened = open(&image, self.uuid, &Rc::default()).map_err(|error| error.to_string())?;
-        let Opened { found, vote, .. } = opened;
-        self.shadow.must_find(&recover::recovered(found, vote), false).map(|_| ())
+        let watch = Rc::new(Watch { mistake: self.watch.mistake, ..Watch::default() });
+        let looked = open(&image, self.uuid, &watch).map_err(Trouble::Disk).and_then(|opened| self.look_at(opened));
+        match looked {
+            Ok(_) => Ok(()),
+            Err(Trouble::Disk(error)) => Err(("start", error.to_string())),
+            Err(Trouble::Wrong(invariant, what)) => Err((invariant, what)),
+        }
     }
 
     /// The process ends. What was under way is done in part, and what the writer would do next may have begun.

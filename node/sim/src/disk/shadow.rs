@@ -89,42 +89,47 @@ impl Shadow {
 
     /// What a process that finds this must find: all that was told, and of the rest a beginning, in order. `harmed`: bits
     /// of it were flipped.
-    pub(super) fn must_find(&self, found: &Recovered<impl Sized>, harmed: bool) -> Result<Survived, String> {
+    pub(super) fn must_find(
+        &self,
+        found: &Recovered<impl Sized>,
+        harmed: bool,
+    ) -> Result<Survived, (&'static str, String)> {
+        let (told, end) = (log_end(&self.log), log_end(&found.batches));
         if found.vote.promised < self.promised() || found.vote.cut < self.vote.cut {
-            return Err(format!(
-                "{:?} was given and the log ends at {:?}; found is {:?}",
-                self.vote,
-                log_end(&self.log),
-                found.vote
-            ));
+            let detail = format!("{:?} was given and the log ends at {told:?}; found is {:?}", self.vote, found.vote);
+            return Err(("I6", detail));
         }
-        let end = end_of(&found.batches);
-        let mut log = self.log.clone();
         let total = self.waiting.len() as u64;
+        let lacks = told.max(self.owed.unwrap_or_default());
+        let says_so = found.damaged.is_some_and(|until| until >= lacks);
+        let owes = self.owed.is_some_and(|owed| end < owed);
+        match self.how_many_more(&found.batches) {
+            Some(there) if owes == says_so || (harmed && !owes) => Ok(Survived { there, lost: total - there }),
+            None if says_so && harmed => Ok(Survived { there: 0, lost: total }),
+            _ => {
+                let damaged = found.damaged;
+                let detail = format!(
+                    "durable up to {told:?}, lost before {:?}, {total} writes under way; found is a log up to {end:?}, \
+                     damaged: {damaged:?}",
+                    self.owed
+                );
+                Err(("I7", detail))
+            }
+        }
+    }
+
+    /// How many of the writes that were not told of make the log what was found, on top of what was told.
+    fn how_many_more(&self, found: &[Batch]) -> Option<u64> {
+        let end = end_of(found);
+        let mut log = self.log.clone();
         let mut there = (end_of(&log) == end).then_some(0);
-        for (index, write) in self.waiting.iter().enumerate() {
+        for (write, count) in self.waiting.iter().zip(1..) {
             if let Write::Append { batch, .. } = write {
                 put(&mut log, batch);
-                there = if end_of(&log) == end { Some(index as u64 + 1) } else { there };
+                there = if end_of(&log) == end { Some(count) } else { there };
             }
         }
-        let lacks = log_end(&self.log).max(self.owed.unwrap_or_default());
-        let told_of = found.damaged.is_some_and(|until| until >= lacks);
-        match there {
-            Some(there) if found.damaged.is_none() || harmed || self.owed.is_some() => {
-                let owes = self.owed.is_some_and(|owed| log_end(&found.batches) < owed);
-                if owes && !told_of {
-                    return Err(format!("{lacks:?} was lost before, and is forgotten: the log ends at {end:?}"));
-                }
-                Ok(Survived { there, lost: total - there })
-            }
-            _ if told_of && harmed => Ok(Survived { there: 0, lost: total }),
-            _ => Err(format!(
-                "durable up to {:?}, {total} writes under way; found is a log up to {end:?}, damage: {:?}",
-                log_end(&self.log),
-                found.damaged
-            )),
-        }
+        there
     }
 
     /// A process goes on with what it found.

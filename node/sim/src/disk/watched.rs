@@ -28,22 +28,35 @@ pub(super) struct WatchedFs {
     pub(super) watch: Rc<Watch>,
 }
 
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Segment,
+    Vote,
+    /// A segment that is not ready.
+    Filling,
+}
+
 /// A file in it.
 #[derive(Debug, Clone)]
 pub(super) struct WatchedFile {
     file: SimFile,
-    /// Whether it is the vote file.
-    is_vote: bool,
-    /// Whether it will get its final name only when it is complete.
-    is_new: bool,
+    kind: Kind,
+    /// Syncs of it so far.
+    syncs: Rc<Cell<u64>>,
     watch: Rc<Watch>,
 }
 
 impl WatchedFs {
     fn file(&self, name: &str, file: SimFile) -> WatchedFile {
-        let is_log = segment_generation(name).is_some();
-        let is_vote = name == VOTE_NAME;
-        WatchedFile { file, is_vote, is_new: !is_log && !is_vote, watch: self.watch.clone() }
+        let kind = if segment_generation(name).is_some() {
+            Kind::Segment
+        } else if name.starts_with(VOTE_NAME) {
+            Kind::Vote
+        } else {
+            Kind::Filling
+        };
+        WatchedFile { file, kind, syncs: Rc::default(), watch: self.watch.clone() }
     }
 
     fn makes(&self, mistake: Mistake) -> bool {
@@ -89,7 +102,7 @@ impl WatchedFile {
 
 impl FsFile for WatchedFile {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
-        let second = self.is_vote && (at / BLOCK as u64) % 2 == 1;
+        let second = self.kind == Kind::Vote && (at / BLOCK as u64) % 2 == 1;
         if second && self.makes(Mistake::TrustDamagedVote) {
             return Err(io::Error::other("planted: there is no second copy"));
         }
@@ -101,10 +114,12 @@ impl FsFile for WatchedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let first = self.syncs.replace(self.syncs.get() + 1) == 0;
+        // The first sync of a vote file is that before it gets its name.
         let left_out = match self.watch.mistake {
-            Some(Mistake::NoticeBeforeSync) => !self.is_vote && !self.is_new,
-            Some(Mistake::VoteBeforeSync) => self.is_vote,
-            Some(Mistake::RenameBeforeSync) => self.is_new,
+            Some(Mistake::NoticeBeforeSync) => self.kind == Kind::Segment,
+            Some(Mistake::VoteBeforeSync) => self.kind == Kind::Vote && !first,
+            Some(Mistake::RenameBeforeSync) => self.kind == Kind::Vote && first,
             _ => false,
         };
         if left_out {
