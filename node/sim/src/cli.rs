@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pygmy_sim::minimize::minimize;
 use pygmy_sim::mistake::Mistake;
 use pygmy_sim::rare::Rare;
 use pygmy_sim::{Options, Outcome};
@@ -49,6 +50,9 @@ struct Run {
     /// Print one line for each event; `node/sim/README.md` explains them.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Find out which of a failing seed's faults it needs to fail, and print these and the trace with them alone.
+    #[arg(long, requires = "seed", conflicts_with = "trace")]
+    minimize: bool,
     /// Plant a mistake that the checkers must find; `pygmy-sim mistakes` lists them.
     #[arg(long, value_name = "NAME", value_parser = parse_mistake)]
     mistake: Option<Mistake>,
@@ -108,6 +112,7 @@ pub(crate) fn main() -> ExitCode {
             // A panic inside a run is a finding and reported as one.
             std::panic::set_hook(Box::new(|_| {}));
             match run.seed {
+                Some(seed) if run.minimize => minimize_one(seed, &run, &mut out),
                 Some(seed) => run_one(seed, &run, &mut out),
                 None => run_many(&run, &mut out),
             }
@@ -131,6 +136,25 @@ fn run_one(seed: u64, run: &Run, out: &mut Printer) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn minimize_one(seed: u64, run: &Run, out: &mut Printer) -> ExitCode {
+    let options = Options { mistake: run.mistake, print: false };
+    let Some(found) = minimize(seed, &options) else {
+        out.line(format_args!("seed {seed} does not fail: there is nothing to minimize"));
+        return ExitCode::SUCCESS;
+    };
+    let outcome = pygmy_sim::run_reduced(seed, &Options { print: true, ..options }, &found.reduction);
+    let left = found.faults.len() + found.kinds.len();
+    out.line(format_args!("{left} of {} faults are needed, as {} runs have shown:", found.before, found.runs));
+    for fault in &found.faults {
+        out.line(format_args!("{:>12.3} {:?}", fault.at as f64 / 1e6, fault.fault));
+    }
+    for kind in &found.kinds {
+        out.line(format_args!("{:>12} {kind:?}", "at all times"));
+    }
+    report(&outcome, out);
+    ExitCode::FAILURE
 }
 
 fn report(outcome: &Outcome, out: &mut Printer) {

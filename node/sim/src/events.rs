@@ -35,6 +35,24 @@ pub enum Fault {
     Flip,
 }
 
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Reset,
+        Self::Pause,
+        Self::Clock,
+        Self::Crash,
+        Self::CrashAll,
+        Self::Wipe,
+        Self::Leave,
+        Self::Cut,
+        Self::Full,
+        Self::Slow,
+        Self::Error,
+        Self::Flip,
+    ];
+}
+
 /// Something planned.
 #[derive(Debug)]
 pub enum Event {
@@ -149,8 +167,8 @@ pub enum Event {
         /// Number of the cut.
         cut: u64,
     },
-    /// A fault.
-    Fault(Fault),
+    /// A fault, by its place in the schedule.
+    Fault(usize),
     /// A dead node starts again.
     Start {
         /// Which node.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use pygmy_proto::message::Role;
 
+use crate::chance::Chance;
 use crate::check::Check;
 use crate::disk::End;
 use crate::events::{Event, Fault};
@@ -13,57 +14,28 @@ use crate::net::{Cut, Owner};
 use crate::plan::{MS, SEC};
 use crate::world::World;
 
-const FAULTS: [Fault; 12] = [
-    Fault::Reset,
-    Fault::Pause,
-    Fault::Clock,
-    Fault::Crash,
-    Fault::CrashAll,
-    Fault::Wipe,
-    Fault::Leave,
-    Fault::Cut,
-    Fault::Full,
-    Fault::Slow,
-    Fault::Error,
-    Fault::Flip,
-];
-
 /// A leaving node is killed after this.
 const LEAVE_MAX: u64 = 2 * SEC;
 
 impl World {
-    pub(crate) fn plan_faults(&mut self) {
-        for fault in FAULTS {
-            self.plan_fault(fault);
+    pub(crate) fn plan_faults(&mut self, left_out: &BTreeSet<usize>) {
+        for (index, fault) in self.schedule.faults.iter().enumerate() {
+            if !left_out.contains(&index) {
+                self.agenda.plan(fault.at, Event::Fault(index));
+            }
         }
     }
 
-    fn plan_fault(&mut self, fault: Fault) {
-        let faults = self.plan.faults;
-        let every = match fault {
-            Fault::Reset => faults.reset_every,
-            Fault::Pause => faults.pause_every,
-            Fault::Clock => faults.clock_every,
-            Fault::Crash => faults.crash_every,
-            Fault::CrashAll => faults.crash_all_every,
-            Fault::Wipe => faults.wipe_every,
-            Fault::Leave => faults.leave_every,
-            Fault::Cut => faults.cut_every,
-            Fault::Full => faults.full_every,
-            Fault::Slow => faults.slow_every,
-            Fault::Error => faults.error_every,
-            Fault::Flip => faults.flip_every,
-        };
-        if let Some(every) = every {
-            let at = self.at + self.chance.around(every);
-            self.agenda.plan(at, Event::Fault(fault));
-        }
+    pub(crate) fn on_fault(&mut self, index: usize) -> Check {
+        let Some(planned) = self.schedule.faults.get(index).copied().filter(|_| !self.calm) else { return Ok(()) };
+        // Whom it meets does not hang on what was drawn before.
+        let others = std::mem::replace(&mut self.chance, Chance::new(planned.seed));
+        let done = self.inject(planned.fault);
+        self.chance = others;
+        done
     }
 
-    pub(crate) fn on_fault(&mut self, fault: Fault) -> Check {
-        if self.calm {
-            return Ok(());
-        }
+    fn inject(&mut self, fault: Fault) -> Check {
         match fault {
             Fault::Reset => self.reset_some_link(),
             Fault::Pause => self.pause_somebody(),
@@ -78,14 +50,19 @@ impl World {
             Fault::Error => self.fail_some_disk(),
             Fault::Flip => self.flip_some_bit(),
         }
-        self.plan_fault(fault);
         Ok(())
     }
 
     /// All faults end: nobody is stopped or cut off, the dead come back, or some stay dead, and others die with them.
     pub(crate) fn end_faults(&mut self) {
+        let others = std::mem::replace(&mut self.chance, Chance::new(self.schedule.end_seed));
+        self.end_all();
+        self.chance = others;
+    }
+
+    fn end_all(&mut self) {
         // The last thing said on many links is lost, and nothing new will come to make up for it.
-        if self.plan.faults.reset_every.is_some() && self.chance.permille(400) {
+        if self.chance.permille(self.plan.faults.last_resets_permille) {
             for _ in 0..self.chance.between(4, 16) {
                 self.reset_some_link();
             }
@@ -100,7 +77,7 @@ impl World {
                 process.paused_until = process.paused_until.min(self.at + MS);
             }
         }
-        if self.plan.faults.crash_every.is_some() && self.chance.permille(600) {
+        if self.chance.permille(self.plan.faults.graves_permille) {
             self.bury_some();
         }
         for host in 0..self.hosts.len() {

@@ -15,11 +15,13 @@ mod disks;
 pub mod events;
 mod faults;
 pub mod host;
+pub mod minimize;
 pub mod mistake;
 pub mod net;
 pub mod plan;
 pub mod rare;
 pub mod reads;
+pub mod schedule;
 mod settle;
 pub mod trace;
 mod wires;
@@ -31,6 +33,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use check::Violation;
 use mistake::Mistake;
 use rare::Rare;
+use schedule::{Reduction, Schedule};
 use trace::Trace;
 use world::World;
 
@@ -71,13 +74,29 @@ pub struct Failure {
 
 /// Runs one seed. One that fails is run again to show its last events.
 pub fn run(seed: u64, options: &Options) -> Outcome {
-    let trace = if options.print { Trace::printed() } else { Trace::silent() };
-    let outcome = run_with(seed, options, trace);
-    if outcome.failure.is_none() || options.print { outcome } else { run_with(seed, options, Trace::last_lines()) }
+    run_reduced(seed, options, &Reduction::default())
 }
 
-fn run_with(seed: u64, options: &Options, trace: Trace) -> Outcome {
-    let mut world = World::new(seed, options.mistake, trace);
+/// As [`run`], with some of the seed's faults left out.
+pub fn run_reduced(seed: u64, options: &Options, reduction: &Reduction) -> Outcome {
+    if options.print {
+        return run_with(seed, options, reduction, Trace::printed());
+    }
+    let outcome = run_silently(seed, options, reduction);
+    if outcome.failure.is_none() { outcome } else { run_with(seed, options, reduction, Trace::last_lines()) }
+}
+
+fn run_silently(seed: u64, options: &Options, reduction: &Reduction) -> Outcome {
+    run_with(seed, options, reduction, Trace::silent())
+}
+
+/// The faults that a seed has before it.
+fn schedule_of(seed: u64) -> Schedule {
+    World::new(seed, None, Trace::silent(), &Reduction::default()).schedule
+}
+
+fn run_with(seed: u64, options: &Options, reduction: &Reduction, trace: Trace) -> Outcome {
+    let mut world = World::new(seed, options.mistake, trace, reduction);
     // A state machine that finds its own invariant broken panics: that is a finding like any other.
     let result = catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();

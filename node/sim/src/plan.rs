@@ -1,6 +1,7 @@
 //! What one seed draws before it begins: the size of the cluster, its hardware, its faults and its clients.
 
 use crate::chance::Chance;
+use crate::events::Fault;
 
 /// A microsecond in the simulator's nanoseconds.
 pub const US: u64 = 1_000;
@@ -8,6 +9,9 @@ pub const US: u64 = 1_000;
 pub const MS: u64 = 1_000_000;
 /// A second.
 pub const SEC: u64 = 1_000_000_000;
+
+/// The faults end after this at the latest.
+pub const CHAOS_MAX: u64 = 5 * SEC;
 
 /// How often each fault comes, as the mean time between two of its kind; `None`: never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,6 +46,10 @@ pub struct Faults {
     pub power_at_start_permille: u64,
     /// Starts at which a sector cannot be read, in a thousand.
     pub unreadable_permille: u64,
+    /// Runs at whose end many links break at once, in a thousand.
+    pub last_resets_permille: u64,
+    /// Runs at whose end some die for good, in a thousand.
+    pub graves_permille: u64,
     /// Longest time for which a node is stopped.
     pub pause_max: u64,
     /// Longest time before a dead node comes back.
@@ -101,6 +109,24 @@ fn maybe(chance: &mut Chance, permille: u64, low: u64, high: u64) -> Option<u64>
 }
 
 impl Faults {
+    /// The mean time between two of a kind; `None`: there are none.
+    pub(crate) fn mean_time_between(&self, fault: Fault) -> Option<u64> {
+        match fault {
+            Fault::Reset => self.reset_every,
+            Fault::Pause => self.pause_every,
+            Fault::Clock => self.clock_every,
+            Fault::Crash => self.crash_every,
+            Fault::CrashAll => self.crash_all_every,
+            Fault::Wipe => self.wipe_every,
+            Fault::Leave => self.leave_every,
+            Fault::Cut => self.cut_every,
+            Fault::Full => self.full_every,
+            Fault::Slow => self.slow_every,
+            Fault::Error => self.error_every,
+            Fault::Flip => self.flip_every,
+        }
+    }
+
     fn draw(chance: &mut Chance) -> Self {
         if chance.permille(100) {
             return Self::default();
@@ -121,6 +147,8 @@ impl Faults {
             power_permille: chance.pick(&[0, 300, 700, 1_000]).unwrap_or(0),
             power_at_start_permille: maybe(chance, 300, 20, 300).unwrap_or(0),
             unreadable_permille: maybe(chance, 300, 20, 400).unwrap_or(0),
+            last_resets_permille: 0,
+            graves_permille: 0,
             pause_max: chance.pick(&[20 * MS, 400 * MS, 2 * SEC]).unwrap_or(MS),
             down_max: chance.pick(&[20 * MS, 300 * MS, 3 * SEC]).unwrap_or(MS),
             connect_fail_permille: maybe(chance, 400, 20, 400).unwrap_or(0),
@@ -129,6 +157,8 @@ impl Faults {
             loss_permille: maybe(chance, 600, 5, 300).unwrap_or(0),
             stray_permille: maybe(chance, 500, 5, 100).unwrap_or(0),
         };
+        faults.last_resets_permille = if faults.reset_every.is_some() { 400 } else { 0 };
+        faults.graves_permille = if faults.crash_every.is_some() { 600 } else { 0 };
         if chance.permille(200) {
             // One epoch after the other, hardly any of which lasts.
             faults.crash_every = Some(chance.between(20 * MS, 200 * MS));
@@ -171,7 +201,7 @@ impl Plan {
             turn_delay: chance.pick(&[5 * US, 50 * US, 2 * MS]).unwrap_or(US),
             skew_ppm: chance.pick(&[0, 200, 20_000]).unwrap_or(0),
             faults: Faults::draw(chance),
-            chaos: chance.between(SEC, 5 * SEC),
+            chaos: chance.between(SEC, CHAOS_MAX),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::mistake::Mistake;
 use crate::net::{Net, Owner};
 use crate::plan::{MS, Plan, SEC, US};
 use crate::rare::Rare;
+use crate::schedule::{Reduction, Schedule};
 use crate::settle::Activity;
 use crate::trace::Trace;
 use crate::wires::place_of;
@@ -82,6 +83,7 @@ pub struct World {
     /// Rare states reached.
     pub rare: Rare,
     pub(crate) plan: Plan,
+    pub(crate) schedule: Schedule,
     pub(crate) chance: Chance,
     pub(crate) agenda: Agenda,
     pub(crate) net: Net,
@@ -100,10 +102,12 @@ pub struct World {
 }
 
 impl World {
-    /// The world of a seed, before anything has happened.
-    pub fn new(seed: u64, mistake: Option<Mistake>, trace: Trace) -> Self {
+    /// The world of a seed, before anything has happened. Some of its faults may be left out.
+    pub fn new(seed: u64, mistake: Option<Mistake>, trace: Trace, reduction: &Reduction) -> Self {
         let mut chance = Chance::new(seed);
-        let plan = Plan::draw(&mut chance);
+        let mut plan = Plan::draw(&mut chance);
+        let schedule = Schedule::draw(&plan, &mut chance);
+        reduction.apply(&mut plan);
         let cluster = cluster_of(&plan, &mut chance);
         let hosts = cluster.nodes.iter().map(|node| Host {
             number: node.number,
@@ -118,7 +122,7 @@ impl World {
             caught_up: false,
             gone: false,
         });
-        Self {
+        let mut world = Self {
             at: 0,
             trace,
             rare: Rare::default(),
@@ -136,8 +140,11 @@ impl World {
             activity: Activity::default(),
             boots: 0,
             plan,
+            schedule,
             chance,
-        }
+        };
+        world.plan_faults(&reduction.faults);
+        world
     }
 
     /// Runs it to its end.
@@ -154,7 +161,6 @@ impl World {
         for client in 0..self.clients.len() {
             self.wake_client(client, MS);
         }
-        self.plan_faults();
         while self.at < self.plan.chaos && !self.clients.iter().all(Client::has_issued_all) {
             self.step()?;
         }
@@ -199,7 +205,7 @@ impl World {
             Event::Room { host } => self.hosts[host].disk.make_room(),
             Event::Force { host, boot } => self.on_force(host, boot),
             Event::Heal { cut } => self.heal(cut)?,
-            Event::Fault(fault) => self.on_fault(fault)?,
+            Event::Fault(index) => self.on_fault(index)?,
             Event::Start { host } => self.start(host)?,
         }
         Ok(())
