@@ -33,9 +33,7 @@ fn what_the_files_do_wrong_shows_when_they_are_opened() {
     for name in ["notice-before-sync", "retry-sync", "torn-for-damage"] {
         assert_eq!(found(name, 200), "I7", "{name}");
     }
-    for name in ["vote-before-sync", "trust-damaged-vote"] {
-        assert_eq!(found(name, 400), "I6", "{name}");
-    }
+    assert_eq!(found("vote-before-sync", 400), "I6");
     for name in ["forget-directory", "rename-before-sync"] {
         let invariant = found(name, 200);
         assert!(["I6", "I7"].contains(&&*invariant), "{name}: {invariant}");
