@@ -147,11 +147,15 @@ pub struct SnapshotPolicy {
     pub log_bytes_min: u64,
     /// Bytes of the newest snapshot at the start; 0: there is none.
     pub newest_bytes: u64,
+    /// This replica's place among the replicas, from 0, and how many there are: the first snapshot of a process comes
+    /// that part of the way later, and so do those behind it. Replicas that apply the same would otherwise take theirs all
+    /// at once, and no majority of disks would be free of it.
+    pub turn: (u16, u16),
 }
 
 impl Default for SnapshotPolicy {
     fn default() -> Self {
-        Self { log_bytes_min: 64 * 1024 * 1024, newest_bytes: 0 }
+        Self { log_bytes_min: 64 * 1024 * 1024, newest_bytes: 0, turn: (0, 1) }
     }
 }
 

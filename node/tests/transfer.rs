@@ -319,7 +319,7 @@ fn replica(path: &std::path::Path, settings: Settings) -> (DiskLog, Node) {
     let opened = open(fs, settings.log_uuid, options).expect("good files");
     let newest_bytes = opened.snapshots.newest().map_or(0, |newest| newest.bytes());
     let mut node = Node::open(settings, now(), opened.recovered).expect("the settings make a ring");
-    node.keep_snapshots(SnapshotPolicy { log_bytes_min: 300_000, newest_bytes });
+    node.keep_snapshots(SnapshotPolicy { log_bytes_min: 300_000, newest_bytes, ..SnapshotPolicy::default() });
     (DiskLog::new(opened.log, opened.votes, opened.snapshots), node)
 }
 

@@ -44,6 +44,7 @@ where
         let (wake, stop) = (Arc::clone(&self.wake), Arc::clone(&self.stop));
         let (told, answer) = bounded(1);
         let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
+            give_way();
             let done = snapshot::build::build(&snapshots, &log, &order, &stop);
             // If the loop is gone, nobody needs to know.
             let _ = told.send(done);
@@ -60,6 +61,13 @@ where
         let ended = running.thread.join();
         let panicked = |_| Err(BuildError::Fatal("the thread that takes snapshots panicked".to_owned()));
         Some(ended.map_or_else(panicked, |()| answer.unwrap_or_else(|_| Err(no_answer()))))
+    }
+}
+
+/// Nobody waits for a snapshot; whoever has a core to share with it goes first. On Linux this is of the thread alone.
+fn give_way() {
+    if let Err(error) = rustix::process::nice(10) {
+        log::warn!("a snapshot is taken as urgently as everything else: {error}");
     }
 }
 

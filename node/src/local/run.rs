@@ -172,7 +172,7 @@ fn open(settings: &Settings, node_dir: &NodeDir) -> Result<Files, LocalError> {
     let Opened { log, votes, snapshots, recovered } =
         opened.map_err(|error| LocalError::Refused(format!("{}: {error}", data.display())))?;
     let newest_bytes = snapshots.newest().map_or(0, |newest| newest.bytes());
-    let policy = SnapshotPolicy { newest_bytes, ..SnapshotPolicy::default() };
+    let policy = SnapshotPolicy { newest_bytes, turn: turn(settings), ..SnapshotPolicy::default() };
     Ok(Files { log: DiskLog::new(log, votes, snapshots), recovered, policy })
 }
 
@@ -202,6 +202,13 @@ fn drive(
     let config = DriverConfig { node: me, listener, datagrams, links, neighbours, limits, signals: true };
     let mut driver = Driver::new(config, log, |_| node).map_err(LocalError::system("cannot set up the event loop"))?;
     driver.run().map_err(LocalError::system("the event loop failed"))
+}
+
+/// This replica's place among all, and how many there are.
+fn turn(settings: &Settings) -> (u16, u16) {
+    let own = settings.own();
+    let place = settings.cluster.replicas().take_while(|node| node.number != own.number).count();
+    (place as u16, settings.cluster.replicas().count() as u16)
 }
 
 fn links(settings: &Settings) -> Vec<LinkConfig> {

@@ -1,8 +1,8 @@
 //! When a snapshot is taken, and of which entry.
 //!
 //! When enough of the log was applied since the last one: of the entry that was applied last, as soon as that is durable
-//! here. One at a time. There is no clock in it but for a pause after a failure, so replicas that apply the same take
-//! theirs at about the same place; none waits for another.
+//! here. One at a time. There is no clock in it but for a pause after a failure. Replicas that apply the same take turns,
+//! by how much of the log comes before their first; none waits for another.
 
 use pygmy_ring::Replica;
 
@@ -26,6 +26,8 @@ pub(super) struct SnapshotPlan {
     /// Tries that have failed since one succeeded.
     failures: u32,
     not_before_ns: u64,
+    /// Whether this process has taken none yet.
+    first: bool,
     stage: Stage,
 }
 
@@ -41,7 +43,7 @@ enum Stage {
 
 impl SnapshotPlan {
     pub(super) fn new(policy: SnapshotPolicy) -> Self {
-        Self { policy, since: 0, failures: 0, not_before_ns: 0, stage: Stage::Idle }
+        Self { policy, since: 0, failures: 0, not_before_ns: 0, first: true, stage: Stage::Idle }
     }
 
     /// The snapshot that is to be taken now, if one is.
@@ -62,12 +64,16 @@ impl SnapshotPlan {
 
     fn is_due(&self, now: Now, ring: &Replica<Store>) -> bool {
         let applied = ring.counters().bytes_applied.saturating_sub(self.since);
-        applied >= self.policy.log_bytes_min.max(self.policy.newest_bytes) && now.mono_ns >= self.not_before_ns
+        let apart = self.policy.log_bytes_min.max(self.policy.newest_bytes);
+        let (place, of) = self.policy.turn;
+        let later = if self.first { apart / u64::from(of.max(1)) * u64::from(place) } else { 0 };
+        applied >= apart + later && now.mono_ns >= self.not_before_ns
     }
 
     pub(super) fn on_taken(&mut self, bytes: u64) {
         self.policy.newest_bytes = bytes;
         self.failures = 0;
+        self.first = false;
         self.stage = Stage::Idle;
     }
 
@@ -186,7 +192,7 @@ mod tests {
 
     #[test]
     fn one_is_taken_when_enough_was_applied_and_is_durable_and_one_at_a_time() {
-        let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 10 * BATCH, newest_bytes: 0 });
+        let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 10 * BATCH, newest_bytes: 0, turn: (0, 1) });
         let before = bench.ring.counters().bytes_applied;
         assert!(before < 10 * BATCH && bench.poll().is_none());
         let mut writes = 0;
@@ -217,8 +223,28 @@ mod tests {
     }
 
     #[test]
+    fn replicas_that_apply_the_same_take_turns() {
+        let mut first = Vec::new();
+        for place in 0..3 {
+            let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 30 * BATCH, newest_bytes: 0, turn: (place, 3) });
+            let mut orders = Vec::new();
+            while orders.len() < 3 {
+                bench.write();
+                bench.sync();
+                if bench.poll().is_some() {
+                    orders.push(bench.ring.applied());
+                    bench.plan.on_taken(0);
+                }
+            }
+            assert_eq!((orders[1] - orders[0], orders[2] - orders[1]), (30, 30), "only the first comes later");
+            first.push(orders[0]);
+        }
+        assert_eq!((first[1] - first[0], first[2] - first[1]), (10, 10));
+    }
+
+    #[test]
     fn of_what_is_not_durable_here_none_is_taken() {
-        let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 1, newest_bytes: 0 });
+        let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 1, newest_bytes: 0, turn: (0, 1) });
         // Others might have made it committed; a cluster of one needs its own disk, so the position is moved by hand.
         let order = SnapshotOrder { at: bench.ring.checkpoint().expect("a state"), state_hash: 0 };
         bench.write();
@@ -233,7 +259,7 @@ mod tests {
 
     #[test]
     fn what_failed_is_tried_again_after_a_pause_that_grows() {
-        let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 1, newest_bytes: 0 });
+        let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 1, newest_bytes: 0, turn: (0, 1) });
         let mut pauses = Vec::new();
         for _ in 0..4 {
             assert!(bench.poll().is_some());
