@@ -201,7 +201,9 @@ fn drive(
     let (me, limits) = (settings.me, Limits::default());
     let config = DriverConfig { node: me, listener, datagrams, links, neighbours, limits, signals: true };
     let mut driver = Driver::new(config, log, |_| node).map_err(LocalError::system("cannot set up the event loop"))?;
-    driver.run().map_err(LocalError::system("the event loop failed"))
+    let exit = driver.run().map_err(LocalError::system("the event loop failed"))?;
+    driver.end();
+    Ok(exit)
 }
 
 /// This replica's place among all, and how many there are.
