@@ -147,6 +147,11 @@ pub struct SnapshotPolicy {
     pub log_bytes_min: u64,
     /// Bytes of the newest snapshot at the start; 0: there is none.
     pub newest_bytes: u64,
+    /// Segments that the log had at the start.
+    pub segments: usize,
+    /// With so many, the first snapshot is taken at once: every process that was killed leaves a segment that is never
+    /// filled, and only snapshots let go of it.
+    pub segments_max: usize,
     /// This replica's place among the replicas, from 0, and how many there are: the first snapshot of a process comes
     /// that part of the way later, and so do those behind it. Replicas that apply the same would otherwise take theirs all
     /// at once, and no majority of disks would be free of it.
@@ -155,7 +160,7 @@ pub struct SnapshotPolicy {
 
 impl Default for SnapshotPolicy {
     fn default() -> Self {
-        Self { log_bytes_min: 64 * 1024 * 1024, newest_bytes: 0, turn: (0, 1) }
+        Self { log_bytes_min: 64 * 1024 * 1024, newest_bytes: 0, segments: 0, segments_max: 8, turn: (0, 1) }
     }
 }
 

@@ -410,6 +410,11 @@ impl<F: Fs> LogFiles<F> {
         self.segments.size() - 2 * BLOCK - HEADER_LEN
     }
 
+    /// Segments in use.
+    pub fn segments(&self) -> usize {
+        self.segments.used().len()
+    }
+
     /// Whether there is something to be done by [`LogFiles::prepare`].
     pub fn wants_spare(&self) -> bool {
         self.segments.wants_spare()

@@ -91,6 +91,9 @@ pub struct Scanned {
 /// A segment in memory.
 struct Loaded {
     bytes: Bytes,
+    /// Whether little of it is in use: its batches get memory of their own, or each would hold the whole segment. A
+    /// process that is killed again and again leaves many such segments.
+    sparse: bool,
     /// The first block that could not be read, and why.
     unreadable: Option<(u32, io::Error)>,
 }
@@ -166,7 +169,9 @@ impl<File: FsFile> Scan<'_, File> {
             Ok(header) => header,
             Err(error) => return Ok(Err(error)),
         };
-        let Some(bytes) = self.segment(at.generation())?.map(|segment| segment.bytes.clone()) else {
+        let Some((bytes, sparse)) =
+            self.segment(at.generation())?.map(|segment| (segment.bytes.clone(), segment.sparse))
+        else {
             return Ok(Err(RecordError::Short));
         };
         let from = at.offset() as usize + HEADER_LEN;
@@ -174,7 +179,7 @@ impl<File: FsFile> Scan<'_, File> {
         if to > bytes.len() {
             return Ok(Err(RecordError::Short));
         }
-        let body = bytes.slice(from..to);
+        let body = if sparse { Bytes::copy_from_slice(&bytes[from..to]) } else { bytes.slice(from..to) };
         if crc32c::crc32c(&body) != header.body_crc {
             return Ok(Err(RecordError::Checksum));
         }
@@ -266,7 +271,7 @@ impl<File: FsFile> Scan<'_, File> {
             return Ok(None);
         };
         if self.loaded[index].is_none() {
-            self.loaded[index] = Some(load(&self.sources[index].file)?);
+            self.loaded[index] = Some(load(&self.sources[index])?);
         }
         Ok(self.loaded[index].as_ref())
     }
@@ -289,7 +294,8 @@ pub(super) fn batch_of(header: &Header, body: &Bytes) -> Option<Batch> {
     announced.then_some(batch)
 }
 
-fn load<File: FsFile>(file: &File) -> Result<Loaded, ScanError> {
+fn load<File: FsFile>(source: &Source<File>) -> Result<Loaded, ScanError> {
+    let file = &source.file;
     let len = file.len()?;
     // Offsets are kept in half a position; a longer file was not made here.
     let len = usize::try_from(len)
@@ -307,5 +313,17 @@ fn load<File: FsFile>(file: &File) -> Result<Loaded, ScanError> {
             }
         }
     }
-    Ok(Loaded { bytes: bytes.into(), unreadable })
+    let sparse = used(source.generation, &bytes) < len / 4;
+    Ok(Loaded { bytes: bytes.into(), sparse, unreadable })
+}
+
+/// Where the first stretch of records in a segment ends.
+fn used(generation: u32, bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(header) = bytes.get(at..).and_then(|rest| Header::decode(rest).ok())
+        && header.position == Position::new(generation, at as u32)
+    {
+        at += HEADER_LEN + header.len as usize;
+    }
+    at
 }

@@ -172,7 +172,8 @@ fn open(settings: &Settings, node_dir: &NodeDir) -> Result<Files, LocalError> {
     let Opened { log, votes, snapshots, recovered } =
         opened.map_err(|error| LocalError::Refused(format!("{}: {error}", data.display())))?;
     let newest_bytes = snapshots.newest().map_or(0, |newest| newest.bytes());
-    let policy = SnapshotPolicy { newest_bytes, turn: turn(settings), ..SnapshotPolicy::default() };
+    let segments = log.segments();
+    let policy = SnapshotPolicy { newest_bytes, segments, turn: turn(settings), ..SnapshotPolicy::default() };
     Ok(Files { log: DiskLog::new(log, votes, snapshots), recovered, policy })
 }
 

@@ -67,7 +67,9 @@ impl SnapshotPlan {
         let apart = self.policy.log_bytes_min.max(self.policy.newest_bytes);
         let (place, of) = self.policy.turn;
         let later = if self.first { apart / u64::from(of.max(1)) * u64::from(place) } else { 0 };
-        applied >= apart + later && now.mono_ns >= self.not_before_ns
+        // Of what is in the newest snapshot already another one would be of no use.
+        let crowded = self.first && applied > 0 && self.policy.segments >= self.policy.segments_max;
+        (crowded || applied >= apart + later) && now.mono_ns >= self.not_before_ns
     }
 
     pub(super) fn on_taken(&mut self, bytes: u64) {
@@ -192,7 +194,8 @@ mod tests {
 
     #[test]
     fn one_is_taken_when_enough_was_applied_and_is_durable_and_one_at_a_time() {
-        let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 10 * BATCH, newest_bytes: 0, turn: (0, 1) });
+        let mut bench =
+            Bench::new(SnapshotPolicy { log_bytes_min: 10 * BATCH, newest_bytes: 0, ..SnapshotPolicy::default() });
         let before = bench.ring.counters().bytes_applied;
         assert!(before < 10 * BATCH && bench.poll().is_none());
         let mut writes = 0;
@@ -226,7 +229,8 @@ mod tests {
     fn replicas_that_apply_the_same_take_turns() {
         let mut first = Vec::new();
         for place in 0..3 {
-            let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 30 * BATCH, newest_bytes: 0, turn: (place, 3) });
+            let mut bench =
+                Bench::new(SnapshotPolicy { log_bytes_min: 30 * BATCH, turn: (place, 3), ..SnapshotPolicy::default() });
             let mut orders = Vec::new();
             while orders.len() < 3 {
                 bench.write();
@@ -243,8 +247,18 @@ mod tests {
     }
 
     #[test]
+    fn a_log_in_many_segments_has_a_snapshot_at_once_and_then_as_ever() {
+        let mut bench = Bench::new(SnapshotPolicy { segments: 7, ..SnapshotPolicy::default() });
+        assert_eq!(bench.poll(), None);
+        bench = Bench::new(SnapshotPolicy { segments: 8, ..SnapshotPolicy::default() });
+        assert_eq!(bench.poll().map(|order| order.at.base.end.seq), Some(bench.ring.applied()));
+        bench.plan.on_taken(0);
+        assert_eq!(bench.poll(), None);
+    }
+
+    #[test]
     fn of_what_is_not_durable_here_none_is_taken() {
-        let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 1, newest_bytes: 0, turn: (0, 1) });
+        let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 1, newest_bytes: 0, ..SnapshotPolicy::default() });
         // Others might have made it committed; a cluster of one needs its own disk, so the position is moved by hand.
         let order = SnapshotOrder { at: bench.ring.checkpoint().expect("a state"), state_hash: 0 };
         bench.write();
@@ -259,7 +273,7 @@ mod tests {
 
     #[test]
     fn what_failed_is_tried_again_after_a_pause_that_grows() {
-        let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 1, newest_bytes: 0, turn: (0, 1) });
+        let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 1, newest_bytes: 0, ..SnapshotPolicy::default() });
         let mut pauses = Vec::new();
         for _ in 0..4 {
             assert!(bench.poll().is_some());
