@@ -9,6 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use pygmy_proto::ErrorCode;
 use pygmy_proto::message::{Epoch, ReplicaStatus, Role, Status, StatusOk};
 use rustix::process::Signal;
 use serde::Serialize;
@@ -347,6 +348,21 @@ impl Faults<'_> {
 
     /// A load that buys must not become one of refusals.
     fn stock_up(&self) -> Result<(), Error> {
+        let late = Instant::now() + HEALTH_WITHIN;
+        loop {
+            match self.restock() {
+                // The epoch may have changed since everybody was well.
+                Err(Error::Refused { error, .. })
+                    if error.known_code() == Some(ErrorCode::Busy) && Instant::now() < late =>
+                {
+                    sleep(LOOK_EVERY);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn restock(&self) -> Result<(), Error> {
         let mut asker = Asker::connect(self.target.fronts()[0])?;
         let books = shelf::read(&mut asker, 0)?.books;
         shelf::restock(&mut asker, &books, 1_000_000)
