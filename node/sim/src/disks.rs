@@ -1,11 +1,13 @@
 //! What happens between the nodes and their disks.
 
 use pygmy_node::disk::queue::{Error, Event as DiskEvent};
+use pygmy_node::snapshot::BuildError;
+use pygmy_node::snapshot::transfer::Done;
 use pygmy_node::store::Store;
-use pygmy_ring::Recovered;
+use pygmy_ring::{Recovered, StateMachine};
 
 use crate::check::{Check, Violation, Who};
-use crate::disk::{End, Findings, Trouble, Write};
+use crate::disk::{End, Findings, Lane, Trouble, Write};
 use crate::events::Event;
 use crate::host::{Effects, Item};
 use crate::plan::MS;
@@ -24,6 +26,8 @@ impl World {
                 let who = Who { name: &host.name, number: host.number, boot };
                 self.checker.on_append(who, &host.disk, batch)?;
             }
+            self.rare.logs_cut += u64::from(matches!(write, Write::Cut(_)));
+            self.rare.logs_restarted += u64::from(matches!(write, Write::Restart { .. }));
             host.disk.submit(write.clone());
         }
         self.begin_sync(index);
@@ -57,7 +61,7 @@ impl World {
         let host = &mut self.hosts[index];
         let done = host.disk.finish(self.at);
         self.checker.on_platter(&host.disk);
-        let end = host.disk.platter().last().map_or(0, |batch| batch.last_seq());
+        let end = host.disk.end_seq();
         let name = &host.name;
         self.trace.note(self.at, 100 + index as u64, &end.to_le_bytes(), || format!("{name} has synced {end}"));
         self.on_disk(index, boot, done)
@@ -101,12 +105,7 @@ impl World {
                 Ok(())
             }
             Err(error) if self.hosts[index].disk.expects(&error) => {
-                self.rare.disk_errors += 1;
-                let name = &self.hosts[index].name;
-                self.trace.note(self.at, 611, &[index as u8], || format!("{name} gives up: {error}"));
-                let power = self.chance.permille(300);
-                self.kill(index, if power { End::Power } else { End::Killed });
-                self.plan_return(index);
+                self.give_up(index, &error.to_string());
                 Ok(())
             }
             Err(error) => {
@@ -114,6 +113,92 @@ impl World {
                 Err(Violation { invariant: "fatal", detail })
             }
         }
+    }
+
+    /// A process ends because of its disk.
+    fn give_up(&mut self, index: usize, why: &str) {
+        self.rare.disk_errors += 1;
+        let name = &self.hosts[index].name;
+        self.trace.note(self.at, 611, &[index as u8], || format!("{name} gives up: {why}"));
+        let power = self.chance.permille(300);
+        self.kill(index, if power { End::Power } else { End::Killed });
+        self.plan_return(index);
+    }
+
+    /// Begins what a turn wants done beside the log.
+    pub(crate) fn begin_work(&mut self, index: usize, effects: &mut Effects) {
+        let boot = self.who(index).boot;
+        if let Some(order) = effects.snapshot.take() {
+            self.activity.snapshots += 1;
+            self.hosts[index].disk.begin_snapshot(order);
+            let at = self.at + self.work_takes() + self.work_takes();
+            self.agenda.plan(at, Event::Taken { host: index, boot });
+        }
+        for job in effects.jobs.drain(..) {
+            if let Some(lane) = self.hosts[index].disk.begin_job(job) {
+                let at = self.at + self.work_takes();
+                self.agenda.plan(at, Event::Job { host: index, boot, lane });
+            }
+        }
+    }
+
+    fn work_takes(&mut self) -> u64 {
+        let stalls = !self.calm && self.chance.permille(self.plan.faults.stall_permille);
+        let stall = if stalls { self.chance.between(5 * MS, 300 * MS) } else { 0 };
+        stall + self.chance.between(self.plan.sync.0, 2 * self.plan.sync.1)
+    }
+
+    /// A snapshot is taken, or not.
+    pub(crate) fn on_snapshot(&mut self, index: usize, boot: u64) -> Check {
+        if self.process(index, boot).is_none() {
+            return Ok(());
+        }
+        let host = &mut self.hosts[index];
+        let Some(done) = host.disk.take_snapshot() else { return Ok(()) };
+        let name = &host.name;
+        self.rare.snapshots_taken += u64::from(done.is_ok());
+        self.rare.snapshots_put_off += u64::from(matches!(done, Err(BuildError::Later(_))));
+        self.trace.note(self.at, 616, &[index as u8, u8::from(done.is_ok())], || match &done {
+            Ok(taken) => format!("{name} has a snapshot of {}", taken.info.seq()),
+            Err(error) => format!("{name}: {error}"),
+        });
+        match done {
+            Err(BuildError::Fatal(why)) if host.disk.is_faulty() => self.give_up(index, &why),
+            done => self.give(index, boot, Item::Snapshot(done)),
+        }
+        Ok(())
+    }
+
+    /// A thread of transfers has done a job.
+    pub(crate) fn on_job(&mut self, index: usize, boot: u64, lane: Lane) -> Check {
+        if self.process(index, boot).is_none() {
+            return Ok(());
+        }
+        let host = &mut self.hosts[index];
+        let (done, more) = host.disk.do_job(lane);
+        let name = &host.name;
+        match &done {
+            Some(Done::Loaded { loaded, .. }) => {
+                let hash = loaded.store.state_hash().wrapping_add(loaded.sessions.state_hash());
+                self.checker.on_snapshot(name, &loaded.checkpoint.base, &loaded.store, hash)?;
+                self.rare.snapshots_received += 1;
+                let seq = loaded.info.seq();
+                self.trace.note(self.at, 617, &seq.to_le_bytes(), || format!("{name} has received a snapshot of {seq}"));
+            }
+            Some(Done::Failed { failure, .. }) => {
+                self.rare.transfers_failed += 1;
+                self.trace.note(self.at, 618, &[index as u8], || format!("{name} gets no snapshot: {failure:?}"));
+            }
+            _ => {}
+        }
+        if let Some(done) = done {
+            self.give(index, boot, Item::Transferred(done));
+        }
+        if more {
+            let at = self.at + self.work_takes();
+            self.agenda.plan(at, Event::Job { host: index, boot, lane });
+        }
+        Ok(())
     }
 
     /// What a new process finds; `None` when it gives up, or the power fails while it looks.
@@ -128,10 +213,13 @@ impl World {
         let host = &mut self.hosts[index];
         match host.disk.open(power, self.at) {
             Ok((recovered, findings)) => {
-                self.checker.on_platter(&self.hosts[index].disk);
+                let host = &self.hosts[index];
+                self.checker.on_platter(&host.disk);
+                let hash = recovered.machine.state_hash().wrapping_add(recovered.sessions.state_hash());
+                self.checker.on_snapshot(&host.name, &recovered.base, &recovered.machine, hash)?;
                 self.count_findings(&findings);
                 let host = &self.hosts[index];
-                let end = host.disk.platter().last().map_or(0, |batch| batch.last_seq());
+                let end = host.disk.end_seq();
                 self.trace.note(self.at, 615, &end.to_le_bytes(), || findings.tell(&host.name, end));
                 Ok(Some(recovered))
             }
@@ -161,6 +249,8 @@ impl World {
         self.rare.damaged_logs += u64::from(findings.damaged);
         self.rare.clean_openings += u64::from(findings.clean);
         self.rare.votes_from_a_copy += u64::from(findings.vote_copy);
+        self.rare.snapshots_found += u64::from(findings.snapshot > 0);
+        self.rare.snapshots_passed_over += findings.passed_over;
     }
 
     /// What would be found if the power failed now.
@@ -176,6 +266,9 @@ impl World {
     /// The process that used a disk has ended.
     pub(crate) fn end_disk(&mut self, index: usize, end: End) {
         self.rare.power_failures += u64::from(end == End::Power);
+        let disk = &self.hosts[index].disk;
+        self.rare.snapshots_interrupted += u64::from(disk.is_building());
+        self.rare.transfers_interrupted += u64::from(disk.is_busy() && !disk.is_building());
         self.hosts[index].disk.end(end, &mut self.chance);
     }
 

@@ -6,6 +6,8 @@ use std::collections::BinaryHeap;
 use bytes::Bytes;
 use pygmy_proto::batch::Batch;
 
+use crate::disk::Lane;
+
 /// A fault that the scheduler injects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -99,6 +101,22 @@ pub enum Event {
         host: usize,
         /// Which of its processes.
         boot: u64,
+    },
+    /// A snapshot that was begun is taken.
+    Taken {
+        /// Which node.
+        host: usize,
+        /// Which of its processes.
+        boot: u64,
+    },
+    /// Work with snapshots that come or go is done.
+    Job {
+        /// Which node.
+        host: usize,
+        /// Which of its processes.
+        boot: u64,
+        /// Which of its threads.
+        lane: Lane,
     },
     /// A node tries to connect to another one.
     Dial {

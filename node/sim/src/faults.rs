@@ -355,17 +355,26 @@ impl World {
         let spared = self.is_spared_by_harm(host);
         let Self { hosts, chance, .. } = self;
         let disk = &mut hosts[host].disk;
-        let what = if chance.permille(300) {
-            let done = disk.flip_vote(chance);
-            self.rare.vote_flips += u64::from(done);
-            done.then_some("the vote")
-        } else {
-            let place = disk.place(false, chance).filter(|place| place.vouched && !spared && disk.is_whole());
-            if let Some(place) = place {
-                disk.flip(place, chance);
-                self.rare.flips += 1;
+        let may_lose = !spared && disk.is_whole();
+        let what = match chance.below(10) {
+            0..3 => {
+                let done = disk.flip_vote(chance);
+                self.rare.vote_flips += u64::from(done);
+                done.then_some("the vote")
             }
-            place.map(|_| "the log")
+            3..6 => {
+                let done = disk.flip_newest(chance) || (may_lose && disk.flip_snapshot(chance));
+                self.rare.snapshot_flips += u64::from(done);
+                done.then_some("a snapshot")
+            }
+            _ => {
+                let place = disk.place(false, chance).filter(|place| place.vouched && may_lose);
+                if let Some(place) = place {
+                    disk.flip(place, chance);
+                    self.rare.flips += 1;
+                }
+                place.map(|_| "the log")
+            }
         };
         let name = &self.hosts[host].name;
         if let Some(what) = what {

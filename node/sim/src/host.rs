@@ -6,6 +6,8 @@ use bytes::{Bytes, BytesMut};
 use pygmy_node::disk::queue::Event as DiskEvent;
 use pygmy_node::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, Outbox, Output};
 use pygmy_node::node::Node;
+use pygmy_node::snapshot::transfer::{Done, Job};
+use pygmy_node::snapshot::{BuildError, SnapshotOrder, Taken};
 use pygmy_proto::Kind;
 use pygmy_proto::batch::Batch;
 use pygmy_proto::frame::{self, Deframer, Flow, Frame};
@@ -33,6 +35,10 @@ pub enum Item {
     Disk(DiskEvent),
     /// A part of the log was read, for this node.
     Read(u16, Vec<Batch>),
+    /// What became of the snapshot that it ordered.
+    Snapshot(Result<Taken, BuildError>),
+    /// What became of work with snapshots that come or go.
+    Transferred(Done),
     /// It shall leave.
     Leave,
 }
@@ -85,6 +91,10 @@ pub struct Effects {
     pub disk: Vec<Write>,
     /// Parts of the log to be read: for which node, from where, up to where.
     pub reads: Vec<(u16, u64, u64)>,
+    /// A snapshot to be taken.
+    pub snapshot: Option<SnapshotOrder>,
+    /// Work with snapshots that come or go, in order.
+    pub jobs: Vec<Job>,
     /// Nodes to which the handshake is done: back-off starts anew.
     pub greeted: Vec<u16>,
     /// Nodes to which a connection that this one had opened is gone.
@@ -217,6 +227,18 @@ impl Process {
             Item::Read(to, batches) => {
                 self.step(effects, |node, out| node.handle(now, Input::LogRead { node: to, batches }, out));
             }
+            Item::Snapshot(done) => {
+                let input = match done {
+                    Ok(Taken { info, cut_below }) => {
+                        Input::SnapshotTaken { seq: info.seq(), bytes: info.bytes(), cut_below }
+                    }
+                    Err(error) => Input::SnapshotFailed(error),
+                };
+                self.step(effects, |node, out| node.handle(now, input, out));
+            }
+            Item::Transferred(done) => {
+                self.step(effects, |node, out| node.handle(now, Input::Transferred(done), out));
+            }
             Item::Leave => self.step(effects, |node, out| node.handle(now, Input::Leave, out)),
         }
     }
@@ -326,8 +348,10 @@ fn carry_out_for(
             Output::Datagram { node, range } => {
                 effects.datagrams.push((node, Bytes::copy_from_slice(&outbox.bytes()[range])));
             }
-            // No process here is told that it may keep snapshots, so none asks for one.
-            Output::TakeSnapshot(_) | Output::CutLog { .. } | Output::Transfer(_) | Output::RestartLog { .. } => {}
+            Output::CutLog { below } => effects.disk.push(Write::Cut(below)),
+            Output::RestartLog { epoch, mark } => effects.disk.push(Write::Restart { epoch, mark }),
+            Output::TakeSnapshot(order) => effects.snapshot = Some(order),
+            Output::Transfer(job) => effects.jobs.push(job),
             Output::Meet { node, dial, .. } => effects.met.extend(dial.then_some(node)),
             Output::Forget { node } => effects.forgotten.push(node),
             Output::Left => effects.left = true,

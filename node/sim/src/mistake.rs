@@ -29,13 +29,17 @@ pub enum Mistake {
     VoteAfterAmnesia,
     /// The vote file does not survive a process.
     LoseVote,
+    /// The log is cut behind the only whole snapshot.
+    CutBehindNewest,
+    /// A snapshot brings no sessions back.
+    ForgetSessions,
     /// The frames of one turn to one peer go out in another order.
     Reorder,
     /// No timer ever fires.
     SkipTimers,
 }
 
-const AT_THE_SEAM: [Mistake; 13] = [
+const AT_THE_SEAM: [Mistake; 15] = [
     Mistake::NoticeBeforeSync,
     Mistake::VoteBeforeSync,
     Mistake::ForgetDirectory,
@@ -47,6 +51,8 @@ const AT_THE_SEAM: [Mistake; 13] = [
     Mistake::RetryUnderNewId,
     Mistake::VoteAfterAmnesia,
     Mistake::LoseVote,
+    Mistake::CutBehindNewest,
+    Mistake::ForgetSessions,
     Mistake::Reorder,
     Mistake::SkipTimers,
 ];

@@ -89,6 +89,8 @@ pub struct Plan {
     pub fresh_permille: u64,
     /// Books in the store.
     pub books: u64,
+    /// Bytes of the log between two snapshots at least; `None`: none are taken.
+    pub snapshot_bytes: Option<u64>,
     /// Least and longest time of a byte under way.
     pub latency: (u64, u64),
     /// Least and longest time of a sync.
@@ -175,6 +177,7 @@ impl Plan {
         // From a source of its own: what a seed without fresh reads does depends on nothing that they do.
         let mut aside = Chance::new(chance.clone().word());
         let fresh_permille = maybe(&mut aside, 600, 50, 950).unwrap_or(0);
+        let snapshot_bytes = maybe(&mut aside, 800, 300, 5_000);
         let (fronts, orders, catalogs) = match chance.below(12) {
             0 => (1, 1, 1),
             1 => (2, 1, 2),
@@ -196,6 +199,7 @@ impl Plan {
             think: chance.between(MS, 60 * MS),
             fresh_permille,
             books: chance.between(3, 7),
+            snapshot_bytes,
             latency,
             sync,
             turn_delay: chance.pick(&[5 * US, 50 * US, 2 * MS]).unwrap_or(US),

@@ -77,6 +77,28 @@ rare! {
     full_disks_recovered = "full disks recovered";
     /// Answers compared with what a crash would leave.
     probes = "answers compared with a crashed disk";
+    /// Snapshots taken.
+    snapshots_taken = "snapshots taken";
+    /// Snapshots not taken, for lack of room or of a whole one to begin with.
+    snapshots_put_off = "snapshots put off";
+    /// Snapshots under way when the process ended.
+    snapshots_interrupted = "snapshots interrupted";
+    /// Logs cut.
+    logs_cut = "logs cut behind snapshots";
+    /// Openings that found one.
+    snapshots_found = "starts from a snapshot";
+    /// Damaged snapshots at openings.
+    snapshots_passed_over = "snapshots passed over as damaged";
+    /// Bits flipped.
+    snapshot_flips = "bits flipped in snapshots";
+    /// Snapshots of peers.
+    snapshots_received = "snapshots received";
+    /// Transfers that failed.
+    transfers_failed = "transfers of snapshots failed";
+    /// Transfers under way when the process ended.
+    transfers_interrupted = "transfers of snapshots interrupted";
+    /// Logs begun anew.
+    logs_restarted = "logs begun anew behind a snapshot";
     /// Disks lost.
     wipes = "disks lost";
     /// Nodes dead for good.

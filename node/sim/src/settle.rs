@@ -17,6 +17,9 @@ const WATCH: u64 = SEC;
 /// Heartbeats of a replica in that time, one more for its edges and one for a fast clock.
 const BEATS_MAX: u64 = WATCH / (50 * MS) + 2;
 
+/// Turns that a snapshot makes.
+const SNAPSHOT_TURNS_MAX: u64 = 3;
+
 /// What went on so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Activity {
@@ -26,6 +29,8 @@ pub(crate) struct Activity {
     pub(crate) pieces: u64,
     /// Datagrams sent.
     pub(crate) datagrams: u64,
+    /// Snapshots ordered.
+    pub(crate) snapshots: u64,
 }
 
 impl World {
@@ -50,6 +55,7 @@ impl World {
             host.process.as_ref().is_some_and(|process| {
                 let ring = process.node.replica().map(|replica| replica.ring());
                 !process.leaving
+                    && !host.disk.is_busy()
                     && ring.is_none_or(|ring| {
                         ring.installed()
                             && (ring.applied(), ring.log().last_seq()) == (upto, upto)
@@ -97,10 +103,12 @@ impl World {
         // A catalog that was unwell gets the token that it wanted only when it has been well for long enough.
         let late = 2 * u64::from(self.plan.catalogs);
         let (passes, rests) = if self.plan.rotate { (2 * WATCH / MS, 4 * WATCH / MS) } else { (late, 2 * late) };
+        // One that failed may be tried again now: a turn when it is there, and two when the log is cut for it.
+        let snapshots = SNAPSHOT_TURNS_MAX * (now.snapshots - before.snapshots);
         let counts = [
             ("pieces of streams", now.pieces - before.pieces, passes),
             ("datagrams", now.datagrams - before.datagrams, beats * (replicas - 1)),
-            ("turns", now.turns - before.turns, beats * replicas + rests),
+            ("turns", now.turns - before.turns, beats * replicas + rests + snapshots),
         ];
         match counts.iter().find(|(_, count, allowed)| count > allowed) {
             None => Ok(()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pygmy_node::machine::{CloseReason, Now};
 use pygmy_node::node::Node;
-use pygmy_node::settings::{ClusterSettings, NodeSettings, Settings, TokenMode};
+use pygmy_node::settings::{ClusterSettings, NodeSettings, Settings, SnapshotPolicy, TokenMode};
 use pygmy_node::store::Store;
 use pygmy_proto::Kind;
 use pygmy_proto::datagram::{self, DatagramKey};
@@ -197,6 +197,8 @@ impl World {
             Event::Noticed { conn, to } => self.on_gone(conn, to, CloseReason::Broken),
             Event::Synced { host, boot } => self.on_synced(host, boot)?,
             Event::Rest { host, boot } => self.on_rest(host, boot)?,
+            Event::Taken { host, boot } => self.on_snapshot(host, boot)?,
+            Event::Job { host, boot, lane } => self.on_job(host, boot, lane)?,
             Event::Dial { host, boot, node } => self.on_dial(host, boot, node),
             Event::Arrive { host, boot, node } => self.on_arrive(host, boot, node),
             Event::ClientArrive { client, front } => self.on_client_arrive(client, front),
@@ -246,8 +248,11 @@ impl World {
             log_uuid: host.disk.uuid(),
             boot_nonce,
         };
-        let node = make_node(settings, clocks.at(self.at), recovered, self.mistake)
+        let mut node = make_node(settings, clocks.at(self.at), recovered, self.mistake)
             .map_err(|error| Violation { invariant: "start", detail: error.to_string() })?;
+        if let Some(log_bytes_min) = self.plan.snapshot_bytes {
+            node.keep_snapshots(SnapshotPolicy { log_bytes_min, newest_bytes: host.disk.newest_bytes() });
+        }
         host.process = Some(Process::new(boot, node, host.votes(), clocks));
         let name = host.name.clone();
         self.trace.note(self.at, 1, &[index as u8], || format!("{name} starts{}", if first { "" } else { " again" }));
@@ -303,7 +308,7 @@ impl World {
             self.plan_turn(host, at);
             return Ok(());
         }
-        let effects = process.turn(at, budget, mistake);
+        let mut effects = process.turn(at, budget, mistake);
         let (more, timeout) = (!process.inbox.is_empty(), process.next_timeout());
         self.activity.turns += 1;
         self.rare.shared_turns += u64::from(effects.inputs > 1);
@@ -312,6 +317,7 @@ impl World {
             return Err(Violation { invariant: "fatal", detail: format!("{}: {why}", self.hosts[host].name) });
         }
         self.write_down(host, &effects)?;
+        self.begin_work(host, &mut effects);
         self.check_replica(host)?;
         self.heal_disk(host);
         self.check_sent(host, &effects)?;
@@ -351,6 +357,8 @@ impl World {
                         line += &format!(", logs {}..{}", batch.header().first_seq, batch.last_seq());
                     }
                     Write::Vote(vote) => line += &format!(", votes {}", vote.promised.counter),
+                    Write::Restart { mark, .. } => line += &format!(", begins its log anew behind {}", mark.seq),
+                    Write::Cut(seq) => line += &format!(", cuts its log below {seq}"),
                 }
             }
             if !effects.datagrams.is_empty() {
@@ -411,14 +419,13 @@ impl World {
         let Some(ring) = host.process.as_ref().and_then(|process| Some(process.node.replica()?.ring())) else { return };
         let upto = self.checker.upto();
         let has_all =
-            host.disk.platter().last().map_or(0, |batch| batch.last_seq()) >= upto && ring.committed() >= upto;
+            host.disk.end_seq() >= upto && ring.committed() >= upto;
         if host.disk.harm_is_seen() && has_all && !host.disk.owes() && !ring.status().withheld {
             host.disk.heal();
             self.rare.disks_healed += 1;
         }
     }
 
-    /// What a turn says for the log below it is true of the disk.
     /// What a turn says for the log below it is true of the disk.
     fn check_sent(&mut self, index: usize, effects: &Effects) -> Check {
         let host = &self.hosts[index];

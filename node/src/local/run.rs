@@ -169,7 +169,7 @@ fn open(settings: &Settings, node_dir: &NodeDir) -> Result<Files, LocalError> {
     let data = node_dir.data();
     let fs = RealFs::open(&data).map_err(|error| LocalError::Refused(error.to_string()))?;
     let opened = snapshot::open::open(fs, settings.log_uuid, OpenOptions::default());
-    let Opened { log, votes, snapshots, recovered } =
+    let Opened { log, votes, snapshots, recovered, .. } =
         opened.map_err(|error| LocalError::Refused(format!("{}: {error}", data.display())))?;
     let newest_bytes = snapshots.newest().map_or(0, |newest| newest.bytes());
     let segments = log.segments();

@@ -47,6 +47,19 @@ pub struct Opened<F: Fs> {
     pub snapshots: Snapshots<F>,
     /// What a replica begins with.
     pub recovered: Recovered<Store>,
+    /// What was out of order in the log, and mended.
+    pub notes: Notes,
+}
+
+/// What an opening of a log had to mend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notes {
+    /// Bytes of torn records that were cut.
+    pub cut_bytes: u64,
+    /// Batches that were written again, to be sure of them.
+    pub copied: usize,
+    /// Whether the log had been ended in order.
+    pub clean: bool,
 }
 
 /// Opens the files of the replica whose log is `uuid`.
@@ -60,13 +73,14 @@ pub fn open<F: Fs>(fs: F, uuid: [u8; 16], options: OpenOptions) -> Result<Opened
     let log_options = log::Options { segment_bytes: options.segment_bytes, anchor };
     let recover::Opened { log, votes, found, vote } = recover::open(fs, uuid, log_options)?;
     let end = found.end;
+    let notes = Notes { cut_bytes: found.cut_bytes, copied: found.copied, clean: found.clean };
     let mut recovered = recover::recovered(found, vote);
     recovered.damaged = recovered.damaged.max(lost(&snapshots, end, recovered.vote.promised));
     if let Some(loaded) = loaded {
         ::log::info!("the log goes on from a snapshot of seq {}", anchor.seq);
         recovered = go_on_from(loaded, recovered);
     }
-    Ok(Opened { log, votes, snapshots, recovered })
+    Ok(Opened { log, votes, snapshots, recovered, notes })
 }
 
 /// How far the log went by the name of a snapshot that cannot be read, if what was found ends before that.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use pygmy_node::node::Node;
 use pygmy_node::roles::replica::StoreReplica;
+use pygmy_node::store::Store;
 use pygmy_proto::batch::Batch;
 use pygmy_proto::frame::Frame;
 use pygmy_proto::limits::{BATCH_BYTES_MAX, CLIENT_BODY_MAX};
@@ -15,7 +16,7 @@ use pygmy_proto::message::{
     SessionOpened, TopicsOk, WriteOk,
 };
 use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
-use pygmy_ring::{Limits, LogUuid, Queues};
+use pygmy_ring::{Base, Limits, LogUuid, Queues};
 
 use self::model::{Id, Model};
 use crate::disk::Disk;
@@ -221,7 +222,12 @@ impl Checker {
         let (ring, name) = (replica.ring(), who.name);
         queues_are_bounded(name, &ring.queues(), ring.counters().epochs_started)?;
         let committed = ring.committed();
-        let compared = self.compared.get(&who.boot).copied().unwrap_or(0);
+        let base = ring.log().base();
+        let mut compared = self.compared.get(&who.boot).copied().unwrap_or(0);
+        if base.end.seq > compared {
+            self.is_committed(name, &base)?;
+            compared = base.end.seq;
+        }
         let end = ring.log().last_seq();
         ensure(committed <= end, "I8", || format!("{name} commits up to {committed}, its log ends at {end}"))?;
         ensure(committed >= compared, "I1", || format!("{name} knew {compared} to be committed, now {committed}"))?;
@@ -239,6 +245,26 @@ impl Checker {
         ensure(first == hash, "I14", || {
             format!("{name} hashes to {hash:016x} at applied {applied}, another replica to {first:016x}")
         })
+    }
+
+    /// I1: what a log goes on behind is what was committed there.
+    fn is_committed(&self, name: &str, base: &Base) -> Check {
+        let same = base.end.seq == 0 || self.committed.get(&base.end.seq) == Some(&base.hash);
+        ensure(same, "I1", || format!("{name} goes on behind {base:?}, which was not committed"))
+    }
+
+    /// I1, I4, I14 of a snapshot that a replica goes on from: `store` as of `base`, and what its state hashes to.
+    pub fn on_snapshot(&self, name: &str, base: &Base, store: &Store, hash: u64) -> Check {
+        let seq = base.end.seq;
+        if seq == 0 {
+            return Ok(());
+        }
+        self.is_committed(name, base)?;
+        let known = self.states.get(&seq).copied();
+        ensure(known == Some(hash), "I14", || {
+            format!("{name} has a snapshot of {seq} that hashes to {hash:016x}, replicas there to {known:016x?}")
+        })?;
+        self.is_as_the_twin(name, store, seq)
     }
 
     fn on_committed(&mut self, name: &str, batch: &Batch, membership: &Membership) -> Check {
@@ -415,6 +441,13 @@ impl Checker {
         let Some(replica) = node.replica() else { return Ok(()) };
         let (store, applied, upto) = (replica.store(), replica.applied(), self.upto);
         ensure(applied == upto, "liveness", || format!("{name} has applied {applied} of {upto}"))?;
+        self.is_as_the_twin(name, store, applied)?;
+        self.stock_adds_up(name, replica)?;
+        self.nothing_is_missing(name, replica)
+    }
+
+    /// I4: a store has the books and orders that the log says.
+    fn is_as_the_twin(&self, name: &str, store: &Store, applied: u64) -> Check {
         let limit = u32::MAX;
         let all = store.catalog().page(applied, limit, None);
         ensure(all == self.model.books(applied, &Books { floor: 0, limit, after: None }), "I4", || {
@@ -424,9 +457,7 @@ impl Checker {
         let read = Orders { floor: 0, book: None, limit, before: None };
         ensure(orders == self.model.orders_page(applied, &read), "I4", || {
             format!("{name} has other orders than the log says")
-        })?;
-        self.stock_adds_up(name, replica)?;
-        self.nothing_is_missing(name, replica)
+        })
     }
 
     /// I4: what came in is what went out, what was sold and what is there.

@@ -7,8 +7,14 @@ use pygmy_node::disk::record::{BLOCK, HEADER_LEN, Header, Position};
 use pygmy_node::disk::segments::{segment_generation, segment_name};
 use pygmy_node::disk::vote::{VOTE_NAME, VoteError};
 
+use pygmy_node::snapshot::dir::{snapshot_name, snapshot_seq};
+use pygmy_node::snapshot::ledger::ledger_number;
+
 use super::{Disk, Harm};
 use crate::chance::Chance;
+
+/// Where a file of a snapshot says of which version it is.
+const VERSION_OFFSET: u64 = 4;
 
 /// A block of the log that holds a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +83,7 @@ impl Disk {
         let within = if chance.permille(300) { HEADER_LEN } else { BLOCK };
         let offset = u64::from(place.position.offset()) + chance.below(within as u64);
         self.fs.flip(&place.name(), offset, 1 << chance.below(8));
-        self.harm = Harm::Fresh;
+        (self.harm, self.sound) = (Harm::Fresh, 0);
     }
 
     /// Flips a bit in one copy of the vote, unless one is bad already.
@@ -90,11 +96,42 @@ impl Disk {
         true
     }
 
+    /// Flips a bit in the newest snapshot, where an older one and the log behind it give the same state: whether that is
+    /// so. Nothing may come of it.
+    pub fn flip_newest(&mut self, chance: &mut Chance) -> bool {
+        let bears_it = self.harm == Harm::None && !self.newest_harmed && self.sound >= 2;
+        self.newest_harmed |= bears_it && self.flip_file(&snapshot_name(self.shadow.snapshot.seq), chance);
+        bears_it && self.newest_harmed
+    }
+
+    /// Flips a bit in some file of the snapshots: what it holds is lost; whether there is one.
+    pub fn flip_snapshot(&mut self, chance: &mut Chance) -> bool {
+        let names = self.fs.list().unwrap_or_default();
+        let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| is_of_a_snapshot(name)).collect();
+        let flipped = chance.pick(&names).is_some_and(|name| self.flip_file(name, chance));
+        if flipped {
+            (self.harm, self.sound) = (Harm::Fresh, 0);
+        }
+        flipped
+    }
+
+    fn flip_file(&self, name: &str, chance: &mut Chance) -> bool {
+        let len = self.fs.platter(name).map_or(0, |bytes| bytes.len() as u64);
+        let offset = chance.below(len.max(1));
+        // A file of another version is refused, and so is one that seems to be.
+        let flips = offset < len && offset != VERSION_OFFSET;
+        if flips {
+            self.fs.flip(name, offset, 1 << chance.below(8));
+        }
+        flips
+    }
+
     /// A place of the log cannot be read until the next process.
     pub fn hide(&mut self, place: Place) {
         self.fs.fail_read(&place.name(), place.position.offset().into());
+        // What no record vouches for is behind the snapshots.
         if place.vouched {
-            self.harm = Harm::Fresh;
+            (self.harm, self.sound) = (Harm::Fresh, 0);
         }
     }
 
@@ -106,6 +143,11 @@ impl Disk {
         self.fs.fail_read(VOTE_NAME, vote_copy(chance));
         self.vote_harmed = true;
         true
+    }
+
+    /// Whether an error was injected that has ended, or will end, the process.
+    pub fn is_faulty(&self) -> bool {
+        self.faulty
     }
 
     /// One of the next writes fails.
@@ -153,4 +195,8 @@ impl Disk {
 /// Where one of the four copies of a vote begins.
 fn vote_copy(chance: &mut Chance) -> u64 {
     chance.below(4) * BLOCK as u64
+}
+
+fn is_of_a_snapshot(name: &str) -> bool {
+    snapshot_seq(name).is_some() || ledger_number(name).is_some()
 }

@@ -5,6 +5,7 @@
 //! whenever they are opened.
 
 mod harm;
+mod jobs;
 mod shadow;
 mod watched;
 
@@ -12,20 +13,25 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pygmy_node::disk::fs::Fs;
-use pygmy_node::disk::log::Options;
 use pygmy_node::disk::queue::{Command, Error, Event, RETRY, WriteQueue};
 use pygmy_node::disk::reader::LogReader;
-use pygmy_node::disk::recover::{self, OpenError, Opened};
+use pygmy_node::disk::record::Mark;
+use pygmy_node::disk::recover::NEVER;
 use pygmy_node::disk::sim::SimFs;
-use pygmy_node::disk::vote::{Found, VOTE_NAME};
+use pygmy_node::disk::vote::VOTE_NAME;
 use pygmy_node::disk::writer::READ_BYTES;
+use pygmy_node::snapshot::open::{self, OpenError, OpenOptions, Opened};
+use pygmy_node::snapshot::{SnapshotOptions, Snapshots};
 use pygmy_node::store::Store;
 use pygmy_proto::batch::Batch;
 use pygmy_proto::message::{Epoch, LogEnd};
 use pygmy_ring::config::LogUuid;
+use pygmy_ring::sessions::{SessionLimits, Sessions};
 use pygmy_ring::{Recovered, Vote};
 
-use self::shadow::Shadow;
+use self::jobs::Jobs;
+pub use self::jobs::Lane;
+use self::shadow::{Harmed, Shadow};
 use self::watched::{Watch, WatchedFile, WatchedFs};
 use crate::chance::Chance;
 use crate::mistake::Mistake;
@@ -34,6 +40,8 @@ use crate::mistake::Mistake;
 const SEGMENT_BYTES: u32 = 64 * 1024;
 /// A step changes a disk about so often; a crash in its middle comes before one of them.
 const CHANGES: u64 = 12;
+/// Bytes of a file of the ledger: small, so that a run uses more than one.
+const LEDGER_FILE_BYTES: u64 = 2 * 1024;
 
 /// Something to be made durable.
 #[derive(Debug, Clone)]
@@ -47,6 +55,15 @@ pub enum Write {
     },
     /// The vote.
     Vote(Vote),
+    /// The log begins anew behind the entry of an installed snapshot.
+    Restart {
+        /// The epoch in which it does.
+        epoch: Epoch,
+        /// The last entry of the snapshot.
+        mark: Mark,
+    },
+    /// What is below this position is no longer needed.
+    Cut(u64),
 }
 
 /// How a process ends.
@@ -77,6 +94,10 @@ pub struct Findings {
     pub clean: bool,
     /// Whether the vote was found although a copy of it was bad.
     pub vote_copy: bool,
+    /// The position up to which the snapshot goes that was found; 0: there is none.
+    pub snapshot: u64,
+    /// Newer snapshots that were damaged.
+    pub passed_over: u64,
 }
 
 impl Findings {
@@ -90,6 +111,12 @@ impl Findings {
             (self.vote_copy, ", and a bad copy of its vote"),
         ];
         notes.iter().filter(|(holds, _)| *holds).for_each(|(_, note)| line += note);
+        if self.snapshot > 0 {
+            line += &format!(", behind a snapshot of {}", self.snapshot);
+        }
+        if self.passed_over > 0 {
+            line += &format!(", {} damaged ones passed over", self.passed_over);
+        }
         line
     }
 }
@@ -118,6 +145,7 @@ enum Harm {
 struct Files {
     queue: WriteQueue<WatchedFs>,
     reader: LogReader<WatchedFile>,
+    jobs: Jobs,
     /// Submitted, and not taken by the writer.
     inbox: Vec<Command>,
     /// Whether a step has begun.
@@ -139,6 +167,10 @@ pub struct Disk {
     harm: Harm,
     /// A copy of the vote is bad.
     vote_harmed: bool,
+    /// The newest snapshot is bad, and nothing may come of that.
+    newest_harmed: bool,
+    /// Snapshots taken in a row while nothing was wrong with the disk: beside two of them one may be lost.
+    sound: u64,
     /// It has no room to speak of.
     filled: bool,
     /// A fault was injected that ends the process when it strikes.
@@ -156,6 +188,8 @@ impl Disk {
             shadow: Shadow::default(),
             harm: Harm::None,
             vote_harmed: false,
+            newest_harmed: false,
+            sound: 0,
             filled: false,
             faulty: false,
         }
@@ -179,45 +213,46 @@ impl Disk {
         }
         let opened = open(&self.fs, self.uuid, &self.watch).map_err(Trouble::Disk)?;
         self.fs.mend();
-        let (queue, recovered, findings) = self.look_at(opened)?;
+        let (queue, snapshots, recovered, findings) = self.look_at(opened)?;
         self.shadow.restart(&recovered);
+        if self.harm != Harm::None || self.newest_harmed || findings.passed_over > 0 {
+            self.sound = 0;
+        }
         self.harm = if self.harm == Harm::None { Harm::None } else { Harm::Seen };
-        (self.vote_harmed, self.faulty) = (false, false);
-        let reader = queue.log().reader();
-        self.files = Some(Files { queue, reader, inbox: Vec::new(), under_way: false, stuck: false, busy_at: at });
+        (self.vote_harmed, self.newest_harmed, self.faulty) = (false, false, false);
+        let (reader, jobs) = (queue.log().reader(), Jobs::new(snapshots));
+        let (inbox, under_way, stuck, busy_at) = (Vec::new(), false, false, at);
+        self.files = Some(Files { queue, reader, jobs, inbox, under_way, stuck, busy_at });
         Ok((recovered, findings))
     }
 
     /// Compares what was found with what must be there.
-    fn look_at(
-        &self,
-        opened: Opened<WatchedFs>,
-    ) -> Result<(WriteQueue<WatchedFs>, Recovered<Store>, Findings), Trouble> {
-        let Opened { log, votes, mut found, mut vote } = opened;
-        let mut findings = Findings {
-            torn: found.cut_bytes > 0,
-            copied: found.copied as u64,
-            damaged: found.damaged.is_some(),
-            clean: found.clean,
-            vote_copy: self.vote_harmed && matches!(vote, Found::Vote(_)),
-            ..Findings::default()
-        };
+    fn look_at(&self, opened: Opened<WatchedFs>) -> Result<Looked, Trouble> {
+        let Opened { log, votes, snapshots, mut recovered, notes } = opened;
+        let vote_lost = recovered.damaged == Some(NEVER);
         match self.watch.mistake {
-            Some(Mistake::TornForDamage) => found.damaged = None,
-            Some(Mistake::TrustDamagedVote) => {
-                if let Found::Damaged(known) = vote {
-                    vote = known.map_or(Found::Nothing, Found::Vote);
-                }
-            }
+            Some(Mistake::TornForDamage) if !vote_lost => recovered.damaged = None,
+            Some(Mistake::TrustDamagedVote) if vote_lost => recovered.damaged = None,
+            Some(Mistake::ForgetSessions) => recovered.sessions = Sessions::new(SessionLimits::default()),
             _ => {}
         }
-        let recovered = recover::recovered(found, vote);
+        let harmed = Harmed { log: self.harm == Harm::Fresh, newest: self.newest_harmed };
         let survived = self
             .shadow
-            .must_find(&recovered, self.harm == Harm::Fresh)
+            .must_find(&recovered, harmed)
             .map_err(|(invariant, what)| Trouble::Wrong(invariant, what))?;
-        (findings.survived, findings.lost) = (survived.there, survived.lost);
-        Ok((WriteQueue::new(log, votes), recovered, findings))
+        let findings = Findings {
+            survived: survived.there,
+            lost: survived.lost,
+            torn: notes.cut_bytes > 0,
+            copied: notes.copied as u64,
+            damaged: recovered.damaged.is_some(),
+            clean: notes.clean,
+            vote_copy: self.vote_harmed && !vote_lost,
+            snapshot: recovered.base.end.seq,
+            passed_over: snapshots.damaged().len() as u64,
+        };
+        Ok((WriteQueue::new(log, votes), snapshots, recovered, findings))
     }
 
     /// What a process would find if the power failed now is what must be there.
@@ -243,11 +278,11 @@ impl Disk {
         if let Some(mut files) = self.files.take() {
             if end == End::Left {
                 self.finish_all(&mut files);
-            } else if files.under_way || chance.permille(200) {
+            } else if files.under_way || files.jobs.is_busy() || chance.permille(200) {
+                let most = if files.jobs.is_busy() { 3 * CHANGES } else { CHANGES };
                 self.fs.mend();
-                self.fs.power_off_after(chance.between(1, CHANGES));
-                // Whatever it came to: nobody is there any more to be told.
-                let _ = if files.under_way { files.step(|_| ()).map(|_| ()) } else { files.queue.rest(Duration::MAX) };
+                self.fs.power_off_after(chance.between(1, most));
+                files.do_in_part(chance.permille(500));
             }
         }
         self.fs = if end == End::Power { self.fs.crash(chance.word()) } else { self.fs.kill() };
@@ -256,6 +291,8 @@ impl Disk {
 
     /// What the writing thread does when its process leaves: all that it was given, as far as that is possible.
     fn finish_all(&mut self, files: &mut Files) {
+        // Whatever became of a snapshot, nobody is there any more to be told.
+        files.jobs.finish_all(&files.reader);
         files.take_inbox();
         while !files.queue.is_empty() {
             let shadow = &mut self.shadow;
@@ -278,6 +315,8 @@ impl Disk {
             files.inbox.push(match &write {
                 Write::Append { epoch, batch } => Command::Batch(*epoch, batch.clone()),
                 Write::Vote(vote) => Command::Vote(*vote),
+                Write::Restart { epoch, mark } => Command::RestartAt(*epoch, *mark),
+                Write::Cut(seq) => Command::CutBelow(*seq),
             });
             self.shadow.submit(write);
         }
@@ -347,13 +386,13 @@ impl Disk {
 
     /// End and last hash of the log before `first_seq`, as it will be when all that was submitted is on the platter.
     pub fn end_before(&self, first_seq: u64) -> (u64, u128) {
-        let before = self.shadow.view.iter().rev().find(|batch| batch.header().first_seq < first_seq);
-        before.map_or((0, 0), |batch| (batch.last_seq(), batch.header().hash_last))
+        let before = self.shadow.view.end_before(first_seq);
+        (before.seq, before.hash)
     }
 
     /// Epoch and position of the end of the log as it will be when all that was submitted is on the platter.
     pub fn view_end(&self) -> LogEnd {
-        shadow::log_end(&self.shadow.view)
+        self.shadow.view_end()
     }
 
     /// The epoch for whose sake a part of the log may go, as the vote file on the platter has it.
@@ -361,9 +400,14 @@ impl Disk {
         self.shadow.vote.cut
     }
 
-    /// The log on the platter.
+    /// The log on the platter, as far as it is known batch by batch.
     pub fn platter(&self) -> &[Batch] {
-        &self.shadow.log
+        &self.shadow.log.batches
+    }
+
+    /// The position up to which the platter has everything.
+    pub fn end_seq(&self) -> u64 {
+        self.shadow.end().seq
     }
 
     /// The highest epoch that a process over this platter answers for.
@@ -371,12 +415,11 @@ impl Disk {
         self.shadow.promised()
     }
 
-    /// Whether the entry at `seq` with this hash is on the platter; position 0 always is.
+    /// Whether the entry at `seq` with this hash is on the platter, or the last one of a snapshot there; position 0
+    /// always is.
     pub fn holds(&self, seq: u64, hash: u128) -> bool {
-        let log = &self.shadow.log;
-        let found = log.partition_point(|batch| batch.last_seq() < seq);
-        let ends_there = |batch: &Batch| (batch.last_seq(), batch.header().hash_last) == (seq, hash);
-        seq == 0 || log.get(found).is_some_and(ends_there)
+        let snapshot = self.shadow.snapshot;
+        seq == 0 || (snapshot.seq, snapshot.hash) == (seq, hash) || self.shadow.log.has(seq, hash)
     }
 
     /// Segments that were used again.
@@ -392,6 +435,15 @@ impl Disk {
 }
 
 impl Files {
+    /// What a process does whose power fails on the way. Whatever it came to: nobody is there any more to be told.
+    fn do_in_part(&mut self, jobs_first: bool) {
+        if jobs_first {
+            self.jobs.finish_all(&self.reader);
+        }
+        let _ = if self.under_way { self.step(|_| ()).map(|_| ()) } else { self.queue.rest(Duration::MAX) };
+        self.jobs.finish_all(&self.reader);
+    }
+
     fn take_inbox(&mut self) {
         self.queue.take(self.inbox.drain(..));
     }
@@ -408,7 +460,11 @@ impl Files {
     }
 }
 
+/// The files, what they hold, and that in numbers.
+type Looked = (WriteQueue<WatchedFs>, Snapshots<WatchedFs>, Recovered<Store>, Findings);
+
 fn open(fs: &SimFs, uuid: LogUuid, watch: &Rc<Watch>) -> Result<Opened<WatchedFs>, OpenError> {
-    let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
-    recover::open(WatchedFs { fs: fs.clone(), watch: watch.clone() }, uuid, options)
+    let snapshots = SnapshotOptions { ledger_file_bytes: LEDGER_FILE_BYTES };
+    let options = OpenOptions { segment_bytes: SEGMENT_BYTES, snapshots };
+    open::open(WatchedFs { fs: fs.clone(), watch: watch.clone() }, uuid, options)
 }

@@ -2,44 +2,98 @@
 
 use std::collections::VecDeque;
 
+use pygmy_node::disk::chain;
 use pygmy_node::disk::queue::Event;
+use pygmy_node::disk::record::Mark;
 use pygmy_proto::batch::Batch;
 use pygmy_proto::message::{Epoch, LogEnd};
-use pygmy_ring::{Recovered, Vote};
+use pygmy_ring::{Base, Recovered, Vote};
 
 use super::Write;
+
+/// A log as it is known: the entry before the first batch, and the batches.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tail {
+    base: Mark,
+    pub(super) batches: Vec<Batch>,
+}
+
+impl Tail {
+    /// A later batch is worth more than what lies at and above its position, whatever its epoch.
+    fn put(&mut self, batch: &Batch) {
+        let first = batch.header().first_seq;
+        while self.batches.last().is_some_and(|last| last.last_seq() >= first) {
+            self.batches.pop();
+        }
+        self.batches.push(batch.clone());
+    }
+
+    /// The last entry.
+    pub(super) fn end(&self) -> Mark {
+        self.batches.last().map_or(self.base, chain::end_of)
+    }
+
+    /// The last entry before `first_seq`.
+    pub(super) fn end_before(&self, first_seq: u64) -> Mark {
+        let before = self.batches.iter().rev().find(|batch| batch.header().first_seq < first_seq);
+        before.map_or(self.base, chain::end_of)
+    }
+
+    /// Whether a batch ends with this entry, or this one is the entry before the first.
+    pub(super) fn has(&self, seq: u64, hash: u128) -> bool {
+        let found = self.batches.partition_point(|batch| batch.last_seq() < seq);
+        let ends_there = |batch: &Batch| (batch.last_seq(), batch.header().hash_last) == (seq, hash);
+        (self.base.seq, self.base.hash) == (seq, hash) || self.batches.get(found).is_some_and(ends_there)
+    }
+
+    /// The end for who opens it beside this snapshot: one that the log does not have takes its place.
+    fn end_beside(&self, snapshot: Mark) -> Mark {
+        if self.has(snapshot.seq, snapshot.hash) { self.end() } else { snapshot }
+    }
+
+    /// What an opening has found takes its place. The entries below a snapshot are still known to have been there.
+    fn go_on_from(&mut self, base: Mark, found: &[Batch]) {
+        if self.has(base.seq, base.hash) {
+            self.batches.retain(|batch| batch.last_seq() <= base.seq);
+        } else {
+            *self = Self { base, batches: Vec::new() };
+        }
+        self.batches.extend_from_slice(found);
+    }
+}
+
+fn log_end(mark: Mark) -> LogEnd {
+    LogEnd { epoch: mark.epoch, seq: mark.seq }
+}
+
+/// The entry before a log's first.
+pub(super) fn mark_of(base: &Base) -> Mark {
+    Mark { epoch: base.end.epoch, seq: base.end.seq, hash: base.hash }
+}
 
 /// A plain twin of the files of one log.
 #[derive(Debug, Default)]
 pub(super) struct Shadow {
     /// What was told to be durable, or found at opening.
     pub(super) vote: Vote,
-    pub(super) log: Vec<Batch>,
+    pub(super) log: Tail,
     /// The log as it will be when all that was submitted is durable.
-    pub(super) view: Vec<Batch>,
+    pub(super) view: Tail,
+    /// The newest snapshot that was told of, or found at opening.
+    pub(super) snapshot: Mark,
     /// Submitted, and not told of yet.
     waiting: VecDeque<Write>,
     /// An end that was lost to damage and not reached again.
     owed: Option<LogEnd>,
 }
 
-/// A later batch is worth more than what lies at and above its position, whatever its epoch.
-fn put(log: &mut Vec<Batch>, batch: &Batch) {
-    let first = batch.header().first_seq;
-    while log.last().is_some_and(|last| last.last_seq() >= first) {
-        log.pop();
-    }
-    log.push(batch.clone());
-}
-
-/// Position and hash of the end of `log`.
-pub(super) fn end_of(log: &[Batch]) -> (u64, u128) {
-    log.last().map_or((0, 0), |batch| (batch.last_seq(), batch.header().hash_last))
-}
-
-/// Epoch and position of the end of `log`.
-pub(super) fn log_end(log: &[Batch]) -> LogEnd {
-    log.last().map_or(LogEnd::default(), |batch| LogEnd { epoch: batch.header().epoch, seq: batch.last_seq() })
+/// What was flipped, and may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Harmed {
+    /// Anything.
+    pub(super) log: bool,
+    /// The newest snapshot, of whose content nothing may be missing.
+    pub(super) newest: bool,
 }
 
 /// Which of the writes that were not told of are there all the same.
@@ -51,8 +105,12 @@ pub(super) struct Survived {
 
 impl Shadow {
     pub(super) fn submit(&mut self, write: Write) {
-        if let Write::Append { batch, .. } = &write {
-            put(&mut self.view, batch);
+        match &write {
+            Write::Append { batch, .. } => self.view.put(batch),
+            Write::Restart { mark, .. } => self.view = Tail { base: *mark, batches: Vec::new() },
+            Write::Vote(_) => {}
+            // Changes nothing that an opening must find, and is not told of.
+            Write::Cut(_) => return,
         }
         self.waiting.push_back(write);
     }
@@ -63,6 +121,7 @@ impl Shadow {
             (Event::Durable { seq, hash, .. }, Write::Append { batch, .. }) => {
                 (batch.last_seq(), batch.header().hash_last) == (*seq, *hash)
             }
+            (Event::Durable { seq, hash, .. }, Write::Restart { mark, .. }) => (mark.seq, mark.hash) == (*seq, *hash),
             (Event::Vote(vote), Write::Vote(given)) => vote == given,
             _ => false,
         };
@@ -71,12 +130,13 @@ impl Shadow {
         }
         let Some(at) = self.waiting.iter().position(is_it) else { return false };
         for write in self.waiting.drain(..=at) {
-            match write {
-                Write::Vote(vote) => self.vote = vote,
-                Write::Append { batch, .. } => put(&mut self.log, &batch),
+            if let Write::Vote(vote) = write {
+                self.vote = vote;
+            } else {
+                carry_out(&mut self.log, &write);
             }
         }
-        if self.owed.is_some_and(|owed| log_end(&self.log) >= owed) {
+        if self.owed.is_some_and(|owed| log_end(self.log.end()) >= owed) {
             self.owed = None;
         }
         true
@@ -84,50 +144,55 @@ impl Shadow {
 
     /// The highest epoch that a process over this disk answers for.
     pub(super) fn promised(&self) -> Epoch {
-        self.log.last().map_or(self.vote.promised, |batch| batch.header().epoch.max(self.vote.promised))
+        self.log.end().epoch.max(self.vote.promised)
     }
 
-    /// What a process that finds this must find: all that was told, and of the rest a beginning, in order. `harmed`: bits
-    /// of it were flipped.
+    /// What a process that finds this must find: all that was told, and of the rest a beginning, in order.
     pub(super) fn must_find(
         &self,
         found: &Recovered<impl Sized>,
-        harmed: bool,
+        harmed: Harmed,
     ) -> Result<Survived, (&'static str, String)> {
-        let (told, end) = (log_end(&self.log), log_end(&found.batches));
-        if found.vote.promised < self.promised() || found.vote.cut < self.vote.cut {
+        let base = mark_of(&found.base);
+        let end = found.batches.last().map_or(base, chain::end_of);
+        let told = log_end(self.log.end_beside(self.snapshot));
+        // The end of a log is as good as a vote for its epoch.
+        if found.vote.promised.max(end.epoch) < self.promised() || found.vote.cut < self.vote.cut {
             let detail = format!("{:?} was given and the log ends at {told:?}; found is {:?}", self.vote, found.vote);
             return Err(("I6", detail));
+        }
+        if base.seq < self.snapshot.seq && !harmed.log && !harmed.newest {
+            let detail = format!("a snapshot of {:?} was taken; the newest that is found is of {base:?}", self.snapshot);
+            return Err(("I7", detail));
         }
         let total = self.waiting.len() as u64;
         let lacks = told.max(self.owed.unwrap_or_default());
         let says_so = found.damaged.is_some_and(|until| until >= lacks);
-        let owes = self.owed.is_some_and(|owed| end < owed);
-        match self.how_many_more(&found.batches) {
-            Some(there) if owes == says_so || (harmed && !owes) => Ok(Survived { there, lost: total - there }),
-            None if says_so && harmed => Ok(Survived { there: 0, lost: total }),
+        let owes = self.owed.is_some_and(|owed| log_end(end) < owed);
+        match self.how_many_more(base, end) {
+            Some(there) if owes == says_so || (harmed.log && !owes) => Ok(Survived { there, lost: total - there }),
+            None if says_so && harmed.log => Ok(Survived { there: 0, lost: total }),
             _ => {
                 let damaged = found.damaged;
                 let detail = format!(
-                    "durable up to {told:?}, lost before {:?}, {total} writes under way; found is a log up to {end:?}, \
-                     damaged: {damaged:?}",
-                    self.owed
+                    "durable up to {told:?}, lost before {:?}, {total} writes under way, a snapshot of {:?}; found is a \
+                     log up to {end:?} behind {base:?}, damaged: {damaged:?}",
+                    self.owed, self.snapshot
                 );
                 Err(("I7", detail))
             }
         }
     }
 
-    /// How many of the writes that were not told of make the log what was found, on top of what was told.
-    fn how_many_more(&self, found: &[Batch]) -> Option<u64> {
-        let end = end_of(found);
+    /// How many of the writes that were not told of make the log what was found beside the snapshot of `base`, on top of
+    /// what was told.
+    fn how_many_more(&self, base: Mark, end: Mark) -> Option<u64> {
         let mut log = self.log.clone();
-        let mut there = (end_of(&log) == end).then_some(0);
+        let is_it = |log: &Tail| log.end_beside(base) == end;
+        let mut there = is_it(&log).then_some(0);
         for (write, count) in self.waiting.iter().zip(1..) {
-            if let Write::Append { batch, .. } = write {
-                put(&mut log, batch);
-                there = if end_of(&log) == end { Some(count) } else { there };
-            }
+            carry_out(&mut log, write);
+            there = if !matches!(write, Write::Vote(_)) && is_it(&log) { Some(count) } else { there };
         }
         there
     }
@@ -135,14 +200,33 @@ impl Shadow {
     /// A process goes on with what it found.
     pub(super) fn restart(&mut self, found: &Recovered<impl Sized>) {
         self.vote = found.vote;
-        self.log.clone_from(&found.batches);
-        self.view.clone_from(&found.batches);
+        self.snapshot = mark_of(&found.base);
+        self.log.go_on_from(self.snapshot, &found.batches);
+        self.view.clone_from(&self.log);
         self.waiting.clear();
-        self.owed = found.damaged.filter(|until| log_end(&self.log) < *until);
+        self.owed = found.damaged.filter(|until| self.end() < *until);
+    }
+
+    /// Epoch and position of the end of what is durable.
+    pub(super) fn end(&self) -> LogEnd {
+        log_end(self.log.end())
+    }
+
+    /// The same when all that was submitted is.
+    pub(super) fn view_end(&self) -> LogEnd {
+        log_end(self.view.end())
     }
 
     /// Whether something is lost that this log had.
     pub(super) fn owes(&self) -> bool {
         self.owed.is_some()
+    }
+}
+
+fn carry_out(log: &mut Tail, write: &Write) {
+    match write {
+        Write::Append { batch, .. } => log.put(batch),
+        Write::Restart { mark, .. } => *log = Tail { base: *mark, batches: Vec::new() },
+        Write::Vote(_) | Write::Cut(_) => {}
     }
 }
