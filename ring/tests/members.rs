@@ -470,6 +470,23 @@ fn what_no_log_holds_any_more_comes_as_a_snapshot() {
     assert_eq!(bench.replica(3).machine().effects.len(), 6);
 }
 
+/// Whoever dies with its promise unsynced would answer for an older epoch than it has acknowledged in.
+#[test]
+fn what_a_snapshot_has_is_acknowledged_when_the_promise_is_durable() {
+    let mut bench = short_logs(3);
+    bench.kill(3);
+    bench.slow.insert(3);
+    bench.restart_empty(3);
+    bench.forget();
+    bench.run(150 * MS);
+    assert!(bench.disk(3).vote.promised < bench.replica(3).promised());
+    assert!(bench.install_snapshot(1, 3));
+    assert_eq!((bench.replica(3).applied(), bench.replica(3).status().durable), (SESSION + 5, 0));
+    bench.sync(3);
+    assert_eq!(bench.replica(3).status().durable, SESSION + 5);
+    assert_eq!(bench.disk(3).vote.promised, bench.replica(3).promised());
+}
+
 #[test]
 fn a_snapshot_whose_giver_is_gone_is_asked_for_again() {
     let mut bench = short_logs(3);

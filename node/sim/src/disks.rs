@@ -183,7 +183,8 @@ impl World {
                 self.checker.on_snapshot(name, &loaded.checkpoint.base, &loaded.store, hash)?;
                 self.rare.snapshots_received += 1;
                 let seq = loaded.info.seq();
-                self.trace.note(self.at, 617, &seq.to_le_bytes(), || format!("{name} has received a snapshot of {seq}"));
+                self.trace
+                    .note(self.at, 617, &seq.to_le_bytes(), || format!("{name} has received a snapshot of {seq}"));
             }
             Some(Done::Failed { failure, .. }) => {
                 self.rare.transfers_failed += 1;

@@ -220,11 +220,11 @@ impl World {
         self.end_disk(host, end);
     }
 
-    /// The disk of a dead voter is lost, unless too few would be left.
+    /// The disk of a dead replica is lost, unless too few voters would be left.
     fn wipe_somebody(&mut self) {
         let able: Vec<usize> = (0..self.hosts.len())
-            .filter(|index| self.hosts[*index].process.is_none() && self.hosts[*index].votes())
-            .filter(|index| !self.is_spared_by_harm(*index))
+            .filter(|index| self.hosts[*index].process.is_none() && self.hosts[*index].is_replica())
+            .filter(|index| !self.hosts[*index].votes() || !self.is_spared_by_harm(*index))
             .collect();
         let Some(host) = self.chance.pick(&able) else { return };
         self.rare.wipes += 1;

@@ -177,7 +177,7 @@ impl Plan {
         // From a source of its own: what a seed without fresh reads does depends on nothing that they do.
         let mut aside = Chance::new(chance.clone().word());
         let fresh_permille = maybe(&mut aside, 600, 50, 950).unwrap_or(0);
-        let snapshot_bytes = maybe(&mut aside, 800, 300, 5_000);
+        let mut snapshot_bytes = maybe(&mut aside, 800, 300, 5_000);
         let (fronts, orders, catalogs) = match chance.below(12) {
             0 => (1, 1, 1),
             1 => (2, 1, 2),
@@ -188,6 +188,13 @@ impl Plan {
         let fast = chance.permille(700);
         let latency = if fast { (20 * US, 300 * US) } else { (100 * US, 8 * MS) };
         let sync = if chance.permille(700) { (30 * US, 800 * US) } else { (500 * US, 15 * MS) };
+        let mut faults = Faults::draw(chance);
+        if faults.crash_every.is_some() && aside.permille(300) {
+            // Logs begin behind snapshots everywhere, and there is always somebody who needs one.
+            snapshot_bytes = Some(aside.between(300, 900));
+            faults.crash_all_every = Some(aside.between(200 * MS, 900 * MS));
+            faults.wipe_every = Some(aside.between(50 * MS, 400 * MS));
+        }
         Self {
             fronts,
             orders,
@@ -204,7 +211,7 @@ impl Plan {
             sync,
             turn_delay: chance.pick(&[5 * US, 50 * US, 2 * MS]).unwrap_or(US),
             skew_ppm: chance.pick(&[0, 200, 20_000]).unwrap_or(0),
-            faults: Faults::draw(chance),
+            faults,
             chaos: chance.between(SEC, CHAOS_MAX),
         }
     }

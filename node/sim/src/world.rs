@@ -251,7 +251,8 @@ impl World {
         let mut node = make_node(settings, clocks.at(self.at), recovered, self.mistake)
             .map_err(|error| Violation { invariant: "start", detail: error.to_string() })?;
         if let Some(log_bytes_min) = self.plan.snapshot_bytes {
-            node.keep_snapshots(SnapshotPolicy { log_bytes_min, newest_bytes: host.disk.newest_bytes() });
+            let newest_bytes = host.disk.newest_bytes();
+            node.keep_snapshots(SnapshotPolicy { log_bytes_min, newest_bytes, ..SnapshotPolicy::default() });
         }
         host.process = Some(Process::new(boot, node, host.votes(), clocks));
         let name = host.name.clone();
@@ -418,8 +419,7 @@ impl World {
         let host = &mut self.hosts[index];
         let Some(ring) = host.process.as_ref().and_then(|process| Some(process.node.replica()?.ring())) else { return };
         let upto = self.checker.upto();
-        let has_all =
-            host.disk.end_seq() >= upto && ring.committed() >= upto;
+        let has_all = host.disk.end_seq() >= upto && ring.committed() >= upto;
         if host.disk.harm_is_seen() && has_all && !host.disk.owes() && !ring.status().withheld {
             host.disk.heal();
             self.rare.disks_healed += 1;

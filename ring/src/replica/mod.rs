@@ -320,8 +320,8 @@ impl<S: StateMachine> Replica<S> {
         })
     }
 
-    /// Takes another replica's state in place of the own one; the log goes on behind it. What it held before has been
-    /// replaced on the disk. False, and nothing is done, when the own log already goes further: a voter's
+    /// Takes another replica's state in place of the own one; the log goes on behind it. The state is on the disk already;
+    /// that the log there goes on behind it is told by [`Input::Durable`], as for a batch that ends there. False, and nothing is done, when the own log already goes further: a voter's
     /// acknowledgements are in it.
     pub fn install_snapshot(&mut self, now: Now, machine: S, sessions: Sessions, at: Checkpoint) -> bool {
         self.tick(now);
@@ -336,7 +336,9 @@ impl<S: StateMachine> Replica<S> {
         self.memberships = VecDeque::from([(seq, at.membership)]);
         self.renew_catalogs();
         (self.on_disk, self.committed, self.applied) = (seq, seq, seq);
-        self.durable = if self.installed() { seq } else { 0 };
+        // The state is safe, the promise of this epoch may not be: nothing is acknowledged in it before the log that begins
+        // anew is on the disk, behind the vote.
+        self.durable = 0;
         self.known_committed = self.known_committed.max(seq);
         self.known_end = self.known_end.max(seq);
         self.origins.clear();

@@ -481,12 +481,16 @@ impl Bench {
         let snapshot = self.snapshot_of(from);
         let now = self.clock();
         let Snapshot { machine, sessions, at } = snapshot.clone();
-        let taken = self.replicas.get_mut(&to).unwrap().install_snapshot(now, machine, sessions, at);
+        let base = at.base;
+        let replica = self.replicas.get_mut(&to).unwrap();
+        let taken = replica.install_snapshot(now, machine, sessions, at);
         if taken {
+            let epoch = replica.promised();
             let disk = self.disk(to);
             disk.queue.retain(|item| matches!(item, Item::Vote(_)));
             disk.log.clear();
             disk.snapshot = Some(snapshot);
+            disk.queue.push_back(Item::Restart { epoch, base });
         }
         self.turn(to);
         taken

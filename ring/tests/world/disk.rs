@@ -13,8 +13,16 @@ use super::machine::Journal;
 /// A write to the disk.
 #[derive(Debug, Clone)]
 pub enum Item {
-    Append { epoch: Epoch, batch: Batch },
+    Append {
+        epoch: Epoch,
+        batch: Batch,
+    },
     Vote(Vote),
+    /// The log begins anew behind a snapshot.
+    Restart {
+        epoch: Epoch,
+        base: Base,
+    },
 }
 
 /// What the disk tells once a group is synced.
@@ -88,6 +96,9 @@ impl Disk {
                     notices.retain(|notice| !matches!(notice, Notice::Durable { epoch: e, .. } if *e == epoch));
                     notices.push(Notice::Durable { epoch, seq, hash });
                 }
+                Some(Item::Restart { epoch, base }) => {
+                    notices.push(Notice::Durable { epoch, seq: base.end.seq, hash: base.hash });
+                }
                 None => break,
             }
         }
@@ -148,7 +159,7 @@ impl Disk {
     pub fn batch_at(&self, seq: u64) -> Option<&Batch> {
         let queued = self.queue.iter().rev().filter_map(|item| match item {
             Item::Append { batch, .. } => Some(batch),
-            Item::Vote(_) => None,
+            Item::Vote(_) | Item::Restart { .. } => None,
         });
         queued.chain(self.log.iter().rev()).find(|batch| (batch.header().first_seq..=batch.last_seq()).contains(&seq))
     }

@@ -718,7 +718,9 @@ impl World {
         let Some(replica) = &mut state.replica else { return };
         let Snapshot { machine, sessions, at } = snapshot.clone();
         let before_install = !replica.installed();
+        let base = at.base;
         if replica.install_snapshot(now, machine, sessions, at) {
+            let epoch = replica.promised();
             self.summary.snapshots += 1;
             self.summary.rare.snapshots_before_install += u64::from(before_install);
             // Whatever is still on its way to the disk lies below.
@@ -726,6 +728,7 @@ impl World {
             state.disk.log.clear();
             state.disk.snapshot = Some(snapshot);
             state.seen.committed = 0;
+            self.write(to, Item::Restart { epoch, base });
             self.trace(|| format!("{to} takes a snapshot of {from}"));
             self.input(to, Input::DiskFull(false));
         }

@@ -237,10 +237,8 @@ impl Disk {
             _ => {}
         }
         let harmed = Harmed { log: self.harm == Harm::Fresh, newest: self.newest_harmed };
-        let survived = self
-            .shadow
-            .must_find(&recovered, harmed)
-            .map_err(|(invariant, what)| Trouble::Wrong(invariant, what))?;
+        let survived =
+            self.shadow.must_find(&recovered, harmed).map_err(|(invariant, what)| Trouble::Wrong(invariant, what))?;
         let findings = Findings {
             survived: survived.there,
             lost: survived.lost,

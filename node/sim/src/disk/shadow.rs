@@ -162,7 +162,8 @@ impl Shadow {
             return Err(("I6", detail));
         }
         if base.seq < self.snapshot.seq && !harmed.log && !harmed.newest {
-            let detail = format!("a snapshot of {:?} was taken; the newest that is found is of {base:?}", self.snapshot);
+            let detail =
+                format!("a snapshot of {:?} was taken; the newest that is found is of {base:?}", self.snapshot);
             return Err(("I7", detail));
         }
         let total = self.waiting.len() as u64;
