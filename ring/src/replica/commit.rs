@@ -24,6 +24,10 @@ impl<S: StateMachine> Replica<S> {
             }
             return;
         }
+        // What was submitted before a snapshot took its place says nothing new.
+        if seq < self.log.base().end.seq {
+            return;
+        }
         self.on_disk = self.on_disk.max(seq);
         self.restore_vote();
         // A sync of what was appended in an older epoch says nothing about this one: the log may have been another.
