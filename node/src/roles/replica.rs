@@ -332,7 +332,7 @@ impl StoreReplica {
                 }
                 pygmy_ring::Output::NeedSnapshot { node } => {
                     log::info!("what follows seq {last_seq} is no longer in any log here: a snapshot is needed");
-                    self.receiver.need(ctx.now.mono_ns, node);
+                    self.receiver.need(ctx.now.mono_ns, node, last_seq);
                 }
                 // The latest speaks for those before, and all that is applied by the end of the turn is as fresh.
                 pygmy_ring::Output::Fresh { ticket, .. } => self.fresh = Some(ticket),

@@ -104,6 +104,17 @@ struct Transfer {
     stage: Stage,
 }
 
+/// A snapshot is needed.
+#[derive(Debug, Clone, Copy)]
+struct Need {
+    /// When that was said.
+    at_ns: u64,
+    /// Who has what follows one.
+    node: u16,
+    /// Where the log here ended.
+    last_seq: u64,
+}
+
 /// How a peer has done so far.
 #[derive(Debug, Default, Clone, Copy)]
 struct Record {
@@ -115,8 +126,8 @@ struct Record {
 #[derive(Debug, Default)]
 pub struct Receiver {
     transfer: Option<Transfer>,
-    /// When the ring said last that it needs a snapshot, and whom it named.
-    needed: Option<(u64, u16)>,
+    /// What the ring said last of a snapshot that it needs.
+    needed: Option<Need>,
     records: BTreeMap<u16, Record>,
     /// The peer asked last; the next one has its turn.
     last: u16,
@@ -129,9 +140,9 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// The ring needs a snapshot; `node` has what follows one.
-    pub fn need(&mut self, now_ns: u64, node: u16) {
-        self.needed = Some((now_ns, node));
+    /// The ring needs a snapshot, for its log ends at `last_seq`; `node` has what follows one.
+    pub fn need(&mut self, now_ns: u64, node: u16, last_seq: u64) {
+        self.needed = Some(Need { at_ns: now_ns, node, last_seq });
     }
 
     /// Bytes received so far: rises as long as there is progress.
@@ -314,8 +325,9 @@ impl Receiver {
     /// Chooses whom to ask: the peer that the ring named or the next one round the table, and the token's holder, which
     /// has other things to do, only when there is nobody else.
     fn choose(&mut self, view: &View<'_>) {
-        let Some((at, named)) = self.needed else { return };
-        if !is_fresh(at, view.now_ns) {
+        let Some(Need { at_ns, node: named, last_seq }) = self.needed else { return };
+        // A log that goes on after all has found what it lacked elsewhere.
+        if !is_fresh(at_ns, view.now_ns) || view.last_seq > last_seq {
             self.needed = None;
             return;
         }

@@ -130,7 +130,7 @@ impl World {
     }
 
     fn need(&mut self, node: u16) {
-        self.receiver.need(self.now_ns, node);
+        self.receiver.need(self.now_ns, node, self.last_seq);
         self.turn();
     }
 
@@ -304,6 +304,17 @@ fn a_need_that_is_not_renewed_is_over() {
     world.now_ns += ms(5_000);
     world.turn();
     assert!(world.asked.is_empty());
+}
+
+#[test]
+fn a_log_that_goes_on_needs_no_snapshot_any_more() {
+    let mut world = World::new([(1, held(9, &[PART])), (2, held(9, &[PART]))]);
+    world.need(1);
+    world.last_seq = 11;
+    world.deliver(0);
+    world.run();
+    assert_eq!(world.asked(), [], "the next peer's would be of no use either");
+    assert!(world.receiver.is_idle());
 }
 
 #[test]
