@@ -22,7 +22,8 @@ pub(super) struct Directory {
     told: u64,
     /// By number: whether its link is up.
     servers: BTreeMap<u16, bool>,
-    /// Those whose places others have taken, and whose links still stand.
+    /// Those whose places others have taken, for ever: a link with one of them may stand still, or come once more from an
+    /// attempt that was under way.
     replaced: BTreeSet<u16>,
 }
 
@@ -75,7 +76,7 @@ impl Node {
     /// A link is gone. Whoever was replaced, or came without being named by anyone, is forgotten with it.
     pub(super) fn part(&mut self, node: u16, out: &mut Outbox) {
         self.directory.set_up(node, false);
-        let replaced = self.directory.replaced.remove(&node);
+        let replaced = self.directory.replaced.contains(&node);
         let votes = self.duty.replica().is_none_or(|replica| replica.has_voter(node));
         if replaced || !(votes || self.configured_address(node).is_some()) {
             self.forget_server(node, out);
@@ -127,7 +128,10 @@ impl Node {
         for voter in voters.iter().filter(|voter| voter.node != me) {
             self.expect(voter, out);
         }
-        let replaced = |node: u16| voters.iter().any(|voter| slot_of(voter.node) == slot_of(node) && voter.node > node);
+        // Between the two changes that replace a living voter both vote, and must hear each other.
+        let votes = |node: u16| voters.iter().any(|voter| voter.node == node);
+        let has_heir = |node: u16| voters.iter().any(|voter| slot_of(voter.node) == slot_of(node) && voter.node > node);
+        let replaced = |node: u16| has_heir(node) && !votes(node);
         let gone: Vec<u16> = self.directory.iter().map(|(node, _)| node).filter(|node| replaced(*node)).collect();
         for node in gone {
             self.retire_server(node, out);
@@ -161,9 +165,8 @@ impl Node {
             Duty::Order(order, ..) => order.remove_server(node),
             Duty::Catalog(..) => {}
         }
-        if self.links.get(node).is_some() {
-            self.directory.replaced.insert(node);
-        } else {
+        self.directory.replaced.insert(node);
+        if self.links.get(node).is_none() {
             self.forget_server(node, out);
         }
     }
