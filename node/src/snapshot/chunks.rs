@@ -1,6 +1,7 @@
 //! A file of chunks: what a snapshot is made of.
 //!
-//! All numbers are little-endian. The file begins with 16 bytes: magic, version (1 byte), zeros. Then come chunks, each a
+//! All numbers are little-endian. The file begins with 16 bytes: magic, version (1 byte), zeros, and the CRC-32C of these in
+//! the last 4. Then come chunks, each a
 //! header of 16 bytes and a body of at most [`CHUNK_MAX`]:
 //!
 //! | bytes | field |
@@ -87,18 +88,23 @@ pub(super) fn preamble(magic: [u8; 4], version: u8) -> [u8; PREAMBLE_LEN] {
     let mut bytes = [0; PREAMBLE_LEN];
     bytes[..4].copy_from_slice(&magic);
     bytes[4] = version;
+    let crc = crc32c::crc32c(&bytes[..12]);
+    bytes[12..].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
 /// Whether the start of a file is as it should be.
 pub(super) fn check_preamble(name: &str, found: &[u8], magic: [u8; 4], version: u8) -> Result<(), FileError> {
-    let expected = preamble(magic, version);
-    if found == expected {
-        return Ok(());
-    }
-    let rest_is_right = found.len() == PREAMBLE_LEN && found[..4] == magic && found[5..] == expected[5..];
-    if rest_is_right {
-        return Err(FileError::Version { name: name.to_owned(), found: found[4], known: version });
+    match found {
+        [start @ .., a, b, c, d] if start.len() == 12 && crc32c::crc32c(start).to_le_bytes() == [*a, *b, *c, *d] => {
+            if found == preamble(magic, version) {
+                return Ok(());
+            }
+            if start[..4] == magic {
+                return Err(FileError::Version { name: name.to_owned(), found: start[4], known: version });
+            }
+        }
+        _ => {}
     }
     Err(FileError::damaged(name, 0, "the file does not begin as such a file does"))
 }

@@ -1,6 +1,6 @@
 //! The ledger on disk: all orders ever done, in files that only grow.
 //!
-//! `ledger-<number>` begins with 16 bytes (magic `PYLR`, version, zeros). Then come orders in ascending order of their
+//! `ledger-<number>` begins with 16 bytes (magic `PYLR`, version, zeros, and their CRC-32C). Then come orders in ascending order of their
 //! number: the length of the body (4 bytes), the CRC-32C of the length and the body, the body as on the wire. A file that
 //! has reached its size is not added to, and the next number goes on. So which bytes a file has depends on nothing but
 //! the orders: replicas with equal orders have equal files, whenever they took their snapshots, and one that receives a

@@ -13,9 +13,6 @@ use pygmy_node::snapshot::ledger::ledger_number;
 use super::{Disk, Harm};
 use crate::chance::Chance;
 
-/// Where a file of a snapshot says of which version it is.
-const VERSION_OFFSET: u64 = 4;
-
 /// A block of the log that holds a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
@@ -118,8 +115,7 @@ impl Disk {
     fn flip_file(&self, name: &str, chance: &mut Chance) -> bool {
         let len = self.fs.platter(name).map_or(0, |bytes| bytes.len() as u64);
         let offset = chance.below(len.max(1));
-        // A file of another version is refused, and so is one that seems to be.
-        let flips = offset < len && offset != VERSION_OFFSET;
+        let flips = offset < len;
         if flips {
             self.fs.flip(name, offset, 1 << chance.below(8));
         }
