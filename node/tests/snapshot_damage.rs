@@ -39,7 +39,7 @@ fn check(fs: &SimFs, twin: &Twin, base: u64, what: &str) {
     assert_eq!((found.mark(), found.hash()), (twin.mark(), twin.hash()), "{what}");
 }
 
-/// Version bytes are not flipped here: a later version's file is no damage.
+/// Where a file says of which version it is.
 const VERSION_AT: usize = 4;
 
 #[test]
