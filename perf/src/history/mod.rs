@@ -1,6 +1,6 @@
 //! What was asked of a store, when, and what it answered: the records that every checker here judges by.
 //!
-//! A [`History`] is evidence and nothing else: it knows no cluster and can come from anywhere. [`file`] keeps it,
+//! A [`History`] is evidence and nothing else: it knows no cluster and can come from anywhere. [`mod@file`] keeps it,
 //! [`check`] judges it by the log positions that the answers name, [`linear`] without believing any of them.
 
 pub mod check;
