@@ -115,7 +115,7 @@ pub fn format(cluster: &ClusterSettings, node: &NodeSettings, dir: &NodeDir, uui
 /// configuration names. That identity.
 ///
 /// # Errors
-/// As [`format`], or the node has no log that could be born.
+/// As [`format()`], or the node has no log that could be born.
 pub fn format_for(
     cluster: &ClusterSettings,
     node: &NodeSettings,
