@@ -2,12 +2,14 @@
 #![allow(missing_docs)]
 
 mod common;
+mod patience;
 
 use std::io::ErrorKind;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use common::{Client, Cluster, PATIENCE, hello, raw_frame, until};
+use common::{Client, Cluster, hello, raw_frame};
+use patience::{PATIENCE, until};
 use pygmy_node::driver::{Exit, Limits};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, HELLO_BODY_MAX, VERSION};
 use pygmy_proto::message::*;

@@ -1,12 +1,14 @@
 //! The log's threads: what they tell, in which order, and what is on disk then.
 
 mod disk_support;
+mod patience;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use disk_support::*;
+use patience::PATIENCE;
 use pygmy_node::disk::chain::end_of;
 use pygmy_node::disk::fs::{Fs, FsFile, RealFs};
 use pygmy_node::disk::log::{LogError, LogFiles, Options};
@@ -15,9 +17,6 @@ use pygmy_node::disk::sim::SimFs;
 use pygmy_node::disk::vote::{Found, Vote, VoteFile};
 use pygmy_node::disk::writer::{Error, Event, LogThread};
 use pygmy_proto::batch::Batch;
-
-/// A thread that takes longer than this is stuck.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Loop {
     thread: LogThread,

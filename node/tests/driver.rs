@@ -1,12 +1,14 @@
 //! The driver over real sockets, with a machine that does little.
 
 mod driver_support;
+mod patience;
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use driver_support::*;
+use patience::{PATIENCE, wait};
 use pygmy_node::driver::{Exit, Limits, LinkConfig, raise_open_files_limit};
 use pygmy_node::machine::CloseReason;
 use pygmy_proto::ErrorCode;

@@ -1,91 +1,21 @@
 //! Whole clusters of processes on loopback, by the commands of `pygmy-node`.
 
+mod local_support;
+mod patience;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use pygmy_node::config;
 use pygmy_node::local::ClusterDir;
 use pygmy_node::local::caller::Caller;
-use pygmy_node::settings::ClusterSettings;
 use pygmy_proto::inventory;
 use pygmy_proto::message::{Books, BooksOk, Status, StatusOk};
 
-/// A cluster's directory. Whatever a failed test leaves running there is stopped.
-struct Place {
-    dir: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a temporary directory") }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("cluster")
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pygmy-node"));
-        command.args(args).arg("--dir").arg(self.path());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).stdin(Stdio::null()).output().expect("the program starts")
-    }
-
-    /// Runs a command that must succeed; what it printed.
-    fn done(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    /// Runs a command that must end with `code`; what it complained of.
-    fn fails(&self, args: &[&str], code: i32) -> String {
-        let output = self.run(args);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
-        stderr(&output)
-    }
-
-    fn settings(&self) -> ClusterSettings {
-        config::read(&ClusterDir::new(self.path()).config()).expect("a good file")
-    }
-
-    fn status(&self, name: &str) -> StatusOk {
-        let settings = self.settings();
-        let node = settings.node_named(name).expect("a node");
-        let mut caller = Caller::connect(&node.address, settings.id).expect("it answers");
-        caller.call(&Status {}).expect("it answers")
-    }
-
-    fn pid(&self, name: &str) -> String {
-        self.done(&["pid", name]).trim().to_owned()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.path().exists() {
-            self.run(&["down"]);
-        }
-    }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+use local_support::{Place, stderr};
+use patience::wait;
 
 const UP: &[&str] = &["up", "--detach", "--base-port", "0"];
 

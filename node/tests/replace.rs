@@ -1,58 +1,28 @@
 //! Voters are replaced while real processes run: dead and living ones, on their old address and on another.
 
-use std::path::PathBuf;
+mod local_support;
+mod patience;
+
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, mpsc};
 
 use pygmy_node::config;
-use pygmy_node::local::ClusterDir;
 use pygmy_node::local::caller::Caller;
 use pygmy_node::settings::{ClusterSettings, number_of};
 use pygmy_proto::message::{Command as Change, *};
 use pygmy_proto::types::Text;
 use pygmy_proto::{BookId, ErrorBody, ErrorCode, Retry};
 
-/// A cluster's directory. Whatever a failed test leaves running there is stopped.
-struct Place {
-    dir: tempfile::TempDir,
-}
+use local_support::{Place, stderr};
+use patience::{PATIENCE, wait};
 
 impl Place {
     /// A running cluster: two fronts, two orders, three catalogs.
     fn up() -> Self {
-        let place = Self { dir: tempfile::tempdir().expect("a temporary directory") };
+        let place = Self::new();
         place.done(&["up", "--detach", "--base-port", "0"]);
         place
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("cluster")
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pygmy-node"));
-        command.args(args).arg("--dir").arg(self.path()).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("the program starts")
-    }
-
-    /// Runs a command that must succeed; what it printed.
-    fn done(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    /// Runs a command that must end with `code`; what it complained of.
-    fn fails(&self, args: &[&str], code: i32) -> String {
-        let output = self.run(args);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
-        stderr(&output)
     }
 
     /// Runs the process of a node in the foreground; it must end by itself.
@@ -60,28 +30,22 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pygmy-node"));
         command.args(["run", "--node", node, "--incarnation", incarnation, "--config"]);
         command.arg(self.path().join("cluster.toml")).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the program starts");
-        let end = Instant::now() + Duration::from_secs(30);
-        while child.try_wait().expect("it was started").is_none() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        // One that has not ended by itself shows it by its exit status.
-        let _ = child.kill();
-        child.wait_with_output().expect("it was started")
-    }
-
-    fn settings(&self) -> ClusterSettings {
-        config::read(&ClusterDir::new(self.path()).config()).expect("a good file")
-    }
-
-    fn ask(&self, name: &str) -> Option<StatusOk> {
-        let settings = self.settings();
-        let node = settings.node_named(name).expect("a node");
-        Caller::connect(&node.address, settings.id).ok()?.call(&Status {}).ok()
+        let child = command.spawn().expect("the program starts");
+        let (pid, (ended, watch)) = (child.id(), mpsc::channel::<()>());
+        let watchdog = std::thread::spawn(move || {
+            // One that has not ended by itself shows it by its exit status.
+            if watch.recv_timeout(PATIENCE).is_err() {
+                let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+            }
+        });
+        let output = child.wait_with_output().expect("it was started");
+        let _ = ended.send(());
+        watchdog.join().expect("it only waits");
+        output
     }
 
     fn replica(&self, name: &str) -> ReplicaStatus {
-        self.ask(name).expect("it answers").replica.expect("a log replica")
+        self.status(name).replica.expect("a log replica")
     }
 
     /// Names of the voters, as a node sees them, whether each is heard.
@@ -100,35 +64,11 @@ impl Place {
         });
     }
 
-    fn pid(&self, name: &str) -> String {
-        self.done(&["pid", name]).trim().to_owned()
-    }
-
     /// The catalog that holds the token.
     fn holder(&self) -> String {
         let settings = self.settings();
         let number = self.replica("order-1").holder;
         settings.node(number).expect("somebody holds it").name.clone()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.path().exists() {
-            self.run(&["down"]);
-        }
-    }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Replicas that no log can help any more get a snapshot from the others: real threads, sockets and files.
 
 mod common;
+mod patience;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -8,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use common::{CLUSTER, Client, until};
+use common::{CLUSTER, Client};
 use mio::Waker;
+use patience::until;
 use pygmy_node::disk::fs::RealFs;
 use pygmy_node::disk::record::Mark;
 use pygmy_node::driver::{

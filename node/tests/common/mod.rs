@@ -4,7 +4,6 @@
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use pygmy_node::driver::{Driver, DriverConfig, Exit, Handle, Limits, LinkConfig, MemoryLog};
 use pygmy_node::node::Node;
@@ -15,8 +14,7 @@ use pygmy_proto::message::*;
 use pygmy_proto::types::{Blob, Bounded, Name};
 use pygmy_proto::{ErrorBody, ErrorCode, HEADER_LEN, Header, Kind, codec, inventory};
 
-/// Nothing in these tests takes this long unless it is broken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use crate::patience::{PATIENCE, until};
 
 pub(crate) const CLUSTER: [u8; 16] = [7; 16];
 
@@ -122,18 +120,6 @@ fn start_node(
     let mut driver = Driver::new(config, MemoryLog::default(), make).expect("descriptors");
     let handle = driver.handle();
     (handle, Some(std::thread::spawn(move || driver.run().expect("the event queue works"))))
-}
-
-/// Tries until `attempt` gives something.
-pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = attempt() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}");
-        std::thread::yield_now();
-    }
 }
 
 /// A frame that came.

@@ -6,7 +6,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use pygmy_node::driver::{Counters, Driver, DriverConfig, Exit, Handle, Limits, LinkConfig, MemoryLog};
@@ -17,8 +16,7 @@ use pygmy_proto::header::{Header, Kind};
 use pygmy_proto::message::{Epoch, Pong};
 use pygmy_proto::{ErrorBody, ErrorCode};
 
-/// Longest wait for anything that must happen.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+use crate::patience::{PATIENCE, wait};
 
 /// First frame of a client; the machine answers with a `Pong`.
 pub const HELLO: u16 = Kind::Hello as u16;
@@ -207,15 +205,6 @@ impl Running {
     pub fn leave(self) -> (Exit, Counters) {
         self.handle.leave().unwrap();
         self.join()
-    }
-}
-
-/// Waits until `done`, or fails.
-pub fn wait(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -1,0 +1,82 @@
+//! Clusters of processes, by the commands of `pygmy-node`.
+#![allow(dead_code, unreachable_pub)] // Each test file uses its part.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use pygmy_node::config;
+use pygmy_node::local::ClusterDir;
+use pygmy_node::local::caller::Caller;
+use pygmy_node::settings::ClusterSettings;
+use pygmy_proto::message::{Status, StatusOk};
+
+/// A cluster's directory. Whatever a failed test leaves running there is stopped.
+pub struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("cluster")
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pygmy-node"));
+        command.args(args).arg("--dir").arg(self.path()).stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the program starts")
+    }
+
+    /// Runs a command that must succeed; what it printed.
+    pub fn done(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs a command that must end with `code`; what it complained of.
+    pub fn fails(&self, args: &[&str], code: i32) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+        stderr(&output)
+    }
+
+    pub fn settings(&self) -> ClusterSettings {
+        config::read(&ClusterDir::new(self.path()).config()).expect("a good file")
+    }
+
+    /// What a node says of itself, if it answers.
+    pub fn ask(&self, name: &str) -> Option<StatusOk> {
+        let settings = self.settings();
+        let node = settings.node_named(name).expect("a node");
+        Caller::connect(&node.address, settings.id).ok()?.call(&Status {}).ok()
+    }
+
+    pub fn status(&self, name: &str) -> StatusOk {
+        self.ask(name).expect("it answers")
+    }
+
+    pub fn pid(&self, name: &str) -> String {
+        self.done(&["pid", name]).trim().to_owned()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.path().exists() {
+            self.run(&["down"]);
+        }
+    }
+}
+
+/// What a program complained of.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
