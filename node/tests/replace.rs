@@ -3,9 +3,9 @@
 mod local_support;
 mod patience;
 
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 
 use pygmy_node::config;
 use pygmy_node::local::caller::Caller;
@@ -15,7 +15,7 @@ use pygmy_proto::types::Text;
 use pygmy_proto::{BookId, ErrorBody, ErrorCode, Retry};
 
 use local_support::{Place, stderr};
-use patience::{PATIENCE, wait};
+use patience::wait;
 
 impl Place {
     /// A running cluster: two fronts, two orders, three catalogs.
@@ -23,29 +23,6 @@ impl Place {
         let place = Self::new();
         place.done(&["up", "--detach", "--base-port", "0"]);
         place
-    }
-
-    /// Runs the process of a node in the foreground; it must end by itself.
-    fn process(&self, node: &str, incarnation: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pygmy-node"));
-        command.args(["run", "--node", node, "--incarnation", incarnation, "--config"]);
-        command.arg(self.path().join("cluster.toml")).stdout(Stdio::null()).stderr(Stdio::piped());
-        let child = command.spawn().expect("the program starts");
-        let (pid, (ended, watch)) = (child.id(), mpsc::channel::<()>());
-        let watchdog = std::thread::spawn(move || {
-            // One that has not ended by itself shows it by its exit status.
-            if watch.recv_timeout(PATIENCE).is_err() {
-                let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
-            }
-        });
-        let output = child.wait_with_output().expect("it was started");
-        let _ = ended.send(());
-        watchdog.join().expect("it only waits");
-        output
-    }
-
-    fn replica(&self, name: &str) -> ReplicaStatus {
-        self.status(name).replica.expect("a log replica")
     }
 
     /// Names of the voters, as a node sees them, whether each is heard.

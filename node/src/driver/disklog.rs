@@ -163,10 +163,22 @@ impl LogWriter for DiskLog {
         Ok(Some(match event {
             Event::Durable { epoch, seq, hash } => LogEvent::Durable { epoch, seq, hash },
             Event::Vote(vote) => LogEvent::Vote(vote),
-            Event::Full(full) => LogEvent::Full(full),
+            Event::Full(full) => {
+                tell_full(full);
+                LogEvent::Full(full)
+            }
             Event::Read { node, batches } => LogEvent::Read { node, batches },
             // Only a vote that was damaged is ever absolved, and such a one never counts again here.
             Event::Absolved => return Ok(None),
         }))
+    }
+}
+
+/// Whoever looks after the machine must know before the clients do.
+fn tell_full(full: bool) {
+    if full {
+        ::log::error!("the disk of the log is full: nothing is ordered here until there is room again");
+    } else {
+        ::log::info!("the disk of the log has room again");
     }
 }

@@ -3,12 +3,17 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use pygmy_node::config;
 use pygmy_node::local::ClusterDir;
 use pygmy_node::local::caller::Caller;
 use pygmy_node::settings::ClusterSettings;
-use pygmy_proto::message::{Status, StatusOk};
+use pygmy_proto::message::{ReplicaStatus, Status, StatusOk};
+
+/// A process that has not ended by itself after this does not.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A cluster's directory. Whatever a failed test leaves running there is stopped.
 pub struct Place {
@@ -63,6 +68,18 @@ impl Place {
         self.ask(name).expect("it answers")
     }
 
+    pub fn replica(&self, name: &str) -> ReplicaStatus {
+        self.status(name).replica.expect("a log replica")
+    }
+
+    /// Runs the process of a node in the foreground; it must end by itself.
+    pub fn process(&self, node: &str, incarnation: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pygmy-node"));
+        command.args(["run", "--node", node, "--incarnation", incarnation, "--config"]);
+        command.arg(self.path().join("cluster.toml"));
+        ended(&mut command)
+    }
+
     pub fn pid(&self, name: &str) -> String {
         self.done(&["pid", name]).trim().to_owned()
     }
@@ -74,6 +91,23 @@ impl Drop for Place {
             self.run(&["down"]);
         }
     }
+}
+
+/// Runs a program that must end by itself.
+pub fn ended(command: &mut Command) -> Output {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let child = child.expect("the program starts");
+    let (pid, (ended, watch)) = (child.id(), mpsc::channel::<()>());
+    let watchdog = std::thread::spawn(move || {
+        // One that has not ended by itself shows it by its exit status.
+        if watch.recv_timeout(PATIENCE).is_err() {
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        }
+    });
+    let output = child.wait_with_output().expect("it was started");
+    let _ = ended.send(());
+    watchdog.join().expect("it only waits");
+    output
 }
 
 /// What a program complained of.
