@@ -219,3 +219,37 @@ fn one_flipped_byte_after_any_history_loses_nothing_without_a_word() {
     assert_eq!(alarms, 0, "damage is told where nothing is lost");
     assert!(seeds().count() == 1 || lost > 10, "{lost}");
 }
+
+/// Batches share the memory of the segment that they were read from. Where that is hardly used they must not: a process
+/// that was killed forty times has forty such segments, and would hold all of them.
+#[test]
+fn batches_of_segments_that_are_hardly_used_hold_no_more_than_themselves() {
+    let large = Options { segment_bytes: 512 * 1024, ..SMALL };
+    let open = |fs: &SimFs| LogFiles::open(fs.clone(), UUID, large).expect("the log opens");
+    let mut fs = SimFs::new();
+    let deaths = 40;
+    for _ in 0..deaths {
+        let (mut log, _) = open(&fs);
+        for salt in 0..2 {
+            log.write(&[(epoch(1), batch(epoch(1), log.end(), 2, 50, salt))]).expect("room");
+            log.sync().expect("a good disk");
+        }
+        drop(log);
+        fs = fs.kill();
+    }
+    let (log, found) = open(&fs);
+    assert_eq!((log.segments(), found.batches.len()), (deaths + 1, 2 * deaths));
+    assert_eq!(found.batches.iter().filter(|batch| batch.bytes().is_unique()).count(), 2 * deaths);
+    drop(log);
+
+    let fs = SimFs::new();
+    let (mut log, _) = open(&fs);
+    while log.segments() < 3 {
+        log.write(&[(epoch(1), batch(epoch(1), log.end(), 2, 30_000, 1))]).expect("room");
+        log.sync().expect("a good disk");
+    }
+    drop(log);
+    let (_, found) = open(&fs);
+    let shared = found.batches.iter().filter(|batch| !batch.bytes().is_unique()).count();
+    assert!(shared > 5, "what is used well is not copied: {shared} of {}", found.batches.len());
+}
