@@ -226,6 +226,24 @@ mod tests {
     }
 
     #[test]
+    fn what_another_ones_snapshot_has_counts_for_none_of_its_own() {
+        let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 10 * BATCH, ..SnapshotPolicy::default() });
+        let mut write = |bench: &mut Bench, count| {
+            for _ in 0..count {
+                bench.write();
+                bench.sync();
+            }
+        };
+        write(&mut bench, 9);
+        let applied = bench.ring.counters().bytes_applied;
+        bench.plan.on_installed(12 * BATCH, applied);
+        write(&mut bench, 11);
+        assert_eq!(bench.poll(), None, "the next is as far behind as that one is long");
+        write(&mut bench, 1);
+        assert_eq!(bench.poll().map(|order| order.at.base.end.seq), Some(bench.ring.applied()));
+    }
+
+    #[test]
     fn replicas_that_apply_the_same_take_turns() {
         let mut first = Vec::new();
         for place in 0..3 {

@@ -371,6 +371,23 @@ fn a_peer_that_gives_nothing_is_left_and_its_parts_are_not_mixed_with_the_next_o
 }
 
 #[test]
+fn a_peer_is_not_left_because_the_disk_here_took_its_time() {
+    let mut world = World::new([(1, held(100, &[4 * PART])), (2, held(100, &[4 * PART]))]);
+    world.need(1);
+    world.deliver(0);
+    world.work();
+    world.deliver(0);
+    assert!(world.asked.is_empty(), "all that may be on its way has come, and nothing is written yet");
+    world.now_ns += ms(10_000);
+    world.work();
+    world.turn();
+    assert_eq!(world.asked(), [(1, fetch(100, 0, 2 * PART, PART))]);
+    assert_eq!(world.receiver.source(), Some(1));
+    world.run();
+    assert!(world.loaded.is_some());
+}
+
+#[test]
 fn a_snapshot_that_is_gone_is_given_up_for_the_newest_but_not_for_ever() {
     let mut world = World::new([(1, held(100, &[4 * PART]))]);
     world.need(1);
@@ -522,6 +539,7 @@ fn parts_that_cannot_be_end_the_transfer_and_those_nobody_asked_for_are_dropped(
         world.answer(node, &fetch);
     }
     assert_eq!(world.receiver.received(), before);
+    assert!(!world.receiver.on_loaded(99), "another transfer than this one");
     world.run();
     assert!(world.loaded.is_some());
 }
