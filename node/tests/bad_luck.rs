@@ -305,6 +305,9 @@ fn batches(segment: &Path) -> Vec<usize> {
 
 const NODE: &str = "order-2";
 
+/// What is done to a node or a file.
+type Damage<'a, To> = &'a dyn Fn(&To);
+
 /// Kills a node, damages its files, starts it, and waits until it is as good as before. It must have said `said`.
 fn survives(place: &Place, shopper: &mut Shopper, (node, what, said): (&str, &str, &str), damage: impl FnOnce()) {
     println!("{node}: {what}");
@@ -341,7 +344,7 @@ fn a_damaged_log_is_told_of_and_mended_from_the_others() {
     // What is cut away is not there to be seen: the others remember it.
     let (damaged, forgotten) = ("the log is damaged", "this log once acknowledged");
     // A node each, so that what is damaged is not what an earlier repair has made useless.
-    let damages: [(&str, &str, &str, &dyn Fn(&str)); 5] = [
+    let damages: [(&str, &str, &str, Damage<'_, str>); 5] = [
         ("catalog-1", "a flipped byte in its middle", damaged, &flip_middle),
         ("catalog-2", "a flipped byte at its start", damaged, &flip_start),
         ("order-1", "cut in its middle", forgotten, &cut_middle),
@@ -360,7 +363,7 @@ fn a_log_whose_vote_is_lost_votes_no_more_until_it_is_replaced() {
     shopper.buys(5);
     let vote = |place: &Place| place.data(NODE).join("vote");
     let flip_all = |place: &Place| (0..4).for_each(|copy| flip(&vote(place), copy * 4096 + 20));
-    let damages: [(&str, &dyn Fn(&Place)); 2] =
+    let damages: [(&str, Damage<'_, Place>); 2] =
         [("every copy flipped", &flip_all), ("cut to nothing", &|place| cut(&vote(place), 0))];
     for (what, damage) in damages {
         println!("{what}");
@@ -382,7 +385,7 @@ fn a_log_whose_vote_is_lost_votes_no_more_until_it_is_replaced() {
 }
 
 /// Words that a process must say as it refuses a file, and what is done to that file.
-type Refusal<'a> = (&'a str, &'a [&'a str], &'a dyn Fn(&Path));
+type Refusal<'a> = (&'a str, &'a [&'a str], Damage<'a, Path>);
 
 /// No process starts over a changed file; it says why, and goes on from where it was with the right one.
 fn refuses(place: &Place, shopper: &mut Shopper, file: &Path, refusals: &[Refusal<'_>]) {

@@ -150,6 +150,24 @@ fn what_the_log_no_longer_has_can_be_no_part_of_a_snapshot() {
 }
 
 #[test]
+fn a_log_that_went_another_way_than_the_snapshot_makes_none() {
+    let (ours, theirs) = (SimFs::new(), SimFs::new());
+    let (mut own, mut other) = (Twin::new(), Twin::new());
+    let Opened { log: mut own_log, snapshots, .. } = opened(&ours);
+    let Opened { log: mut other_log, .. } = opened(&theirs);
+    own.work(&mut own_log, 1);
+    build(&snapshots, &own_log, &own.order()).expect("a snapshot");
+    for salt in 2..4 {
+        other.work(&mut other_log, salt);
+    }
+    match build(&snapshots, &other_log, &other.order()) {
+        Err(BuildError::Later(why)) => assert!(why.contains("do not follow"), "{why}"),
+        built => panic!("{built:?}"),
+    }
+    assert_eq!(snapshots.newest().map(|info| info.mark), Some(own.mark()));
+}
+
+#[test]
 fn a_full_disk_leaves_no_part_of_a_snapshot_and_stops_nothing() {
     let fs = SimFs::new();
     let mut twin = Twin::new();

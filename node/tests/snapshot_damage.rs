@@ -75,6 +75,9 @@ fn a_snapshot_under_another_name_is_noticed() {
     let bytes = fs.bytes(&snapshot_name(older)).expect("a snapshot");
     fs.put(&snapshot_name(newest), &bytes);
     check(&fs, &twin, older, "the older under the newer's name");
+    let snapshots = Snapshots::open(fs, OPTIONS.snapshots).expect("snapshots");
+    assert_eq!(snapshots.all().iter().map(|info| info.seq()).collect::<Vec<_>>(), [older], "it is not there twice");
+    assert_eq!(snapshots.damaged(), [newest]);
 }
 
 /// Changes the newest snapshot's chunks, each with its header, and makes their checksums right again.
@@ -107,6 +110,7 @@ fn a_snapshot_whose_checksums_are_right_and_whose_state_is_not_is_noticed() {
     let doubled = fs.copy();
     forge(&doubled, &name, |chunks| chunks.insert(1, chunks[1].clone()));
     check(&doubled, &twin, older, "a chunk twice");
+    misplaced(&doubled, newest);
     let swapped = fs.copy();
     forge(&swapped, &name, |chunks| {
         // Two parts of the stream, the second before the first.
@@ -121,10 +125,17 @@ fn a_snapshot_whose_checksums_are_right_and_whose_state_is_not_is_noticed() {
         chunks[3][8] = 3;
     });
     check(&swapped, &twin, older, "two chunks changed places");
+    misplaced(&swapped, newest);
     // The same, in order, is as good as the one there was.
     let split = fs.copy();
     forge(&split, &name, |_| {});
     check(&split, &twin, newest, "nothing was changed");
+}
+
+/// It is told where the chunks are wrong, before what they hold is looked at.
+fn misplaced(fs: &SimFs, seq: u64) {
+    let error = Snapshots::verify(fs.clone(), seq).expect_err("a chunk is in another's place");
+    assert!(error.to_string().contains("stands in the place of chunk"), "{error}");
 }
 
 #[test]

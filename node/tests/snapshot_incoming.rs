@@ -4,7 +4,7 @@ mod snapshot_support;
 
 use pygmy_node::disk::fs::Fs;
 use pygmy_node::disk::sim::SimFs;
-use pygmy_node::snapshot::dir::snapshot_name;
+use pygmy_node::snapshot::dir::{is_temporary, snapshot_name};
 use pygmy_node::snapshot::open::Opened;
 use pygmy_node::snapshot::{FileRange, Incoming, SnapshotError, SnapshotInfo, Snapshots};
 use snapshot_support::*;
@@ -91,8 +91,29 @@ fn parts_may_come_twice_and_out_of_order_and_the_reading_goes_on_where_it_got_to
     incoming.write(0, 40, &part(40, 70)).expect("room");
     incoming.write(0, 0, &part(0, 80)).expect("room");
     assert_eq!(incoming.wanted()[0], (0, 110));
+    for (index, offset) in [(0, info.files[0].len - 1), (0, u64::MAX), (info.files.len(), 0)] {
+        assert!(incoming.write(index, offset, &[0; 2]).is_err(), "file {index} has nothing at {offset}");
+    }
     send(&from, &mut incoming, 64);
     incoming.finish().expect("whole");
+}
+
+#[test]
+fn what_was_left_of_one_that_was_never_whole_is_removed() {
+    let (theirs, ours) = (SimFs::new(), SimFs::new());
+    let (_, from) = replica(&theirs, 12);
+    let info = from.newest().expect("a snapshot");
+    let temporary = |fs: &SimFs| fs.list().expect("a good disk").into_iter().filter(|name| is_temporary(name)).count();
+    drop(empty(&ours).begin_incoming(&info).expect("room"));
+    assert_eq!(temporary(&ours), info.files.len());
+    let fs = ours.kill();
+    let to = empty(&fs);
+    assert_eq!(temporary(&fs), 0, "by an opening");
+    drop(to.begin_incoming(&info).expect("room"));
+    let mut shorter = info.clone();
+    shorter.files.truncate(1);
+    drop(to.begin_incoming(&shorter).expect("room"));
+    assert_eq!(temporary(&fs), 1, "and by the next one that comes");
 }
 
 #[test]

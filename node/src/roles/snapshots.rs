@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn what_another_ones_snapshot_has_counts_for_none_of_its_own() {
         let mut bench = Bench::new(SnapshotPolicy { log_bytes_min: 10 * BATCH, ..SnapshotPolicy::default() });
-        let mut write = |bench: &mut Bench, count| {
+        let write = |bench: &mut Bench, count| {
             for _ in 0..count {
                 bench.write();
                 bench.sync();
