@@ -100,8 +100,10 @@ fn under_load(place: &Place, act: impl FnOnce()) {
     stop.store(true, Ordering::Relaxed);
     let written: u64 = buyers.into_iter().map(|buyer| buyer.join().expect("every write was acknowledged")).sum();
     assert!(written > 0);
-    wait("every replica has every write once", || u64::from(stock(&fronts[0]) - before) == written);
-    assert_eq!(u64::from(stock(&fronts[1]) - before), written);
+    // A read without a floor may be of any replica, and one may be behind the others for a moment.
+    for front in &fronts {
+        wait("every write is there once", || u64::from(stock(front) - before) == written);
+    }
 }
 
 #[test]
