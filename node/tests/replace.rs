@@ -5,7 +5,7 @@ mod patience;
 
 use std::process::{Child, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pygmy_node::config;
 use pygmy_node::local::caller::Caller;
@@ -49,8 +49,8 @@ impl Place {
     }
 }
 
-/// Buys copies one by one through one front, each until it is acknowledged, until told to stop; how many.
-fn buyer(settings: ClusterSettings, address: String, stop: Arc<AtomicBool>) -> u64 {
+/// Puts copies in stock one by one through one front, each until it is acknowledged, until told to stop; counts them.
+fn writer(settings: ClusterSettings, address: String, stop: Arc<AtomicBool>, written: Arc<AtomicU64>) {
     let book = BookId::new("rpcdummies").expect("a valid id");
     let connect = || Caller::connect(&address, settings.id);
     let mut caller = connect().expect("the front lives");
@@ -74,8 +74,8 @@ fn buyer(settings: ClusterSettings, address: String, stop: Arc<AtomicBool>) -> u
             assert!(refused.is_none_or(|body| body.retry != Retry::Never), "{error}");
             caller = connect().expect("the front lives");
         }
+        written.fetch_add(1, Ordering::Relaxed);
     }
-    counter
 }
 
 /// Writes through both fronts while `act` runs; all that was acknowledged is there afterwards, once.
@@ -89,17 +89,24 @@ fn under_load(place: &Place, act: impl FnOnce()) {
     let fronts: Vec<String> = settings.nodes.iter().take(2).map(|node| node.address.clone()).collect();
     let before = stock(&fronts[0]);
     let stop = Arc::new(AtomicBool::new(false));
-    let buyers: Vec<_> = fronts
+    let writers: Vec<_> = fronts
         .iter()
         .map(|address| {
             let (settings, address, stop) = (settings.clone(), address.clone(), Arc::clone(&stop));
-            std::thread::spawn(move || buyer(settings, address, stop))
+            let written = Arc::new(AtomicU64::new(0));
+            let count = Arc::clone(&written);
+            (std::thread::spawn(move || writer(settings, address, stop, count)), written)
         })
         .collect();
+    let written = || -> Vec<u64> { writers.iter().map(|(_, written)| written.load(Ordering::Relaxed)).collect() };
+    wait("writes to be under way", || written().iter().all(|count| *count > 0));
     act();
     stop.store(true, Ordering::Relaxed);
-    let written: u64 = buyers.into_iter().map(|buyer| buyer.join().expect("every write was acknowledged")).sum();
-    assert!(written > 0);
+    wait("every write to be acknowledged", || writers.iter().all(|(writer, _)| writer.is_finished()));
+    let written: u64 = written().iter().sum();
+    for (writer, _) in writers {
+        writer.join().expect("no refusal that is final");
+    }
     // A read without a floor may be of any replica, and one may be behind the others for a moment.
     for front in &fronts {
         wait("every write is there once", || u64::from(stock(front) - before) == written);
