@@ -137,3 +137,23 @@ fn a_lone_voter_asks_nobody() {
     bench.input(1, Input::Barrier { ticket: 7 });
     assert_eq!(bench.fresh, [(1, 7, 1)]);
 }
+
+#[test]
+fn an_answer_from_beyond_the_end_of_the_log_has_what_is_missing_fetched() {
+    let mut bench = five();
+    bench.held.insert((1, 5));
+    bench.write(1, 8);
+    bench.settle();
+    let (seq, own) = (bench.replica(1).applied(), bench.replica(5).log().last_seq());
+    assert!(own < seq, "the data is still on its way");
+    assert_eq!((bench.frames.fetch, bench.beats_sent), (0, 0), "and nobody has told it");
+    bench.input(5, Input::Barrier { ticket: 1 });
+    for voter in 2..=4 {
+        bench.deliver(5, voter);
+        bench.deliver(voter, 5);
+    }
+    bench.run(5 * MS);
+    assert!(bench.frames.fetch > 0);
+    bench.run(20 * MS);
+    assert_eq!((bench.beats_sent, bench.fresh.as_slice()), (0, &[(5, 1, seq)][..]), "no heartbeat had to help");
+}
