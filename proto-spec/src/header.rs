@@ -139,10 +139,6 @@ kinds! {
 }
 
 impl Kind {
-    /// True for the kinds only servers send to each other.
-    pub fn is_peer(self) -> bool {
-        self as u16 >= 0x0100
-    }
     /// True for what a client may ask after its handshake.
     pub fn is_request(self) -> bool {
         matches!(self as u16, 0x0010..=0x008f) || self == Kind::Ping

@@ -249,7 +249,6 @@ impl Process {
             DiskEvent::Vote(vote) => Input::VoteDurable(vote),
             DiskEvent::Full(full) => Input::DiskFull(full),
             DiskEvent::Read { node, batches } => Input::LogRead { node, batches },
-            DiskEvent::Absolved => return,
         };
         self.step(effects, |node, out| node.handle(now, input, out));
     }

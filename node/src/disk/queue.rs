@@ -43,8 +43,6 @@ pub enum Event {
     },
     /// The vote is durable.
     Vote(Vote),
-    /// The vote counts again after damage.
-    Absolved,
     /// The disk is full, or no longer.
     Full(bool),
     /// What was read for a node. Empty if the log does not have it.
@@ -80,8 +78,6 @@ pub enum Command {
     Batch(Epoch, Batch),
     /// Give a vote.
     Vote(Vote),
-    /// Let the last vote count again after damage; see [`VoteFile::absolve`].
-    Absolve,
     /// A snapshot has durably what is below; see [`LogFiles::cut_below`].
     CutBelow(u64),
     /// A snapshot was installed; see [`LogFiles::restart_at`].
@@ -130,10 +126,6 @@ impl<F: Fs> WriteQueue<F> {
             Some(Command::Vote(vote)) => {
                 self.vote.write(vote)?;
                 tell(Event::Vote(vote));
-            }
-            Some(Command::Absolve) => {
-                self.vote.absolve()?;
-                tell(Event::Absolved);
             }
             Some(Command::CutBelow(seq)) => self.log.cut_below(seq)?,
             Some(Command::RestartAt(epoch, mark)) => match self.log.restart_at(epoch, mark) {

@@ -23,7 +23,7 @@
 //! over the *other* slot would then put both at risk at once. So opening writes the whole file anew, again by another
 //! name, before the vote may be used.
 //!
-//! Damage is not forgotten by writing on: a file that replaces a damaged one says so, until [`VoteFile::absolve`].
+//! Damage is not forgotten by writing on: a file that replaces a damaged one says so, and never counts again.
 
 use std::io::{self, ErrorKind};
 
@@ -175,16 +175,6 @@ impl<F: Fs> VoteFile<F> {
             None => return self.replace(),
         };
         self.keep_failure(done)
-    }
-
-    /// The last vote counts again after damage: this log has installed an epoch that was started without its promise.
-    ///
-    /// # Errors
-    /// It failed for good.
-    pub fn absolve(&mut self) -> Result<(), VoteError> {
-        self.check()?;
-        self.last.damaged = false;
-        self.replace()
     }
 
     /// The last vote given.

@@ -97,11 +97,6 @@ impl LogThread {
         self.turn.push(Command::Vote(vote));
     }
 
-    /// The last vote counts again after damage; see [`VoteFile::absolve`].
-    pub fn submit_absolution(&mut self) {
-        self.turn.push(Command::Absolve);
-    }
-
     /// A snapshot has durably what is below `seq`; see [`LogFiles::cut_below`].
     pub fn submit_cut(&mut self, seq: u64) {
         self.turn.push(Command::CutBelow(seq));

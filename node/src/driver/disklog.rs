@@ -168,8 +168,6 @@ impl LogWriter for DiskLog {
                 LogEvent::Full(full)
             }
             Event::Read { node, batches } => LogEvent::Read { node, batches },
-            // Only a vote that was damaged is ever absolved, and such a one never counts again here.
-            Event::Absolved => return Ok(None),
         }))
     }
 }
