@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::config;
+use crate::disk::direct::LogWrites;
 use crate::driver::Exit;
 use crate::inspect::{self, Detail};
 use crate::local::up::{Cluster, Origin, Shape};
@@ -59,6 +60,9 @@ enum Cmd {
         /// Which process of the node, if it was or is being replaced [default: the one in the file]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=255))]
         incarnation: Option<u16>,
+        /// How the log is written
+        #[arg(long, value_enum, value_name = "WAY", env = "PYGMY_LOG_WRITES", default_value_t)]
+        log_writes: LogWrites,
     },
     /// Make the directory of an order or catalog server, with a new and empty log in it
     Format {
@@ -261,7 +265,9 @@ fn exit_code(error: &LocalError) -> ExitCode {
 fn dispatch(command: Cmd) -> Result<ExitCode, LocalError> {
     match command {
         Cmd::Up(args) => return up(&args),
-        Cmd::Run { config, node, incarnation } => return Ok(run_node(run::run(&config, &node, incarnation)?)),
+        Cmd::Run { config, node, incarnation, log_writes } => {
+            return Ok(run_node(run::run(&config, &node, incarnation, log_writes)?));
+        }
         Cmd::Format { node, initial, place } => say(&format_node(&place.dir()?, &node, initial)?),
         Cmd::Replace { node, address, json, place } => replace_node(&place.dir()?, &node, address.as_deref(), json)?,
         Cmd::Down { place } => say(&control::down(&place.dir()?)?),

@@ -4,9 +4,11 @@ mod disk_support;
 
 use disk_support::*;
 use pygmy_node::disk::chain::end_of;
+use pygmy_node::disk::direct::LogWrites;
 use pygmy_node::disk::fs::{DirError, Fs, RealFs};
 use pygmy_node::disk::log::{LogError, LogFiles, OpenError, Options};
 use pygmy_node::disk::record::Mark;
+use pygmy_node::disk::recover;
 use pygmy_node::disk::scan::ScanError;
 use pygmy_node::disk::sim::SimFs;
 use pygmy_node::disk::vote::{Found, VOTE_NAME, Vote, VoteError, VoteFile};
@@ -363,6 +365,53 @@ fn on_a_full_disk_nothing_is_lost_and_a_cut_makes_room() {
     assert!(!log.is_full());
 }
 
+/// In order or not: what an opening needs it has.
+#[test]
+fn a_disk_that_is_full_to_the_last_byte_keeps_nobody_from_opening() {
+    for ended in [true, false] {
+        let fs = SimFs::new();
+        let (mut log, _) = open(&fs);
+        let (mut file, _) = VoteFile::open(fs.clone(), UUID).unwrap();
+        let vote = Vote { promised: epoch(3), cut: epoch(2) };
+        file.write(vote).unwrap();
+        append(&mut log, 1, 20, 50);
+        log.prepare(true).unwrap();
+        if ended {
+            log.close_group().unwrap();
+        }
+        for _ in 0..3 {
+            let full = fs.kill();
+            full.set_budget(Some(full.used()));
+            let opened = recover::open(full.clone(), UUID, SMALL).expect("nothing more is needed");
+            assert_eq!((opened.found.end.seq, opened.found.damaged), (20, None));
+            assert_eq!(opened.vote, Found::Vote(vote));
+            full.set_budget(None);
+        }
+    }
+}
+
+/// What was found in a cache must be safe before anything is written over the vote that it replaced.
+#[test]
+fn a_vote_whose_sync_failed_is_safe_once_it_was_found() {
+    for fails in [true, false] {
+        let fs = SimFs::new();
+        let (mut file, _) = VoteFile::open(fs.clone(), UUID).unwrap();
+        let vote = |counter| Vote { promised: epoch(counter), cut: epoch(1) };
+        file.write(vote(2)).unwrap();
+        if fails {
+            fs.fail_sync_after(0);
+        } else {
+            fs.power_off_after(1);
+        }
+        assert!(file.write(vote(3)).is_err());
+        let fs = fs.kill();
+        assert_eq!(VoteFile::open(fs.clone(), UUID).unwrap().1, Found::Vote(vote(3)));
+        for seed in 0..50 {
+            assert_eq!(VoteFile::open(fs.copy_after_crash(seed), UUID).unwrap().1, Found::Vote(vote(3)));
+        }
+    }
+}
+
 #[test]
 fn the_first_failed_write_or_sync_is_the_last_word() {
     for write in [true, false] {
@@ -375,7 +424,7 @@ fn the_first_failed_write_or_sync_is_the_last_word() {
             fs.fail_sync_after(0)
         }
         let group = [(epoch(1), batch(epoch(1), log.end(), 2, 50, 0))];
-        let failed = log.write(&group).and_then(|()| log.sync());
+        let failed = log.append(&group);
         assert!(matches!(failed, Err(LogError::Io(_))));
         let counts = fs.counts();
         assert!(matches!(log.sync(), Err(LogError::Failed(_))));
@@ -418,11 +467,13 @@ fn segments_are_used_again_once_they_are_cut() {
 #[test]
 fn two_processes_cannot_use_one_directory() {
     let dir = tempfile::tempdir().unwrap();
-    let first = RealFs::open(dir.path()).unwrap();
-    let Err(DirError::Taken { pid, .. }) = RealFs::open(dir.path()) else { panic!("both hold it") };
+    let first = RealFs::open(dir.path(), LogWrites::default()).unwrap();
+    let Err(DirError::Taken { pid, .. }) = RealFs::open(dir.path(), LogWrites::default()) else {
+        panic!("both hold it")
+    };
     assert_eq!(pid, std::process::id() as i32);
     drop(first);
-    RealFs::open(dir.path()).unwrap();
+    RealFs::open(dir.path(), LogWrites::default()).unwrap();
 }
 
 /// After a sync that failed, the cache shows what the disk will never have.

@@ -108,7 +108,13 @@ impl World {
                         self.model.append(batch.clone());
                         self.possible.push(self.model.end());
                     }
-                    log.write(&group).ok()?;
+                    if self.random.below(2) == 0 {
+                        log.write(&group).ok()?;
+                    } else {
+                        let told = log.append(&group).ok()?.map(|durable| durable.end);
+                        self.possible = vec![self.model.end()];
+                        assert_eq!(told, Some(self.model.end()));
+                    }
                 }
                 8..12 => {
                     log.sync().ok()?;

@@ -10,6 +10,7 @@ use std::time::Instant;
 use disk_support::*;
 use patience::PATIENCE;
 use pygmy_node::disk::chain::end_of;
+use pygmy_node::disk::direct::LogWrites;
 use pygmy_node::disk::fs::{Fs, FsFile, RealFs};
 use pygmy_node::disk::log::{LogError, LogFiles, Options};
 use pygmy_node::disk::record::Mark;
@@ -72,27 +73,36 @@ fn vote(counter: u64) -> Vote {
     Vote { promised: epoch(counter), cut: epoch(0) }
 }
 
+/// Whichever way they were written, and whichever way the process before wrote.
 #[test]
 fn batches_and_votes_become_durable_in_order_and_are_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { segment_bytes: 1024 * 1024, ..SMALL };
-    let mut served = Loop::start(RealFs::open(dir.path()).unwrap(), options);
-    served.submit(100);
-    served.submit(100);
-    let first = served.end;
-    served.thread.submit_vote(vote(2));
-    served.submit(100);
-    let last = served.end;
-    assert!(served.thread.poll().unwrap().is_none(), "the turn is not closed");
-    served.thread.flush();
-    let expected = [durable(first), Event::Vote(vote(2)), durable(last)];
-    assert_eq!(served.until(|event| *event == durable(last)), expected);
-    drop(served);
-    let fs = RealFs::open(dir.path()).unwrap();
-    let (_, found) = LogFiles::open(fs.clone(), UUID, options).unwrap();
-    check_chain(&found);
-    assert_eq!((found.end, found.clean, found.copied), (last, true, 0), "it was ended in order");
-    assert_eq!(VoteFile::open(fs, UUID).unwrap().1, Found::Vote(vote(2)));
+    let ways = [LogWrites::Direct, LogWrites::Buffered, LogWrites::Direct];
+    for (round, writes) in (1..).zip(ways) {
+        let given = [vote(round * 2), vote(round * 2 + 1)];
+        let mut served = Loop::start(RealFs::open(dir.path(), writes).unwrap(), options);
+        let before = served.end.seq;
+        let mut batches = vec![served.submit(100), served.submit(100)];
+        let first = served.end;
+        given.map(|vote| served.thread.submit_vote(vote));
+        // More than the memory that a group begins with.
+        batches.extend((0..40).map(|_| served.submit(4_000)));
+        let last = served.end;
+        assert!(served.thread.poll().unwrap().is_none(), "the turn is not closed");
+        served.thread.flush();
+        let expected = [durable(first), Event::Vote(given[0]), Event::Vote(given[1]), durable(last)];
+        assert_eq!(served.until(|event| *event == durable(last)), expected);
+        assert!(served.thread.read(3, before + 1, last.seq));
+        let read = served.until(|event| matches!(event, Event::Read { .. })).pop();
+        assert_eq!(read, Some(Event::Read { node: 3, batches }), "readers see what goes around their cache");
+        drop(served);
+        let fs = RealFs::open(dir.path(), writes).unwrap();
+        let (_, found) = LogFiles::open(fs.clone(), UUID, options).unwrap();
+        check_chain(&found);
+        assert_eq!((found.end, found.clean, found.copied), (last, true, 0), "it was ended in order");
+        assert_eq!(VoteFile::open(fs, UUID).unwrap().1, Found::Vote(given[1]));
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 
 use disk_support::{GENESIS, SMALL, UUID, batch, epoch};
 use pygmy_node::disk::chain::end_of;
+use pygmy_node::disk::direct::LogWrites;
 use pygmy_node::disk::fs::RealFs;
 use pygmy_node::disk::log::LogFiles;
 use pygmy_node::disk::segments::segment_name;
@@ -27,7 +28,7 @@ impl Files {
     fn new() -> Self {
         let root = tempfile::tempdir().expect("a directory");
         let data = root.path().join("data");
-        let fs = RealFs::open(&data).expect("it is ours");
+        let fs = RealFs::open(&data, LogWrites::default()).expect("it is ours");
         let meta = Meta { cluster: [1; 16], node: 5, name: "catalog-1".into(), log_uuid: UUID, settings: 9 };
         meta.create(&data.join("meta")).expect("it is not there yet");
         let (mut vote, _) = VoteFile::open(fs.clone(), UUID).expect("a fresh one");
@@ -60,7 +61,7 @@ impl Files {
 /// A directory with two snapshots, their ledger, and the log behind the older.
 fn with_snapshots(root: &Path) -> (PathBuf, Twin) {
     let data = root.join("data");
-    let fs = RealFs::open(&data).expect("it is ours");
+    let fs = RealFs::open(&data, LogWrites::default()).expect("it is ours");
     let meta = Meta { cluster: [1; 16], node: 5, name: "catalog-1".into(), log_uuid: UUID, settings: 9 };
     meta.create(&data.join("meta")).expect("it is not there yet");
     let mut files = opened(&fs);

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use common::{CLUSTER, Client};
 use mio::Waker;
 use patience::until;
+use pygmy_node::disk::direct::LogWrites;
 use pygmy_node::disk::fs::RealFs;
 use pygmy_node::disk::record::Mark;
 use pygmy_node::driver::{
@@ -316,7 +317,7 @@ fn free_address() -> SocketAddr {
 
 /// A replica over the files in `path`, that takes snapshots soon.
 fn replica(path: &std::path::Path, settings: Settings) -> (DiskLog, Node) {
-    let fs = RealFs::open(path).expect("the directory is free");
+    let fs = RealFs::open(path, LogWrites::default()).expect("the directory is free");
     let options = OpenOptions { segment_bytes: 1 << 20, snapshots: SnapshotOptions { ledger_file_bytes: 4_096 } };
     let opened = open(fs, settings.log_uuid, options).expect("good files");
     let newest_bytes = opened.snapshots.newest().map_or(0, |newest| newest.bytes());

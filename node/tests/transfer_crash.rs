@@ -249,3 +249,38 @@ fn a_full_disk_is_told_apart_and_leaves_nothing() {
     assert!(transfer(&donor, &mut receiving));
     assert!(matches!(receiving.run(Job::Finish { number: 1 }), Some(Done::Loaded { .. })));
 }
+
+/// After a failed sync nobody knows what the disk has, as with the log.
+#[test]
+fn what_cannot_be_made_durable_ends_the_process() {
+    let donor = donor();
+    let finish = |syncs: u64| {
+        let (fs, _) = prepare(|_| {});
+        let Opened { snapshots, .. } = opened(&fs);
+        let mut receiving = Receiving::new(snapshots);
+        assert!(transfer(&donor, &mut receiving));
+        fs.fail_sync_after(syncs);
+        receiving.run(Job::Finish { number: 1 })
+    };
+    // One for each file, and two of the directory.
+    let syncs = donor.info.files.len() as u64 + 2;
+    for failing in 0..syncs {
+        let finished = finish(failing);
+        let fatal = matches!(finished, Some(Done::Failed { failure: Failure::Fatal(_), .. }));
+        assert!(fatal, "sync {failing} of {syncs}: {finished:?}");
+    }
+    assert!(matches!(finish(syncs), Some(Done::Loaded { .. })), "there are no more");
+}
+
+#[test]
+fn so_does_a_part_that_cannot_be_written() {
+    let donor = donor();
+    let (fs, _) = prepare(|_| {});
+    let Opened { snapshots, .. } = opened(&fs);
+    let mut receiving = Receiving::new(snapshots);
+    assert!(matches!(receiving.run(Job::Begin { number: 1, info: donor.info.clone() }), Some(Done::Begun { .. })));
+    let bytes = donor.part(SnapshotFetch { seq: donor.info.seq(), file: 0, offset: 0, len: PART }).bytes.into_bytes();
+    fs.fail_write_after(0);
+    let written = receiving.run(Job::Write { number: 1, file: 0, offset: 0, bytes });
+    assert!(matches!(written, Some(Done::Failed { failure: Failure::Fatal(_), .. })), "{written:?}");
+}

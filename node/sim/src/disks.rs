@@ -2,7 +2,7 @@
 
 use pygmy_node::disk::queue::{Error, Event as DiskEvent};
 use pygmy_node::snapshot::BuildError;
-use pygmy_node::snapshot::transfer::Done;
+use pygmy_node::snapshot::transfer::{Done, Failure};
 use pygmy_node::store::Store;
 use pygmy_ring::{Recovered, StateMachine};
 
@@ -192,8 +192,13 @@ impl World {
             }
             _ => {}
         }
-        if let Some(done) = done {
-            self.give(index, boot, Item::Transferred(done));
+        match done {
+            Some(Done::Failed { failure: Failure::Fatal(why), .. }) if host.disk.is_faulty() => {
+                self.give_up(index, &why);
+                return Ok(());
+            }
+            Some(done) => self.give(index, boot, Item::Transferred(done)),
+            None => {}
         }
         if more {
             let at = self.at + self.work_takes();

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::direct::{Direct, DirectFile, LogWrites};
 use crate::local::pidfile::{self, Held, HoldError};
 
 /// File that is locked by the process that uses a directory.
@@ -30,6 +31,14 @@ pub trait Fs: Clone {
     /// # Errors
     /// There is none ([`ErrorKind::NotFound`]), or the system refused.
     fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Opens a file that exists and is to be written by [`FsFile::write_durably`].
+    ///
+    /// # Errors
+    /// As [`Fs::open`].
+    fn open_durable(&self, name: &str) -> io::Result<Self::File> {
+        self.open(name)
+    }
 
     /// Gives a file another name, in place of the file that has it.
     ///
@@ -76,6 +85,16 @@ pub trait FsFile: Clone + std::fmt::Debug {
     /// # Errors
     /// The system refused. What is on disk is unknown from then on, and a second try may lie.
     fn sync(&self) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `at`, within the file, and makes them durable. What [`FsFile::write_at`] wrote before may
+    /// become so or not.
+    ///
+    /// # Errors
+    /// The system refused. What is on disk is unknown from then on, and a second try may lie.
+    fn write_durably(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.write_at(bytes, at)?;
+        self.sync()
+    }
 
     /// Length in bytes.
     ///
@@ -126,6 +145,7 @@ pub struct RealFs {
 struct Root {
     path: PathBuf,
     directory: File,
+    direct: Arc<Direct>,
     _lock: Held,
 }
 
@@ -134,7 +154,7 @@ impl RealFs {
     ///
     /// # Errors
     /// Another process uses it, or the system refused.
-    pub fn open(path: &Path) -> Result<Self, DirError> {
+    pub fn open(path: &Path, writes: LogWrites) -> Result<Self, DirError> {
         let broken = |source| DirError::Io { path: path.to_owned(), source };
         make_dir(path).map_err(broken)?;
         let directory = File::open(path).map_err(broken)?;
@@ -142,7 +162,7 @@ impl RealFs {
             HoldError::Taken(pid) => DirError::Taken { path: path.to_owned(), pid },
             HoldError::Io(source) => DirError::Io { path: path.to_owned(), source },
         })?;
-        Ok(Self { root: Arc::new(Root { path: path.to_owned(), directory, _lock: lock }) })
+        Ok(Self { root: Arc::new(Root { path: path.to_owned(), directory, direct: Direct::new(writes), _lock: lock }) })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -169,12 +189,17 @@ impl Fs for RealFs {
 
     fn create(&self, name: &str) -> io::Result<RealFile> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(self.path(name))?;
-        Ok(RealFile(Arc::new(file)))
+        Ok(RealFile::of(file))
     }
 
     fn open(&self, name: &str) -> io::Result<RealFile> {
         let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
-        Ok(RealFile(Arc::new(file)))
+        Ok(RealFile::of(file))
+    }
+
+    fn open_durable(&self, name: &str) -> io::Result<RealFile> {
+        let direct = self.root.direct.open(&self.path(name))?.map(Arc::new);
+        Ok(RealFile { direct, ..self.open(name)? })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -244,37 +269,54 @@ fn names_in(path: &Path) -> io::Result<Vec<String>> {
 
 /// A file of the system.
 #[derive(Debug, Clone)]
-pub struct RealFile(Arc<File>);
+pub struct RealFile {
+    file: Arc<File>,
+    direct: Option<Arc<DirectFile>>,
+}
 
 impl RealFile {
+    fn of(file: File) -> Self {
+        Self { file: Arc::new(file), direct: None }
+    }
+
     /// Opens a file to be read only, whoever else uses it.
     ///
     /// # Errors
     /// The system refused.
     pub fn read_only(path: &Path) -> io::Result<Self> {
-        File::open(path).map(|file| Self(Arc::new(file)))
+        File::open(path).map(Self::of)
     }
 }
 
 impl FsFile for RealFile {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, at)
+        self.file.read_exact_at(buf, at)
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, at)
+        self.file.write_all_at(bytes, at)
     }
 
     /// Times of change are not promised to anybody, so that a prewritten file costs no journal of the file system.
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
+    }
+
+    fn write_durably(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        if let Some(direct) = &self.direct
+            && direct.write(bytes, at)?
+        {
+            return Ok(());
+        }
+        self.write_at(bytes, at)?;
+        self.sync()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 }

@@ -1,6 +1,6 @@
 //! Writes the log: groups, segments, and what opening must put right.
 //!
-//! A **group** is what is written by one write and made durable by one sync. It begins and ends at a block of 4 KiB, so
+//! A **group** is what is written and made durable together, by [`FsFile::write_durably`]. It begins and ends at a block of 4 KiB, so
 //! that no block with acknowledged bytes is ever written again. It bears the *stable position*, up to where all was
 //! known to be synced; by it a later opening tells what was acknowledged from what was not. The last group has nobody
 //! to say that of it, which is why [`LogFiles::close_group`] adds a closing one when nothing else comes.
@@ -24,6 +24,7 @@ use pygmy_proto::batch::Batch;
 use pygmy_proto::message::Epoch;
 
 use super::chain::{self, Chain, Piece};
+use super::direct::Aligned;
 use super::fs::{Fs, FsFile};
 use super::reader::{self, Entry, Index, LogReader};
 use super::record::{self, BLOCK, HEADER_LEN, Header, Kind, Mark, Position};
@@ -169,7 +170,7 @@ pub struct LogFiles<F: Fs> {
     /// Bytes written since the last step towards a spare.
     since_fill: usize,
     failed: Option<String>,
-    buffer: Vec<u8>,
+    buffer: Aligned,
 }
 
 impl<F: Fs> LogFiles<F> {
@@ -221,7 +222,7 @@ impl<F: Fs> LogFiles<F> {
             unclosed: false,
             since_fill: 0,
             failed: None,
-            buffer: Vec::new(),
+            buffer: Aligned::default(),
         }
     }
 
@@ -255,7 +256,8 @@ impl<F: Fs> LogFiles<F> {
             }
             before = chain::end_of(&piece.batch);
         }
-        self.write_closing()?;
+        self.put_closing()?;
+        self.write_group()?;
         self.sync()?;
         // Everything behind the old stable position is dead or has been copied.
         self.free(|generation, _| generation > scanned.stable.generation() && generation < first)?;
@@ -283,6 +285,28 @@ impl<F: Fs> LogFiles<F> {
     /// Nothing was written, see [`LogError`]; or it failed for good.
     pub fn write(&mut self, group: &[(Epoch, Batch)]) -> Result<(), LogError> {
         self.check()?;
+        self.put(group, Self::write_group)
+    }
+
+    /// Writes a group and makes it durable, together with what was written before. The new end; `None` if there is
+    /// nothing to be made durable.
+    ///
+    /// # Errors
+    /// Nothing was written, see [`LogError`]; or it failed for good.
+    pub fn append(&mut self, group: &[(Epoch, Batch)]) -> Result<Option<Durable>, LogError> {
+        if group.is_empty() {
+            return self.sync();
+        }
+        self.check()?;
+        self.put(group, Self::write_group_durably)?;
+        Ok(Some(Durable { tag: self.tag, end: self.end }))
+    }
+
+    fn put(
+        &mut self,
+        group: &[(Epoch, Batch)],
+        write: impl FnOnce(&mut Self) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
         let Some((tag, last)) = group.last() else { return Ok(()) };
         if let Some((_, batch)) = group.iter().find(|(_, batch)| batch.bytes().len() > record::BODY_MAX) {
             return Err(LogError::TooLarge(batch.bytes().len()));
@@ -296,7 +320,7 @@ impl<F: Fs> LogFiles<F> {
             positions.push(self.push(Kind::Batch, *tag, before, batch.header().count, batch.bytes()));
         }
         self.pad(*tag, chain::end_of(last));
-        self.write_group()?;
+        write(self)?;
         let mut index = reader::lock(&self.index);
         for (((tag, batch), before), position) in group.iter().zip(befores).zip(positions) {
             index.rewind(before);
@@ -335,8 +359,8 @@ impl<F: Fs> LogFiles<F> {
             return Ok(false);
         }
         self.sync()?;
-        self.write_closing()?;
-        self.sync()?;
+        self.put_closing()?;
+        self.write_group_durably()?;
         self.unclosed = false;
         Ok(true)
     }
@@ -484,7 +508,11 @@ impl<F: Fs> LogFiles<F> {
             Err(SegmentError::Full) => return Err(LogError::Full),
             Err(SegmentError::Io(error)) => return self.keep_failure(Err(error)),
         };
-        reader::lock(&self.index).files.insert(self.current.generation, self.current.file.clone());
+        // Readers get a handle of their own, which does not keep open what only the writer of this segment needs.
+        let generation = self.current.generation;
+        if let Some(file) = self.segments.used().get(&generation) {
+            reader::lock(&self.index).files.insert(generation, file.clone());
+        }
         Ok(())
     }
 
@@ -507,8 +535,8 @@ impl<F: Fs> LogFiles<F> {
             uuid: self.uuid,
             body_crc: crc32c::crc32c(body),
         };
-        self.buffer.extend_from_slice(&header.encode());
-        self.buffer.extend_from_slice(body);
+        self.buffer.extend(&header.encode());
+        self.buffer.extend(body);
         position
     }
 
@@ -522,23 +550,41 @@ impl<F: Fs> LogFiles<F> {
     }
 
     fn write_group(&mut self) -> Result<(), LogError> {
-        let done = self.current.file.write_at(&self.buffer, self.current.offset as u64);
+        let done = self.current.file.write_at(self.buffer.as_slice(), self.current.offset as u64);
         self.keep_failure(done)?;
-        self.current.offset += self.buffer.len();
-        self.since_fill += self.buffer.len();
-        (self.unsynced, self.unclosed) = (true, true);
+        self.wrote_group();
+        self.unsynced = true;
         Ok(())
     }
 
+    fn write_group_durably(&mut self) -> Result<(), LogError> {
+        if self.unsynced {
+            // Only a sync takes with it what was written before.
+            self.write_group()?;
+            return self.sync().map(|_| ());
+        }
+        let done = self.current.file.write_durably(self.buffer.as_slice(), self.current.offset as u64);
+        self.keep_failure(done)?;
+        self.wrote_group();
+        self.stable = self.current.position();
+        Ok(())
+    }
+
+    fn wrote_group(&mut self) {
+        self.current.offset += self.buffer.len();
+        self.since_fill += self.buffer.len();
+        self.unclosed = true;
+    }
+
     /// There is always room for it, but not for two.
-    fn write_closing(&mut self) -> Result<(), LogError> {
+    fn put_closing(&mut self) -> Result<(), LogError> {
         if self.current.offset + BLOCK > self.current.size {
             self.make_room(0, 0)?;
         }
         self.begin_group();
         let body = record::closing_body(self.owed, BLOCK - HEADER_LEN);
         self.push(Kind::Closing, self.tag, self.end, 0, &body);
-        self.write_group()
+        Ok(())
     }
 
     fn move_end(&mut self, end: Mark) {
@@ -576,24 +622,26 @@ fn group_len<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> usize {
     if len.is_multiple_of(BLOCK) { len } else { record::block_end(len + HEADER_LEN) }
 }
 
-/// Makes a block durable that may be in a cache only, and clean there.
+/// Makes a block durable that may be in a cache only, the system's or the device's, and clean there.
 fn write_again<File: FsFile>(file: &File, at: usize) -> io::Result<()> {
     let mut block = [0; BLOCK];
     file.read_at(&mut block, at as u64)?;
-    file.write_at(&block, at as u64)?;
-    file.sync()
+    let mut aligned = Aligned::default();
+    aligned.extend(&block);
+    file.write_durably(aligned.as_slice(), at as u64)
 }
 
 /// The segment in which a log was ended in order.
 fn resume<F: Fs>(segments: &Segments<F>, scanned: &Scanned) -> Result<Current<F::File>, io::Error> {
     let generation = scanned.end.generation();
-    let file = segments.used().get(&generation).cloned().ok_or(io::ErrorKind::NotFound)?;
+    let file = segments.writable(generation)?;
     let size = file.len()? as usize;
     Ok(Current { generation, file, size, offset: scanned.end.offset() as usize, follows: scanned.end })
 }
 
 fn begin<F: Fs>(segments: &mut Segments<F>, keep: usize, follows: Position) -> Result<Current<F::File>, SegmentError> {
-    let (generation, file) = segments.begin(keep)?;
+    let generation = segments.begin(keep)?;
+    let file = segments.writable(generation).map_err(SegmentError::Io)?;
     let size = segments.size();
     Ok(Current { generation, file, size, offset: 0, follows })
 }

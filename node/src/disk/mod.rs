@@ -5,6 +5,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`direct`] | writes around the page cache, and what becomes of them where they are refused |
 //! | [`fs`] | the few operations on files that the rest is written in |
 //! | [`record`] | the layout of a record, and positions in the stream of records |
 //! | [`chain`] | which log a stream of records means: later records supersede, and hashes say what is missing |
@@ -35,6 +36,7 @@
 //! every file system.
 
 pub mod chain;
+pub mod direct;
 pub mod fs;
 pub mod log;
 pub mod queue;

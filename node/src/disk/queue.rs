@@ -150,14 +150,14 @@ impl<F: Fs> WriteQueue<F> {
                 group.push((epoch, batch));
             }
         }
-        match self.log.write(&group) {
+        let done = match self.log.append(&group) {
             Err(LogError::Full) => {
                 let undone = group.into_iter().map(|(epoch, batch)| Command::Batch(epoch, batch));
                 return Ok(self.stand_still(undone, tell));
             }
             done => done?,
-        }
-        if let Some(Durable { tag, end }) = self.log.sync()? {
+        };
+        if let Some(Durable { tag, end }) = done {
             tell(Event::Durable { epoch: tag, seq: end.seq, hash: end.hash });
         }
         self.log.prepare(false)?;

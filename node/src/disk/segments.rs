@@ -96,6 +96,11 @@ impl<F: Fs> Segments<F> {
         Ok(found)
     }
 
+    /// A segment in use, to be written.
+    pub(super) fn writable(&self, generation: u32) -> io::Result<F::File> {
+        self.fs.open_durable(&segment_name(generation))
+    }
+
     /// The segments in use by generation.
     pub(super) fn used(&self) -> &BTreeMap<u32, F::File> {
         &self.used
@@ -116,8 +121,8 @@ impl<F: Fs> Segments<F> {
         self.spares.len() < SPARES
     }
 
-    /// Takes a spare into use, of which `keep` others must be left. Its generation and file. Its name is durable then.
-    pub(super) fn begin(&mut self, keep: usize) -> Result<(u32, F::File), SegmentError> {
+    /// Takes a spare into use, of which `keep` others must be left. Its generation. Its name is durable then.
+    pub(super) fn begin(&mut self, keep: usize) -> Result<u32, SegmentError> {
         while self.spares.len() <= keep {
             self.fill()?;
         }
@@ -130,8 +135,8 @@ impl<F: Fs> Segments<F> {
         self.fs.sync_dir().map_err(SegmentError::Io)?;
         let file = self.fs.open(&name).map_err(SegmentError::Io)?;
         self.last.0 = generation;
-        self.used.insert(generation, file.clone());
-        Ok((generation, file))
+        self.used.insert(generation, file);
+        Ok(generation)
     }
 
     /// Puts a segment out of use. What it holds must no longer be needed, even if the power fails now.

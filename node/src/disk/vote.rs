@@ -20,8 +20,12 @@
 //! under another name, with an empty vote in both slots, synced, renamed, and the directory synced.
 //!
 //! A vote that is found may be in a cache only, after a process that ended between write and sync. To write the next one
-//! over the *other* slot would then put both at risk at once. So opening writes the whole file anew, again by another
-//! name, before the vote may be used.
+//! over the *other* slot would then put both at risk at once. So opening writes the vote that it found once more, to its
+//! own slot, and only when that is durable goes on to the other one with the same vote under the next generation. The
+//! first of these writes puts nothing in place of the newest vote but itself, and the second is one like any other. Both
+//! are in place, so that a node starts on a full disk; and the directory is synced, since the process that made the file
+//! may have ended before its name was safe. Only a file with a bad copy, which no torn write leaves, is replaced by a new
+//! one, by another name again, and needs room for it.
 //!
 //! Damage is not forgotten by writing on: a file that replaces a damaged one says so, and never counts again.
 
@@ -29,6 +33,7 @@ use std::io::{self, ErrorKind};
 
 pub use pygmy_ring::Vote;
 
+use super::direct::Aligned;
 use super::fs::{Fs, FsFile};
 use super::record::{BLOCK, at, get_epoch, put_epoch};
 
@@ -92,6 +97,13 @@ pub struct Copy {
     pub uuid: [u8; 16],
 }
 
+impl Copy {
+    /// The same vote, given once more.
+    fn again(self) -> Self {
+        Self { generation: self.generation + 1, ..self }
+    }
+}
+
 /// Why there is no copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CopyError {
@@ -151,7 +163,11 @@ impl<F: Fs> VoteFile<F> {
             opened.last = *newest;
         }
         opened.last.damaged |= bad_slot;
-        opened.replace()?;
+        if copies.iter().all(Option::is_some) {
+            opened.renew()?
+        } else {
+            opened.replace()?
+        }
         let vote = newest.map(|copy| copy.vote);
         match vote.filter(|_| !opened.last.damaged) {
             Some(vote) => Ok((opened, Found::Vote(vote))),
@@ -195,6 +211,25 @@ impl<F: Fs> VoteFile<F> {
         })))
     }
 
+    /// Writes the last vote to its own slot once more, and then to the other.
+    fn renew(&mut self) -> Result<(), VoteError> {
+        let done = self.write_over();
+        self.file = self.keep_failure(done).map(Some)?;
+        Ok(())
+    }
+
+    fn write_over(&mut self) -> io::Result<F::File> {
+        let file = self.fs.open_durable(VOTE_NAME)?;
+        // Its name may not be safe yet.
+        self.fs.sync_dir()?;
+        let next = self.last.again();
+        for copy in [self.last, next] {
+            write_slot(&file, &copy)?;
+        }
+        self.last = next;
+        Ok(file)
+    }
+
     /// Writes the whole file with the last vote in both slots, without touching the one there is.
     fn replace(&mut self) -> Result<(), VoteError> {
         let done = self.write_new();
@@ -205,15 +240,15 @@ impl<F: Fs> VoteFile<F> {
     fn write_new(&mut self) -> io::Result<F::File> {
         let file = self.fs.create(NEW_NAME)?;
         file.set_len(FILE_LEN as u64)?;
-        let next = Copy { generation: self.last.generation + 1, ..self.last };
+        let next = self.last.again();
         for copy in [self.last, next] {
-            write_blocks(&file, &copy)?;
+            file.write_at(slot_of(&copy).as_slice(), place_of(&copy))?;
         }
         self.last = next;
         file.sync()?;
         self.fs.rename(NEW_NAME, VOTE_NAME)?;
         self.fs.sync_dir()?;
-        Ok(file)
+        self.fs.open_durable(VOTE_NAME)
     }
 
     fn check(&self) -> Result<(), VoteError> {
@@ -229,16 +264,22 @@ impl<F: Fs> VoteFile<F> {
 }
 
 fn write_slot<File: FsFile>(file: &File, copy: &Copy) -> io::Result<()> {
-    write_blocks(file, copy)?;
-    file.sync()
+    file.write_durably(slot_of(copy).as_slice(), place_of(copy))
 }
 
-fn write_blocks<File: FsFile>(file: &File, copy: &Copy) -> io::Result<()> {
-    let encoded = encode(copy);
-    let mut slot = [0; SLOT];
-    slot[..COPY_LEN].copy_from_slice(&encoded);
-    slot[BLOCK..BLOCK + COPY_LEN].copy_from_slice(&encoded);
-    file.write_at(&slot, (copy.generation % 2) * SLOT as u64)
+/// Where the slot of `copy` is.
+fn place_of(copy: &Copy) -> u64 {
+    (copy.generation % 2) * SLOT as u64
+}
+
+/// The two blocks of a slot.
+fn slot_of(copy: &Copy) -> Aligned {
+    let mut block = [0; BLOCK];
+    block[..COPY_LEN].copy_from_slice(&encode(copy));
+    let mut slot = Aligned::default();
+    slot.extend(&block);
+    slot.extend(&block);
+    slot
 }
 
 fn encode(copy: &Copy) -> [u8; COPY_LEN] {

@@ -10,6 +10,7 @@ use super::meta::{Meta, MetaError};
 use super::pidfile::{self, HoldError};
 use super::{ClusterDir, LocalError, NodeDir};
 use crate::config::hex;
+use crate::disk::direct::LogWrites;
 use crate::disk::fs::RealFs;
 use crate::driver::{
     DiskLog, Driver, DriverConfig, Exit, Limits, LinkConfig, LogWriter, MemoryLog, now, raise_open_files_limit,
@@ -25,7 +26,7 @@ use crate::store::Store;
 ///
 /// # Errors
 /// It could not start.
-pub fn run(config: &Path, name: &str, incarnation: Option<u16>) -> Result<Exit, LocalError> {
+pub fn run(config: &Path, name: &str, incarnation: Option<u16>, writes: LogWrites) -> Result<Exit, LocalError> {
     let dir = ClusterDir::new(config.parent().unwrap_or(Path::new("")));
     let cluster =
         crate::config::read(config).map_err(|source| LocalError::Config { path: config.to_owned(), source })?;
@@ -43,7 +44,7 @@ pub fn run(config: &Path, name: &str, incarnation: Option<u16>) -> Result<Exit, 
     let datagrams = UdpSocket::bind(&own.address).map_err(LocalError::system(what))?;
     let settings = settle(cluster, &own, &node_dir)?;
     let exit = if own.is_replica() {
-        let Files { log, recovered, policy } = open(&settings, &node_dir)?;
+        let Files { log, recovered, policy } = open(&settings, &node_dir, writes)?;
         let mut node = start(settings.clone(), recovered)?;
         node.keep_snapshots(policy);
         drive(&settings, listener, datagrams, log, node)?
@@ -165,9 +166,9 @@ fn settle(cluster: ClusterSettings, own: &NodeSettings, node_dir: &NodeDir) -> R
 }
 
 /// Opens the files of this process.
-fn open(settings: &Settings, node_dir: &NodeDir) -> Result<Files, LocalError> {
+fn open(settings: &Settings, node_dir: &NodeDir, writes: LogWrites) -> Result<Files, LocalError> {
     let data = node_dir.data();
-    let fs = RealFs::open(&data).map_err(|error| LocalError::Refused(error.to_string()))?;
+    let fs = RealFs::open(&data, writes).map_err(|error| LocalError::Refused(error.to_string()))?;
     let opened = snapshot::open::open(fs, settings.log_uuid, OpenOptions::default());
     let Opened { log, votes, snapshots, recovered, .. } =
         opened.map_err(|error| LocalError::Refused(format!("{}: {error}", data.display())))?;

@@ -16,7 +16,7 @@ use super::transfer::{Receiver, Sender, View};
 use crate::machine::{Now, Output};
 use crate::settings::{Settings, SnapshotPolicy, TokenMode};
 use crate::snapshot::Loaded;
-use crate::snapshot::transfer::{Done, Job};
+use crate::snapshot::transfer::{Done, Failure, Job};
 use crate::store::Store;
 
 /// What became of a proposal.
@@ -251,6 +251,7 @@ impl StoreReplica {
             }
             Done::Begun { number, wanted } => self.receiver.on_begun(number, &wanted),
             Done::Written { number } => self.receiver.on_written(number),
+            Done::Failed { failure: Failure::Fatal(why), .. } => ctx.out.push(Output::Fatal { why }),
             Done::Failed { number, failure } => self.receiver.on_failed(now_ns, number, &failure),
             Done::Loaded { number, loaded } => {
                 if self.receiver.on_loaded(number) {

@@ -3,8 +3,6 @@
 //! Its parts are written under temporary names, so nothing that is there is touched before all of it has come, was read
 //! and verified. Files of the ledger that this replica has already, it need not have sent to it.
 
-use std::io::{self, ErrorKind};
-
 use super::dir::{Staged, Temporary, snapshot_name};
 use super::ledger::{has_range, ledger_number};
 use super::{FileRange, Loaded, SnapshotError, SnapshotInfo, Snapshots};
@@ -74,8 +72,8 @@ impl<F: Fs> Incoming<F> {
     ///
     /// # Errors
     /// It does not belong to the file, or the system refused.
-    pub fn write(&mut self, index: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let unfit = || io::Error::new(ErrorKind::InvalidInput, format!("file {index} has no such part"));
+    pub fn write(&mut self, index: usize, offset: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
+        let unfit = || SnapshotError::Unusable(format!("file {index} has no such part"));
         let part = self.parts.get_mut(index).ok_or_else(unfit)?;
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= part.range.len).ok_or_else(unfit)?;
         let Some(file) = &part.file else { return Ok(()) };

@@ -9,7 +9,7 @@ use pygmy_proto::message::{SnapshotFetch, SnapshotFile, SnapshotHead, SnapshotPa
 use pygmy_proto::types::{Blob, Bounded, Text};
 
 use super::{Incoming, Loaded, SnapshotError, SnapshotInfo, Snapshots};
-use crate::disk::fs::{self, Fs};
+use crate::disk::fs::Fs;
 
 /// Work with the files of snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +56,11 @@ pub enum Job {
 pub enum Failure {
     /// The disk here is full.
     Full,
-    /// Anything else: what came is no snapshot, or the system refused.
+    /// What came is no snapshot, or it cannot be begun or read here.
     Unusable(String),
+    /// A file could not be written or made durable, or got no name. What the disk holds is unknown then, so the process
+    /// must end.
+    Fatal(String),
 }
 
 /// What became of a [`Job`].
@@ -186,7 +189,9 @@ impl<F: Fs> Receiving<F> {
                 self.incoming = Some((number, incoming));
                 Done::Begun { number, wanted }
             }
-            Err(error) => Done::Failed { number, failure: failure(&error) },
+            // Nothing was written yet.
+            Err(error) if !error.is_full() => Done::Failed { number, failure: Failure::Unusable(error.to_string()) },
+            Err(_) => Done::Failed { number, failure: Failure::Full },
         }
     }
 
@@ -197,8 +202,7 @@ impl<F: Fs> Receiving<F> {
             Ok(()) => Done::Written { number },
             Err(error) => {
                 self.incoming = None;
-                let failure = if fs::is_full(&error) { Failure::Full } else { Failure::Unusable(error.to_string()) };
-                Done::Failed { number, failure }
+                Done::Failed { number, failure: failure(&error) }
             }
         })
     }
@@ -212,6 +216,13 @@ impl<F: Fs> Receiving<F> {
     }
 }
 
+/// Why writing what came, or making it this replica's, has failed.
 fn failure(error: &SnapshotError) -> Failure {
-    if error.is_full() { Failure::Full } else { Failure::Unusable(error.to_string()) }
+    match error {
+        _ if error.is_full() => Failure::Full,
+        SnapshotError::Io(error) => {
+            Failure::Fatal(format!("a snapshot that was received could not be written: {error}"))
+        }
+        _ => Failure::Unusable(error.to_string()),
+    }
 }

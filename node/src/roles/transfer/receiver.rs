@@ -292,7 +292,7 @@ impl Receiver {
                 self.needed = None;
                 self.leave(now_ns, "this disk is full");
             }
-            Failure::Unusable(why) => self.leave(now_ns, why),
+            Failure::Unusable(why) | Failure::Fatal(why) => self.leave(now_ns, why),
         }
     }
 
