@@ -19,13 +19,12 @@
 //! The second point needs that both slots are filled from the first day on. So the file is born at the first opening,
 //! under another name, with an empty vote in both slots, synced, renamed, and the directory synced.
 //!
-//! A vote that is found may be in a cache only, after a process that ended between write and sync. To write the next one
-//! over the *other* slot would then put both at risk at once. So opening writes the vote that it found once more, to its
-//! own slot, and only when that is durable goes on to the other one with the same vote under the next generation. The
-//! first of these writes puts nothing in place of the newest vote but itself, and the second is one like any other. Both
-//! are in place, so that a node starts on a full disk; and the directory is synced, since the process that made the file
-//! may have ended before its name was safe. Only a file with a bad copy, which no torn write leaves, is replaced by a new
-//! one, by another name again, and needs room for it.
+//! A vote that is found, n, may be in a cache only, after a process that ended between write and sync; n − 1 was synced
+//! before that write began. So opening gives the vote that it found once more, as n + 1, over n − 1, before the vote may be
+//! used. If that is torn, n − 1 or n or n + 1 is the highest that is left, and neither n nor n + 1 was given yet. It is
+//! written in place, so that a node starts on a full disk; and the directory is synced, since the process that made the
+//! file may have ended before its name was safe. Only a file with a bad copy, which no torn write leaves, is replaced by a
+//! new one, by another name again, and needs room for it.
 //!
 //! Damage is not forgotten by writing on: a file that replaces a damaged one says so, and never counts again.
 
@@ -211,22 +210,18 @@ impl<F: Fs> VoteFile<F> {
         })))
     }
 
-    /// Writes the last vote to its own slot once more, and then to the other.
+    /// Gives the last vote once more.
     fn renew(&mut self) -> Result<(), VoteError> {
-        let done = self.write_over();
+        let done = self.write_again();
         self.file = self.keep_failure(done).map(Some)?;
         Ok(())
     }
 
-    fn write_over(&mut self) -> io::Result<F::File> {
+    fn write_again(&mut self) -> io::Result<F::File> {
         let file = self.fs.open_durable(VOTE_NAME)?;
-        // Its name may not be safe yet.
         self.fs.sync_dir()?;
-        let next = self.last.again();
-        for copy in [self.last, next] {
-            write_slot(&file, &copy)?;
-        }
-        self.last = next;
+        self.last = self.last.again();
+        write_slot(&file, &self.last)?;
         Ok(file)
     }
 
