@@ -60,7 +60,7 @@ enum Cmd {
         /// Which process of the node, if it was or is being replaced [default: the one in the file]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=255))]
         incarnation: Option<u16>,
-        /// How the log is written
+        /// How the log and the vote get to the disk
         #[arg(long, value_enum, value_name = "WAY", env = "PYGMY_LOG_WRITES", default_value_t)]
         log_writes: LogWrites,
     },

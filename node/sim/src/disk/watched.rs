@@ -33,6 +33,8 @@ pub(super) struct WatchedFs {
 enum Kind {
     Segment,
     Vote,
+    /// A vote file that has not got its name.
+    NewVote,
     /// A segment that is not ready.
     Filling,
 }
@@ -42,8 +44,6 @@ enum Kind {
 pub(super) struct WatchedFile {
     file: SimFile,
     kind: Kind,
-    /// Syncs of it so far.
-    syncs: Rc<Cell<u64>>,
     watch: Rc<Watch>,
 }
 
@@ -51,12 +51,14 @@ impl WatchedFs {
     fn file(&self, name: &str, file: SimFile) -> WatchedFile {
         let kind = if segment_generation(name).is_some() {
             Kind::Segment
-        } else if name.starts_with(VOTE_NAME) {
+        } else if name == VOTE_NAME {
             Kind::Vote
+        } else if name.starts_with(VOTE_NAME) {
+            Kind::NewVote
         } else {
             Kind::Filling
         };
-        WatchedFile { file, kind, syncs: Rc::default(), watch: self.watch.clone() }
+        WatchedFile { file, kind, watch: self.watch.clone() }
     }
 
     fn makes(&self, mistake: Mistake) -> bool {
@@ -114,12 +116,10 @@ impl FsFile for WatchedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let first = self.syncs.replace(self.syncs.get() + 1) == 0;
-        // The first sync of a vote file is that before it gets its name.
         let left_out = match self.watch.mistake {
             Some(Mistake::NoticeBeforeSync) => self.kind == Kind::Segment,
-            Some(Mistake::VoteBeforeSync) => self.kind == Kind::Vote && !first,
-            Some(Mistake::RenameBeforeSync) => self.kind == Kind::Vote && first,
+            Some(Mistake::VoteBeforeSync) => self.kind == Kind::Vote,
+            Some(Mistake::RenameBeforeSync) => self.kind == Kind::NewVote,
             _ => false,
         };
         if left_out {
