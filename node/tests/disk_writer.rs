@@ -85,7 +85,7 @@ fn batches_and_votes_become_durable_in_order_and_are_found_again() {
         let before = served.end.seq;
         let mut batches = vec![served.submit(100), served.submit(100)];
         let first = served.end;
-        given.map(|vote| served.thread.submit_vote(vote));
+        given.iter().for_each(|vote| served.thread.submit_vote(*vote));
         // More than the memory that a group begins with.
         batches.extend((0..40).map(|_| served.submit(4_000)));
         let last = served.end;

@@ -38,8 +38,8 @@
 //! | 8 connections, depth 256 | 54,800 /s, p50 24.9 ms, p99 129 ms | 60,100 /s, p50 22.4 ms, p99 134 ms |
 //! | 1 connection, depth 1 | p50 714 µs, p99 8.1 ms | p50 670 µs, p99 8.6 ms |
 //!
-//! Of the pairs of runs a closed loop was won by either way six times: there the cores are the limit, and only the lone
-//! buy shows the disk. A reader that wants fresh batches back has them from the disk rather than from the cache.
+//! Of the twelve pairs in a closed loop this way won seven, which is noise: there the cores are the limit, and the lone
+//! buy alone shows the disk. A reader that wants fresh batches back has them from the disk rather than from the cache.
 
 pub mod chain;
 pub mod direct;
