@@ -91,7 +91,7 @@ fn run_silently(seed: u64, options: &Options, reduction: &Reduction) -> Outcome 
 }
 
 /// The faults that a seed has before it.
-fn schedule_of(seed: u64) -> Schedule {
+pub fn schedule_of(seed: u64) -> Schedule {
     World::new(seed, None, Trace::silent(), &Reduction::default()).schedule
 }
 

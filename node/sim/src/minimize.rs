@@ -10,7 +10,7 @@ use crate::schedule::{Planned, Quiet, Reduction, Schedule};
 use crate::{Options, Outcome, run_silently, schedule_of};
 
 /// More runs than this are not spent.
-const RUNS_MAX: u64 = 600;
+pub const RUNS_MAX: u64 = 600;
 
 /// What a failing seed needs.
 #[derive(Debug)]

@@ -1,8 +1,9 @@
 //! What is left of a failing seed's faults is less, and fails as before.
 
-use pygmy_sim::minimize::minimize;
+use pygmy_sim::minimize::{RUNS_MAX, minimize};
 use pygmy_sim::mistake::Mistake;
-use pygmy_sim::{Options, run, run_reduced};
+use pygmy_sim::schedule::Reduction;
+use pygmy_sim::{Options, run, run_reduced, schedule_of};
 
 #[test]
 fn a_minimized_seed_has_fewer_faults_and_fails_as_before() {
@@ -15,6 +16,19 @@ fn a_minimized_seed_has_fewer_faults_and_fails_as_before() {
     let (before, after) = (run(seed, &options), run_reduced(seed, &options, &found.reduction));
     let invariant = |outcome: &pygmy_sim::Outcome| outcome.failure.as_ref().map(|failure| failure.violation.invariant);
     assert_eq!(invariant(&before), invariant(&after));
-    // Without what is left it does not fail.
+    // Nothing of what is left could be left out, too.
+    assert!(found.runs < RUNS_MAX, "the search was ended");
+    let fails = |reduction: &Reduction| invariant(&run_reduced(seed, &options, reduction)) == invariant(&before);
+    for kind in found.kinds {
+        let mut less = found.reduction.clone();
+        less.kinds.insert(kind);
+        assert!(!fails(&less), "{kind:?} is not needed");
+    }
+    for index in (0..schedule_of(seed).faults.len()).filter(|index| !found.reduction.faults.contains(index)) {
+        let mut less = found.reduction.clone();
+        less.faults.insert(index);
+        assert!(!fails(&less), "fault {index} is not needed");
+    }
+    // Without the mistake it does not fail.
     assert!(minimize(seed, &Options { mistake: None, print: false }).is_none());
 }
