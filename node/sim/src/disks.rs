@@ -24,7 +24,8 @@ impl World {
             if let Write::Append { batch, .. } = write {
                 let boot = host.process.as_ref().map_or(0, |process| process.boot);
                 let who = Who { name: &host.name, number: host.number, boot };
-                self.checker.on_append(who, &host.disk, batch)?;
+                let ring = host.process.as_ref().and_then(|process| Some(process.node.replica()?.ring()));
+                self.checker.on_append(who, &host.disk, batch, ring.map(|ring| ring.membership()))?;
             }
             self.rare.logs_cut += u64::from(matches!(write, Write::Cut(_)));
             self.rare.logs_restarted += u64::from(matches!(write, Write::Restart { .. }));
@@ -280,8 +281,9 @@ impl World {
 
     /// Whether the voters would have a majority with whole disks if this one had not.
     pub(crate) fn is_spared_by_harm(&self, index: usize) -> bool {
-        let others = self.hosts.iter().enumerate().filter(|(other, _)| *other != index);
-        others.filter(|(_, host)| host.is_whole()).count() < self.plan.majority()
+        // While the voters change, a majority of those before and of those after is needed.
+        let others = (0..self.hosts.len()).filter(|other| *other != index);
+        self.replaces() || others.filter(|other| self.is_whole(*other)).count() < self.checker.majority()
     }
 
     /// Some sector cannot be read by the process that starts; whether that is so.

@@ -35,11 +35,13 @@ pub enum Fault {
     Error,
     /// A bit on a platter flips.
     Flip,
+    /// A voter is replaced.
+    Replace,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Reset,
         Self::Pause,
         Self::Clock,
@@ -52,6 +54,7 @@ impl Fault {
         Self::Slow,
         Self::Error,
         Self::Flip,
+        Self::Replace,
     ];
 }
 
@@ -187,6 +190,8 @@ pub enum Event {
     },
     /// A fault, by its place in the schedule.
     Fault(usize),
+    /// The operator looks at the cluster.
+    Operator,
     /// A dead node starts again.
     Start {
         /// Which node.

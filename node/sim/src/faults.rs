@@ -49,6 +49,7 @@ impl World {
             Fault::Slow => self.slow_some_disk(),
             Fault::Error => self.fail_some_disk(),
             Fault::Flip => self.flip_some_bit(),
+            Fault::Replace => self.replace_somebody(),
         }
         Ok(())
     }
@@ -77,7 +78,8 @@ impl World {
                 process.paused_until = process.paused_until.min(self.at + MS);
             }
         }
-        if self.chance.permille(self.plan.faults.graves_permille) {
+        // A replacement under way has taken already what the cluster can do without.
+        if self.chance.permille(self.plan.faults.graves_permille) && !self.replaces() {
             self.bury_some();
         }
         for host in 0..self.hosts.len() {
@@ -92,7 +94,7 @@ impl World {
         let count = self.hosts.len();
         let first = self.chance.below(count as u64) as usize;
         for host in (first..first + count).map(|index| index % count) {
-            if self.chance.permille(500) && self.can_do_without(host) {
+            if self.chance.permille(500) && !self.hosts[host].gone && self.can_do_without(host) {
                 self.crash(host);
                 self.hosts[host].gone = true;
                 self.rare.graves += 1;
@@ -106,22 +108,22 @@ impl World {
     fn can_do_without(&self, host: usize) -> bool {
         let left = |index: usize| index != host && !self.hosts[index].gone;
         let others = || (0..self.hosts.len()).filter(|index| left(*index));
-        let voters = others().filter(|index| self.hosts[*index].is_whole()).count();
-        let has = |role: Role| others().any(|index| self.hosts[index].role == role);
-        voters >= self.plan.majority() && has(Role::Front) && has(Role::Order) && has(Role::Catalog)
+        let voters = others().filter(|index| self.is_whole(*index)).count();
+        let has = |role: Role| others().any(|index| self.hosts[index].role == role && !self.is_removed(index));
+        voters >= self.checker.majority() && has(Role::Front) && has(Role::Order) && has(Role::Catalog)
     }
 
     /// A node that is down comes back after a while.
     pub(crate) fn plan_return(&mut self, host: usize) {
-        let at = self.at + MS + self.chance.below(self.plan.faults.down_max);
+        let at = self.at + MS + self.chance.below(self.plan.faults.down_max.max(1));
         self.agenda.plan(at, Event::Start { host });
     }
 
-    fn running(&self) -> impl Iterator<Item = (usize, &Process)> {
+    pub(crate) fn running(&self) -> impl Iterator<Item = (usize, &Process)> {
         self.hosts.iter().enumerate().filter_map(|(index, host)| host.process.as_ref().map(|process| (index, process)))
     }
 
-    fn pick_running(&mut self, wanted: impl Fn(&Self, usize) -> bool) -> Option<usize> {
+    pub(crate) fn pick_running(&mut self, wanted: impl Fn(&Self, usize) -> bool) -> Option<usize> {
         let able: Vec<usize> = self.running().map(|(index, _)| index).filter(|index| wanted(self, *index)).collect();
         self.chance.pick(&able)
     }
@@ -131,10 +133,11 @@ impl World {
         self.running().find(|(_, process)| holds(process)).map(|(index, _)| index)
     }
 
-    fn name_of(&self, owner: Owner) -> String {
+    pub(crate) fn name_of(&self, owner: Owner) -> String {
         match owner {
             Owner::Host { index, .. } => self.hosts[index].name.clone(),
             Owner::Client { index } => format!("client-{index}"),
+            Owner::Operator => "operator".to_owned(),
         }
     }
 
@@ -182,7 +185,7 @@ impl World {
     }
 
     /// A process or its machine dies.
-    fn crash(&mut self, host: usize) {
+    pub(crate) fn crash(&mut self, host: usize) {
         let end = self.draw_end();
         self.kill(host, end);
     }
@@ -224,7 +227,7 @@ impl World {
     fn wipe_somebody(&mut self) {
         let able: Vec<usize> = (0..self.hosts.len())
             .filter(|index| self.hosts[*index].process.is_none() && self.hosts[*index].is_replica())
-            .filter(|index| !self.hosts[*index].votes() || !self.is_spared_by_harm(*index))
+            .filter(|index| !self.votes(*index) || !self.is_spared_by_harm(*index))
             .collect();
         let Some(host) = self.chance.pick(&able) else { return };
         self.rare.wipes += 1;

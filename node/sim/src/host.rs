@@ -103,6 +103,8 @@ pub struct Effects {
     pub met: Vec<u16>,
     /// Nodes to which none is to be opened any more.
     pub forgotten: Vec<u16>,
+    /// It was told that its log was removed.
+    pub removed: bool,
     /// The process may end.
     pub left: bool,
     /// It must end.
@@ -118,8 +120,6 @@ pub struct Process {
     pub boot: u64,
     /// The machine.
     pub node: Node,
-    /// Whether its log was born with the cluster, and counts.
-    pub votes: bool,
     /// What waits for the next turn.
     pub inbox: VecDeque<Item>,
     /// When the next turn is planned.
@@ -140,11 +140,10 @@ pub struct Process {
 
 impl Process {
     /// A process around `node`.
-    pub fn new(boot: u64, node: Node, votes: bool, clocks: Clocks) -> Self {
+    pub fn new(boot: u64, node: Node, clocks: Clocks) -> Self {
         Self {
             boot,
             node,
-            votes,
             inbox: VecDeque::new(),
             turn_at: None,
             paused_until: 0,
@@ -355,7 +354,7 @@ fn carry_out_for(
             Output::Forget { node } => effects.forgotten.push(node),
             Output::Left => effects.left = true,
             // An ordered end: there is nothing left to do for it.
-            Output::Removed { .. } => effects.left = true,
+            Output::Removed { .. } => (effects.left, effects.removed) = (true, true),
             Output::Fatal { why } => effects.fatal = Some(why),
         }
     }

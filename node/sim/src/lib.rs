@@ -18,6 +18,7 @@ pub mod host;
 pub mod minimize;
 pub mod mistake;
 pub mod net;
+mod operator;
 pub mod plan;
 pub mod rare;
 pub mod reads;

@@ -23,6 +23,8 @@ pub enum Owner {
         /// Its index.
         index: usize,
     },
+    /// Whoever replaces voters.
+    Operator,
 }
 
 /// One direction.

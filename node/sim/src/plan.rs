@@ -40,6 +40,8 @@ pub struct Faults {
     pub error_every: Option<u64>,
     /// A bit flips.
     pub flip_every: Option<u64>,
+    /// A voter is replaced.
+    pub replace_every: Option<u64>,
     /// Crashes that are power failures, in a thousand.
     pub power_permille: u64,
     /// Starts in which the power fails, in a thousand.
@@ -126,6 +128,7 @@ impl Faults {
             Fault::Slow => self.slow_every,
             Fault::Error => self.error_every,
             Fault::Flip => self.flip_every,
+            Fault::Replace => self.replace_every,
         }
     }
 
@@ -146,6 +149,7 @@ impl Faults {
             slow_every: maybe(chance, 300, 100 * MS, SEC),
             error_every: maybe(chance, 300, 200 * MS, 2 * SEC),
             flip_every: maybe(chance, 400, 50 * MS, SEC),
+            replace_every: None,
             power_permille: chance.pick(&[0, 300, 700, 1_000]).unwrap_or(0),
             power_at_start_permille: maybe(chance, 300, 20, 300).unwrap_or(0),
             unreadable_permille: maybe(chance, 300, 20, 400).unwrap_or(0),
@@ -174,10 +178,11 @@ impl Faults {
 impl Plan {
     /// What the seed of `chance` is.
     pub fn draw(chance: &mut Chance) -> Self {
-        // From a source of its own: what a seed without fresh reads does depends on nothing that they do.
+        // From a source of its own: what a seed without fresh reads or replacements does depends on nothing that they do.
         let mut aside = Chance::new(chance.clone().word());
         let fresh_permille = maybe(&mut aside, 600, 50, 950).unwrap_or(0);
         let mut snapshot_bytes = maybe(&mut aside, 800, 300, 5_000);
+        let replace_every = maybe(&mut aside, 400, 50 * MS, SEC);
         let (fronts, orders, catalogs) = match chance.below(12) {
             0 => (1, 1, 1),
             1 => (2, 1, 2),
@@ -211,7 +216,7 @@ impl Plan {
             sync,
             turn_delay: chance.pick(&[5 * US, 50 * US, 2 * MS]).unwrap_or(US),
             skew_ppm: chance.pick(&[0, 200, 20_000]).unwrap_or(0),
-            faults,
+            faults: Faults { replace_every, ..faults },
             chaos: chance.between(SEC, CHAOS_MAX),
         }
     }

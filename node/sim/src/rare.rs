@@ -103,6 +103,30 @@ rare! {
     wipes = "disks lost";
     /// Nodes dead for good.
     graves = "nodes dead for good";
+    /// Replacements of dead voters.
+    dead_replacements_begun = "replacements of dead voters begun";
+    /// That ended well.
+    dead_replacements_done = "replacements of dead voters done";
+    /// Replacements of living voters.
+    living_replacements_begun = "replacements of living voters begun";
+    /// That ended well.
+    living_replacements_done = "replacements of living voters done";
+    /// New logs given the votes of lost ones.
+    lost_replacements_begun = "replacements of lost logs begun";
+    /// That ended well.
+    lost_replacements_done = "replacements of lost logs done";
+    /// Refused for a while.
+    replacements_refused = "replacements refused";
+    /// Asked for again.
+    replacements_reasked = "replacements asked for again";
+    /// Replaced processes that found out.
+    replaced_left = "replaced processes that left by themselves";
+    /// Replaced processes that did not.
+    replaced_killed = "replaced processes killed";
+    /// Replaced processes that were started again.
+    removed_started = "removed processes started again";
+    /// Of these, those that were told.
+    removed_refused = "removed processes refused";
     /// Nodes cut off.
     cuts = "partitions";
     /// In one direction.

@@ -32,7 +32,9 @@ impl Schedule {
         let mut schedule = Self { faults: Vec::new(), end_seed: chance.word() };
         for fault in Fault::ALL {
             // Each kind has its own stream: more of one changes nothing about another.
-            let mut own = Chance::new(chance.word());
+            // The last one takes nothing from the source: seeds without it are what they were before there was such a fault.
+            let word = if fault == Fault::Replace { chance.clone().word() } else { chance.word() };
+            let mut own = Chance::new(word);
             let Some(every) = plan.faults.mean_time_between(fault) else { continue };
             let mut at = own.around(every);
             while at < plan.chaos {

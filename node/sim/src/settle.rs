@@ -51,7 +51,11 @@ impl World {
 
     fn is_settled(&self) -> bool {
         let upto = self.checker.upto();
-        let agrees = |host: &crate::world::Host| {
+        let agrees = |index: &usize| {
+            let host = &self.hosts[*index];
+            if self.is_removed(*index) {
+                return host.process.is_none();
+            }
             host.process.as_ref().is_some_and(|process| {
                 let ring = process.node.replica().map(|replica| replica.ring());
                 !process.leaving
@@ -64,7 +68,8 @@ impl World {
             })
         };
         self.clients().iter().all(Client::is_done)
-            && self.hosts.iter().filter(|host| !host.gone).all(agrees)
+            && (0..self.hosts.len()).filter(|index| !self.hosts[*index].gone).all(|index| agrees(&index))
+            && !self.replaces()
             && self.is_of_one_epoch()
     }
 
@@ -78,6 +83,7 @@ impl World {
 
     fn what_hangs(&self) -> String {
         let mut lines = vec![format!("committed up to {}", self.checker.upto())];
+        lines.push(self.replacement());
         lines.extend(self.clients().iter().filter(|client| !client.is_done()).map(Client::pending));
         for host in &self.hosts {
             match &host.process {
@@ -97,7 +103,8 @@ impl World {
         let before = self.activity;
         self.run_until(self.at + WATCH)?;
         let now = self.activity;
-        let replicas = self.hosts.iter().filter(|host| host.is_replica()).count() as u64;
+        let counts = |index: &usize| self.hosts[*index].is_replica() && !self.is_removed(*index);
+        let replicas = (0..self.hosts.len()).filter(counts).count() as u64;
         let beats = BEATS_MAX * replicas;
         // A rotating token makes two nodes turn at each pass and one at each rest, at most about every millisecond.
         // A catalog that was unwell gets the token that it wanted only when it has been well for long enough.

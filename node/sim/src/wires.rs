@@ -21,6 +21,7 @@ impl World {
         }
         if let Some(process) = self.process(host, boot) {
             process.forgotten.extend(effects.forgotten.iter().copied());
+            process.forgotten.retain(|node| !effects.met.contains(node));
         }
         for node in &effects.met {
             self.agenda.plan(self.at, Event::Dial { host, boot, node: *node });
@@ -38,8 +39,8 @@ impl World {
         }
         for (node, bytes) in &effects.datagrams {
             self.activity.datagrams += 1;
-            let ends = (host, usize::from(*node) - 1);
-            self.net.send_datagram(self.at, ends, bytes, &self.plan, &mut self.chance, &mut self.agenda);
+            let Some(to) = self.host_of(*node) else { continue };
+            self.net.send_datagram(self.at, (host, to), bytes, &self.plan, &mut self.chance, &mut self.agenda);
         }
     }
 
@@ -62,7 +63,7 @@ impl World {
         Ok(())
     }
 
-    fn send(&mut self, (conn, end): (usize, usize), bytes: Bytes) {
+    pub(crate) fn send(&mut self, (conn, end): (usize, usize), bytes: Bytes) {
         if self.net.conn(conn).ends[end].open {
             self.activity.pieces += 1;
             self.net.send(self.at, (conn, end), bytes, &self.plan, &mut self.chance, &mut self.agenda);
@@ -132,6 +133,7 @@ impl World {
                 });
                 self.with_client(index, |client, lent| client.on_bytes(lent, conn, &bytes))
             }
+            Owner::Operator => self.on_operator_bytes(conn, &bytes),
         }
     }
 
@@ -152,10 +154,11 @@ impl World {
                     Ok(())
                 });
             }
+            Owner::Operator => self.on_operator_gone(conn),
         }
     }
 
-    fn connect_fails(&mut self) -> bool {
+    pub(crate) fn connect_fails(&mut self) -> bool {
         !self.calm && self.chance.permille(self.plan.faults.connect_fail_permille)
     }
 
@@ -169,13 +172,12 @@ impl World {
 
     pub(crate) fn on_arrive(&mut self, host: usize, boot: u64, node: u16) {
         let fails = self.connect_fails();
-        let target = usize::from(node) - 1;
-        let reached = !fails && !self.net.parts(host, target);
-        let there = self.hosts[target].process.as_ref().map(|process| process.boot).filter(|_| reached);
         if self.process(host, boot).is_none() {
             return;
         }
-        let Some(there) = there else { return self.dial_later(host, boot, node) };
+        let target = self.host_of(node).filter(|target| !fails && !self.net.parts(host, *target));
+        let there = target.and_then(|target| Some((target, self.hosts[target].process.as_ref()?.boot)));
+        let Some((target, there)) = there else { return self.dial_later(host, boot, node) };
         let conn = self.net.connect(Owner::Host { index: host, boot }, Owner::Host { index: target, boot: there });
         let (from, to) = (&self.hosts[host].name, &self.hosts[target].name);
         self.trace.note(self.at, 400, &conn.to_le_bytes(), || format!("{from} connects to {to} ({conn})"));

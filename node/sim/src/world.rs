@@ -9,7 +9,7 @@ use pygmy_node::store::Store;
 use pygmy_proto::Kind;
 use pygmy_proto::datagram::{self, DatagramKey};
 use pygmy_proto::message::Role;
-use pygmy_ring::{ConfigError, LogUuid, Recovered};
+use pygmy_ring::{ConfigError, Recovered};
 
 use crate::chance::Chance;
 use crate::check::{Check, Checker, Violation, Who};
@@ -19,6 +19,7 @@ use crate::events::{Agenda, Event};
 use crate::host::{Clocks, Effects, Item, Process, frames};
 use crate::mistake::Mistake;
 use crate::net::{Net, Owner};
+use crate::operator::Operator;
 use crate::plan::{MS, Plan, SEC, US};
 use crate::rare::Rare;
 use crate::schedule::{Reduction, Schedule};
@@ -40,8 +41,6 @@ pub(crate) struct Host {
     pub(crate) number: u16,
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// The identity with which its log was born.
-    born_uuid: LogUuid,
     pub(crate) disk: Disk,
     /// Its syncs take long before this.
     pub(crate) slow_until: u64,
@@ -54,22 +53,31 @@ pub(crate) struct Host {
     caught_up: bool,
     /// It never comes back.
     pub(crate) gone: bool,
+    /// What it last read of the cluster: who was replaced is not told of it by any file.
+    cluster: ClusterSettings,
 }
 
 impl Host {
+    /// A place with a new disk, whose log is called `uuid`.
+    pub(crate) fn new(node: &NodeSettings, name: String, disk: Disk, cluster: ClusterSettings) -> Self {
+        Self {
+            number: node.number,
+            name,
+            role: node.role,
+            disk,
+            slow_until: 0,
+            starts: 0,
+            process: None,
+            rests_after: None,
+            caught_up: false,
+            gone: false,
+            cluster,
+        }
+    }
+
     /// Whether it holds a copy of the log.
     pub(crate) fn is_replica(&self) -> bool {
         matches!(self.role, Role::Order | Role::Catalog)
-    }
-
-    /// Whether its log was born with the cluster, and counts.
-    pub(crate) fn votes(&self) -> bool {
-        self.is_replica() && self.disk.uuid() == self.born_uuid
-    }
-
-    /// Whether it votes and has all that it ever acknowledged.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.votes() && self.disk.is_whole()
     }
 }
 
@@ -90,7 +98,9 @@ pub struct World {
     pub(crate) hosts: Vec<Host>,
     pub(crate) checker: Checker,
     pub(crate) calm: bool,
-    cluster: ClusterSettings,
+    /// As the file says that all nodes read when they start.
+    pub(crate) cluster: ClusterSettings,
+    pub(crate) operator: Operator,
     pub(crate) clients: Vec<Client>,
     pub(crate) workload: Workload,
     pub(crate) mistake: Option<Mistake>,
@@ -109,18 +119,9 @@ impl World {
         let schedule = Schedule::draw(&plan, &mut chance);
         reduction.apply(&mut plan);
         let cluster = cluster_of(&plan, &mut chance);
-        let hosts = cluster.nodes.iter().map(|node| Host {
-            number: node.number,
-            name: node.name.clone(),
-            role: node.role,
-            born_uuid: node.log_uuid,
-            disk: Disk::format(node.log_uuid, mistake),
-            slow_until: 0,
-            starts: 0,
-            process: None,
-            rests_after: None,
-            caught_up: false,
-            gone: false,
+        let hosts = cluster.nodes.iter().map(|node| {
+            let disk = Disk::format(node.log_uuid, mistake);
+            Host::new(node, node.name.clone(), disk, cluster.clone())
         });
         let mut world = Self {
             at: 0,
@@ -129,7 +130,8 @@ impl World {
             hosts: hosts.collect(),
             clients: (0..plan.clients as usize).map(|index| Client::new(index, &plan)).collect(),
             workload: Workload::new(plan.books),
-            checker: Checker::default(),
+            checker: Checker::new(&cluster),
+            operator: Operator::default(),
             agenda: Agenda::default(),
             net: Net::default(),
             calm: false,
@@ -176,7 +178,7 @@ impl World {
         let Some(process) = &self.hosts[host].process else { return };
         if let Some(replica) = process.node.replica() {
             let counters = replica.ring().counters();
-            self.rare.epochs_by_learners += if process.votes { 0 } else { counters.epochs_started };
+            self.rare.epochs_by_learners += if self.votes(host) { 0 } else { counters.epochs_started };
             self.rare.add_ring(counters);
         }
     }
@@ -208,6 +210,7 @@ impl World {
             Event::Force { host, boot } => self.on_force(host, boot),
             Event::Heal { cut } => self.heal(cut)?,
             Event::Fault(index) => self.on_fault(index)?,
+            Event::Operator => self.on_operator(),
             Event::Start { host } => self.start(host)?,
         }
         Ok(())
@@ -220,8 +223,31 @@ impl World {
 
     // --- nodes
 
+    /// Where the process with this number has its place.
+    pub(crate) fn host_of(&self, number: u16) -> Option<usize> {
+        self.hosts.iter().position(|host| host.number == number)
+    }
+
+    /// Whether its log counts, by the latest configuration that is committed.
+    pub(crate) fn votes(&self, index: usize) -> bool {
+        let host = &self.hosts[index];
+        host.is_replica() && self.checker.is_voter(host.disk.uuid())
+    }
+
+    /// Whether its log was removed from the voters, by a configuration that is committed.
+    pub(crate) fn is_removed(&self, index: usize) -> bool {
+        let host = &self.hosts[index];
+        host.is_replica() && self.checker.is_removed(host.disk.uuid())
+    }
+
+    /// Whether it votes, can come back and has all that it ever acknowledged.
+    pub(crate) fn is_whole(&self, index: usize) -> bool {
+        let host = &self.hosts[index];
+        self.votes(index) && !host.gone && host.disk.is_whole()
+    }
+
     fn start(&mut self, index: usize) -> Check {
-        if self.hosts[index].process.is_some() || self.hosts[index].gone {
+        if self.hosts[index].process.is_some() || self.hosts[index].gone || self.is_done_with(index) {
             return Ok(());
         }
         self.boots += 1;
@@ -235,14 +261,19 @@ impl World {
         };
         let boot_nonce = self.chance.word() | 1;
         let Some(recovered) = self.open_disk(index)? else { return Ok(()) };
+        let removed = self.is_removed(index);
+        self.rare.removed_started += u64::from(removed);
         let host = &mut self.hosts[index];
         host.starts += 1;
         host.caught_up = false;
         host.rests_after = None;
         let first = host.starts == 1;
         let address = format!("{}:1", host.name);
+        if !removed {
+            host.cluster = self.cluster.clone();
+        }
         let settings = Settings {
-            cluster: self.cluster.clone(),
+            cluster: host.cluster.clone(),
             me: host.number,
             address,
             log_uuid: host.disk.uuid(),
@@ -254,10 +285,10 @@ impl World {
             let newest_bytes = host.disk.newest_bytes();
             node.keep_snapshots(SnapshotPolicy { log_bytes_min, newest_bytes, ..SnapshotPolicy::default() });
         }
-        host.process = Some(Process::new(boot, node, host.votes(), clocks));
+        host.process = Some(Process::new(boot, node, clocks));
         let name = host.name.clone();
         self.trace.note(self.at, 1, &[index as u8], || format!("{name} starts{}", if first { "" } else { " again" }));
-        for node in self.cluster.dials(self.hosts[index].number) {
+        for node in self.hosts[index].cluster.dials(self.hosts[index].number) {
             let at = self.at + self.chance.below(MS);
             self.agenda.plan(at, Event::Dial { host: index, boot, node });
         }
@@ -275,7 +306,7 @@ impl World {
         );
         let fresh = self.chance.uuid();
         let host = &mut self.hosts[index];
-        host.disk = Disk::format(if keeps_name { host.born_uuid } else { fresh }, self.mistake);
+        host.disk = Disk::format(if keeps_name { host.disk.uuid() } else { fresh }, self.mistake);
     }
 
     /// Puts something before a process.
@@ -324,7 +355,7 @@ impl World {
         self.check_sent(host, &effects)?;
         self.send_out(host, boot, &effects);
         if effects.left {
-            self.on_left(host);
+            self.on_left(host, effects.removed);
             return Ok(());
         }
         if more {
@@ -373,6 +404,7 @@ impl World {
                 let to = match net.conn(index).ends[1 - end].owner {
                     Owner::Host { index, .. } => hosts[index].name.clone(),
                     Owner::Client { index } => format!("client-{index}"),
+                    Owner::Operator => "operator".to_owned(),
                 };
                 line += &format!(", {to} < {}", kinds.join(" "));
             }
@@ -389,18 +421,18 @@ impl World {
     }
 
     fn check_replica(&mut self, index: usize) -> Check {
+        let votes = self.votes(index);
         let host = &self.hosts[index];
         let Some(process) = &host.process else { return Ok(()) };
         let Some(replica) = process.node.replica() else { return Ok(()) };
         let who = Who { name: &host.name, number: host.number, boot: process.boot };
         self.checker.on_replica(who, replica)?;
-        let caught_up =
-            !process.votes && !host.caught_up && replica.applied() > 0 && replica.applied() == self.checker.upto();
+        let caught_up = !votes && !host.caught_up && replica.applied() > 0 && replica.applied() == self.checker.upto();
         self.rare.learners_caught_up += u64::from(caught_up);
         if let Some(token) = replica.ring().token() {
             let (epoch, hop) = (token.epoch, token.hop);
             self.checker.on_token(who, epoch, hop)?;
-            self.rare.learners_held_token += u64::from(!process.votes);
+            self.rare.learners_held_token += u64::from(!votes);
             let status = replica.ring().status();
             self.rare.deaf_holders += u64::from(status.voters_heard <= status.voters / 2);
             let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
@@ -454,7 +486,8 @@ impl World {
     }
 
     /// A node has left in order: what it sent goes out, then it is gone, and comes back later with its disk.
-    fn on_left(&mut self, host: usize) {
+    fn on_left(&mut self, host: usize, refused: bool) {
+        self.count_removed(host, refused);
         let name = &self.hosts[host].name;
         self.trace.note(self.at, 200 + host as u64, &[], || format!("{name} has left"));
         self.count_ring(host);
@@ -464,6 +497,8 @@ impl World {
             self.close(conn, end);
         }
         self.end_disk(host, End::Left);
+        // Who is refused would be refused again.
+        self.hosts[host].gone |= refused;
         self.plan_return(host);
     }
 

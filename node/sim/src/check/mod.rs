@@ -1,14 +1,16 @@
 //! The checkers: what must hold, whatever happened. Each returns the [`Violation`] it found.
 
 pub mod model;
+pub mod voters;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use pygmy_node::node::Node;
 use pygmy_node::roles::replica::StoreReplica;
+use pygmy_node::settings::ClusterSettings;
 use pygmy_node::store::Store;
-use pygmy_proto::batch::Batch;
+use pygmy_proto::batch::{Batch, EntryKind};
 use pygmy_proto::frame::Frame;
 use pygmy_proto::limits::{BATCH_BYTES_MAX, CLIENT_BODY_MAX};
 use pygmy_proto::message::{
@@ -19,6 +21,7 @@ use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
 use pygmy_ring::{Base, Limits, LogUuid, Queues};
 
 use self::model::{Id, Model};
+use self::voters::{Voters, is_majority};
 use crate::disk::Disk;
 use crate::reads::Read;
 
@@ -88,8 +91,9 @@ pub struct Asked {
 }
 
 /// Everything the checkers know of a run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Checker {
+    voters: Voters,
     /// Hash of the last entry of every batch that was ordered, by its epoch and first position.
     ordered: BTreeMap<(Epoch, u64), u128>,
     /// Hash of the last entry of every committed batch, by its position.
@@ -125,6 +129,46 @@ pub struct Checker {
 }
 
 impl Checker {
+    /// One that has seen nothing yet of a cluster.
+    pub fn new(cluster: &ClusterSettings) -> Self {
+        Self {
+            voters: Voters::new(cluster),
+            ordered: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            states: BTreeMap::new(),
+            upto: 0,
+            upto_hash: 0,
+            last_time_us: 0,
+            model: Model::default(),
+            platters: HashMap::new(),
+            promises: BTreeMap::new(),
+            compared: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            acknowledged: 0,
+            answered: 0,
+            by_front: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            abandoned: Vec::new(),
+        }
+    }
+    /// The latest configuration that is committed.
+    pub fn settled(&self) -> &Membership {
+        self.voters.settled()
+    }
+    /// Whether the latest configuration that is committed names the log `uuid`.
+    pub fn is_voter(&self, uuid: LogUuid) -> bool {
+        self.settled().voters.iter().any(|voter| voter.log_uuid == uuid)
+    }
+    /// Whether the log `uuid` was removed for ever.
+    pub fn is_removed(&self, uuid: LogUuid) -> bool {
+        self.settled().removed.contains(&uuid)
+    }
+    /// Voters that must have an entry, by the latest configuration that is committed.
+    pub fn majority(&self) -> usize {
+        self.settled().voters.len() / 2 + 1
+    }
     /// The twin.
     pub fn model(&self) -> &Model {
         &self.model
@@ -143,8 +187,8 @@ impl Checker {
         self.by_front.get(&boot).copied().unwrap_or(0)
     }
 
-    /// I5, I6, I9: a process appends a batch; `disk` has not got it yet.
-    pub fn on_append(&mut self, who: Who<'_>, disk: &Disk, batch: &Batch) -> Check {
+    /// I5, I6, I9, I10: a process in whose log `membership` is in force appends a batch; `disk` has not got it yet.
+    pub fn on_append(&mut self, who: Who<'_>, disk: &Disk, batch: &Batch, membership: Option<&Membership>) -> Check {
         let (header, last, name) = (batch.header(), batch.last_seq(), who.name);
         let before = disk.end_before(header.first_seq);
         ensure(header.first_seq == before.0 + 1 && header.hash_before == before.1, "I9", || {
@@ -163,8 +207,23 @@ impl Checker {
         ensure(header.origin == who.number || self.ordered.contains_key(&at), "I5", || {
             format!("{name} appends {at:?}, which its origin, node {}, has not", header.origin)
         })?;
+        let begins = batch.entries().next().is_some_and(|entry| entry.kind == EntryKind::NewEpoch);
+        if let Some(membership) = membership.filter(|_| begins && header.origin == who.number) {
+            self.is_promised(name, header.epoch, disk, membership)?;
+        }
         let first = self.ordered.entry(at).or_insert(header.hash_last);
         ensure(*first == header.hash_last, "I5", || format!("{name} appends another batch at {at:?} than was ordered"))
+    }
+
+    /// I10: whoever begins an epoch has the promises of a majority of the voters that its log names, its own among them.
+    fn is_promised(&self, name: &str, epoch: Epoch, own: &Disk, membership: &Membership) -> Check {
+        let by_own = |uuid: LogUuid| uuid == own.uuid() && own.promised() >= epoch;
+        let by_others = |uuid: LogUuid| self.promises.get(&uuid).is_some_and(|promised| *promised >= epoch);
+        ensure(is_majority(membership, |uuid| by_own(uuid) || by_others(uuid)), "I10", || {
+            format!(
+                "{name} begins {epoch:?} without the promises of a majority of the voters in its log: {membership:?}"
+            )
+        })
     }
 
     /// I5: one process for each hop of an epoch, and only the highest one counts.
@@ -232,14 +291,20 @@ impl Checker {
         ensure(committed <= end, "I8", || format!("{name} commits up to {committed}, its log ends at {end}"))?;
         ensure(committed >= compared, "I1", || format!("{name} knew {compared} to be committed, now {committed}"))?;
         let mut done = compared;
+        let counted_by = if committed > self.upto {
+            self.voters.counted_by(who.boot, ring.membership(), ring.log().batches_from(compared + 1))
+        } else {
+            Vec::new()
+        };
         for batch in ring.log().batches_from(compared + 1) {
             if batch.last_seq() > committed {
                 break;
             }
-            self.on_committed(name, batch, ring.membership())?;
+            self.on_committed(name, batch, &counted_by)?;
             done = batch.last_seq();
         }
         self.compared.insert(who.boot, done);
+        self.voters.on_turn(who.boot, ring.membership());
         let (applied, hash) = (replica.applied(), ring.state_hash());
         let first = *self.states.entry(applied).or_insert(hash);
         ensure(first == hash, "I14", || {
@@ -267,7 +332,7 @@ impl Checker {
         self.is_as_the_twin(name, store, seq)
     }
 
-    fn on_committed(&mut self, name: &str, batch: &Batch, membership: &Membership) -> Check {
+    fn on_committed(&mut self, name: &str, batch: &Batch, counted_by: &[Membership]) -> Check {
         let (header, last) = (batch.header(), batch.last_seq());
         if last <= self.upto {
             let same = self.committed.get(&last) == Some(&header.hash_last);
@@ -278,10 +343,11 @@ impl Checker {
         })?;
         let none = BTreeSet::new();
         let durable = self.platters.get(&header.hash_last).unwrap_or(&none);
-        let have = membership.voters.iter().filter(|voter| durable.contains(&voter.log_uuid)).count();
-        ensure(have > membership.voters.len() / 2, "I8", || {
-            format!("{name} commits {last}, which {have} of {} voters have on disk", membership.voters.len())
+        let have = |membership: &Membership| is_majority(membership, |uuid| durable.contains(&uuid));
+        ensure(counted_by.iter().any(have), "I8", || {
+            format!("{name} commits {last}, which {} logs have on disk, no majority of {counted_by:?}", durable.len())
         })?;
+        self.voters.on_committed(batch);
         ensure(header.time_us > self.last_time_us, "I9", || {
             format!("the time of the batch at {} does not rise", header.first_seq)
         })?;
