@@ -90,9 +90,24 @@ impl World {
     /// Whether a process whose log was removed is not started again: nobody does so in the end, nor where it would find
     /// nobody to tell it.
     pub(crate) fn is_done_with(&self, index: usize) -> bool {
-        let host = &self.hosts[index];
+        self.is_removed(index) && (self.calm || !self.finds_anybody(index))
+    }
+
+    /// Whether a process, by what it read last, connects to anybody who votes.
+    fn finds_anybody(&self, index: usize) -> bool {
         let finds = |number: &u16| self.host_of(*number).is_some_and(|other| self.votes(other));
-        self.is_removed(index) && (self.calm || !self.cluster.dials(host.number).iter().any(finds))
+        self.hosts[index].dials().iter().any(finds)
+    }
+
+    /// Ends the processes of removed logs that nobody can tell of it any more: whom they knew was replaced as well.
+    fn kill_the_forgotten(&mut self) {
+        for index in 0..self.hosts.len() {
+            if self.hosts[index].process.is_some() && self.is_removed(index) && !self.finds_anybody(index) {
+                self.rare.replaced_killed += 1;
+                self.kill(index, End::Killed);
+                self.hosts[index].gone = true;
+            }
+        }
     }
 
     /// A process has left: it may have done so because its log was removed.
@@ -142,6 +157,12 @@ impl World {
         } else {
             (Reason::Lost, voters.iter().find(|voter| voter.node == host.number)?.log_uuid)
         };
+        // A front that knew none of those who are left would have to be started again.
+        let stays = |number: &u16| self.host_of(*number).is_some_and(|other| other != index && self.votes(other));
+        let fronts = || self.hosts.iter().filter(|host| host.process.is_some() && !host.is_replica());
+        if !fronts().all(|front| front.dials().iter().any(stays)) {
+            return None;
+        }
         // Those that are left must be a majority of the voters as they are, and so of those that there will be; but of
         // two voters each is needed.
         let others = (0..self.hosts.len()).filter(|other| *other != index && self.is_whole(*other)).count();
@@ -340,5 +361,6 @@ impl World {
             Reason::Lost => self.rare.lost_replacements_done += 1,
         }
         self.operator.work = None;
+        self.kill_the_forgotten();
     }
 }

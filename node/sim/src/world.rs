@@ -75,6 +75,11 @@ impl Host {
         }
     }
 
+    /// Numbers of those that it connects to, by what it read last of the cluster.
+    pub(crate) fn dials(&self) -> Vec<u16> {
+        self.cluster.dials(self.number)
+    }
+
     /// Whether it holds a copy of the log.
     pub(crate) fn is_replica(&self) -> bool {
         matches!(self.role, Role::Order | Role::Catalog)
@@ -288,7 +293,7 @@ impl World {
         host.process = Some(Process::new(boot, node, clocks));
         let name = host.name.clone();
         self.trace.note(self.at, 1, &[index as u8], || format!("{name} starts{}", if first { "" } else { " again" }));
-        for node in self.hosts[index].cluster.dials(self.hosts[index].number) {
+        for node in self.hosts[index].dials() {
             let at = self.at + self.chance.below(MS);
             self.agenda.plan(at, Event::Dial { host: index, boot, node });
         }
