@@ -227,6 +227,7 @@ impl World {
     fn wipe_somebody(&mut self) {
         let able: Vec<usize> = (0..self.hosts.len())
             .filter(|index| self.hosts[*index].process.is_none() && self.hosts[*index].is_replica())
+            .filter(|index| !self.is_named_by_a_replacement(*index))
             .filter(|index| !self.votes(*index) || !self.is_spared_by_harm(*index))
             .collect();
         let Some(host) = self.chance.pick(&able) else { return };

@@ -82,6 +82,13 @@ impl World {
         self.operator.work.is_some()
     }
 
+    /// Whether it has a part in a replacement that is under way or done: the change names the logs that go and come, and
+    /// whoever was replaced is not there to start anew, under a name that nobody knows.
+    pub(crate) fn is_named_by_a_replacement(&self, index: usize) -> bool {
+        let named = self.operator.work.is_some_and(|work| work.new.1 == index || work.old.1 == index);
+        named || self.is_removed(index)
+    }
+
     /// What there is to say of the replacement under way.
     pub(crate) fn replacement(&self) -> String {
         format!("{:?}; committed are {:?}", self.operator.work, self.checker.settled())
