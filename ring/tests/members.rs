@@ -133,6 +133,34 @@ fn a_configuration_is_undone_with_its_entry() {
     assert_eq!((bench.replica(3).membership().id, voters(&bench, 3)), (1, vec![1, 2, 3, 4, 5]));
 }
 
+/// The only catalog that is left has not heard of a replacement; by the voters that it knows it hears no majority, and
+/// whoever knows better is no catalog.
+#[test]
+fn a_catalog_that_missed_a_replacement_can_begin_an_epoch() {
+    let mut bench = Bench::with_learners(4, 1, 2, Limits::default());
+    bench.register();
+    bench.kill(4);
+    bench.run(300 * MS);
+    bench.isolate(2);
+    bench.kill(5);
+    bench.change(1, uuid(4), 5, uuid(5));
+    bench.run(100 * MS);
+    assert_eq!((bench.done.len(), voters(&bench, 3)), (1, vec![1, 2, 3]));
+    bench.kill(1);
+    // 3 promises an epoch that never begins, and so explains none to 2.
+    bench.restart(1);
+    bench.cut(1, 2);
+    bench.slow.insert(3);
+    bench.run_until("3 has promised", |bench| bench.replica(3).promised() > bench.replica(2).promised());
+    bench.kill(1);
+    bench.slow.clear();
+    bench.join(2);
+    assert_eq!(voters(&bench, 2), [1, 2, 3, 4]);
+    bench.run_until("an epoch of two of three", |bench| bench.holder() == Some(2));
+    bench.settle();
+    assert_eq!(voters(&bench, 2), [1, 2, 3]);
+}
+
 /// A log that names a later configuration is chosen only with a majority of *that* configuration's voters.
 #[test]
 fn promises_are_counted_by_the_configuration_of_the_chosen_log() {

@@ -12,7 +12,7 @@ use pygmy_proto::types::Bounded;
 
 use super::watch::Suspicion;
 use super::watch::is_ahead;
-use super::{Now, PeerMessage, Replica, Target, Timer};
+use super::{Now, Peer, PeerMessage, Replica, Target, Timer};
 use crate::StateMachine;
 use crate::config::{LogUuid, Mistake};
 
@@ -157,7 +157,17 @@ impl<S: StateMachine> Replica<S> {
     }
 
     fn may_campaign(&self) -> bool {
-        self.config.is_catalog() && !self.leaving && self.withheld.is_none() && self.hears_majority()
+        let spoken_for = || self.peers.iter().any(|(node, peer)| self.is_heard(*node) && self.may_count_others(peer));
+        let hears_enough = self.hears_majority() || spoken_for();
+        self.config.is_catalog() && !self.leaving && self.withheld.is_none() && hears_enough
+    }
+
+    /// Whether the log of `peer` is better than this one and may name other voters. It or a better one would be chosen,
+    /// so a majority of the voters that are known here says nothing: those may have been replaced since.
+    fn may_count_others(&self, peer: &Peer) -> bool {
+        let (theirs, own) = (peer.last, self.log.end());
+        // Logs that end in the same epoch are parts of one history, in which an id stands for one configuration.
+        theirs > own && (theirs.epoch != own.epoch || peer.config_id != self.membership().id)
     }
 
     /// When it is this catalog's turn to ask: at once, or later by its rank among those that are heard.
@@ -242,7 +252,9 @@ impl<S: StateMachine> Replica<S> {
     fn count_pre_votes(&mut self, now: Now) {
         let Stage::PreVote { yes } = &self.campaign.stage else { return };
         let agreed = self.membership().voters.iter().filter(|voter| yes.contains(&voter.log_uuid)).count();
-        if agreed >= self.majority() && self.suspicion().is_some() {
+        // Who they are will be known with the promises, and then a majority of them must be among those.
+        let spoken_for = || self.peers.values().any(|peer| yes.contains(&peer.log_uuid) && self.may_count_others(peer));
+        if (agreed >= self.majority() || spoken_for()) && self.suspicion().is_some() {
             self.ask_for_promises(now);
         }
     }

@@ -56,6 +56,8 @@ struct Peer {
     told: u64,
     /// First position that it could not give, when it was asked last.
     refused_fetch: Option<u64>,
+    /// Id of the latest configuration in its log, as last heard.
+    config_id: u64,
     /// Its own word that its vote does not count.
     withheld: bool,
     /// When a frame or a heartbeat of it came last.
@@ -391,6 +393,7 @@ impl<S: StateMachine> Replica<S> {
         peer.boot_nonce = hello.boot_nonce;
         peer.address = hello.address.clone();
         peer.last = hello.last;
+        peer.config_id = hello.config_id;
         peer.promised = hello.promised;
         peer.want = peer.want.max(hello.want);
         peer.told = hello.committed;

@@ -185,6 +185,7 @@ impl<S: StateMachine> Replica<S> {
         if beat.last.epoch != peer.last.epoch || beat.last.seq > peer.last.seq {
             peer.last = beat.last;
         }
+        peer.config_id = beat.config_id;
         peer.want = peer.want.max(beat.want);
         let advances = beat.fetched > peer.fetched;
         peer.fetched = beat.fetched;
