@@ -621,6 +621,50 @@ fn a_front_meets_who_takes_a_place_and_lets_go_of_who_had_it() {
     assert!(bench.out.is_empty());
 }
 
+/// An attempt to connect that was under way when it was replaced may still succeed, after it was forgotten.
+#[test]
+fn who_was_replaced_is_forgotten_again_when_it_comes_once_more() {
+    const NEW: u16 = 256 + 5;
+    let mut bench = Bench::new(FRONT);
+    let [stays, goes] = CATALOGS.map(|node| bench.server(node));
+    let forgets = |bench: &mut Bench| {
+        let outputs = bench.out.take_outputs();
+        outputs.iter().filter(|output| matches!(output, Output::Forget { node: 5 })).count()
+    };
+    let voters = vec![voter(2, ""), voter(3, ""), voter(4, ""), voter(NEW, "127.0.0.1:9")];
+    let members = Members { config_id: 3, voters: Bounded::truncated(voters) };
+    bench.take_in(stays, &frame::to_bytes(0, 0, 0, &members));
+    bench.input(Input::Closed { conn: goes, reason: CloseReason::Ended });
+    assert_eq!(forgets(&mut bench), 1);
+    let again = bench.server(5);
+    assert_eq!(forgets(&mut bench), 0);
+    bench.input(Input::Closed { conn: again, reason: CloseReason::Ended });
+    assert_eq!(forgets(&mut bench), 1);
+    assert!(bench.node.status(bench.now).links.iter().all(|link| link.node != 5));
+}
+
+/// A living voter is replaced by two changes; the one between them is of a cluster in which both vote.
+#[test]
+fn who_still_votes_is_not_forgotten_for_the_one_that_takes_its_place() {
+    const NEW: u16 = 256 + 5;
+    let mut bench = Bench::new(FRONT);
+    let [stays, goes] = CATALOGS.map(|node| bench.server(node));
+    let both = vec![voter(2, ""), voter(3, ""), voter(4, ""), voter(5, ""), voter(NEW, "127.0.0.1:9")];
+    let members = Members { config_id: 2, voters: Bounded::truncated(both) };
+    bench.take_in(stays, &frame::to_bytes(0, 0, 0, &members));
+    let knows = |bench: &Bench| bench.node.status(bench.now).links.iter().any(|link| link.node == 5);
+    bench.input(Input::Closed { conn: goes, reason: CloseReason::Ended });
+    let outputs = bench.out.take_outputs();
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Forget { .. })), "{outputs:?}");
+    assert!(knows(&bench));
+
+    let new = vec![voter(2, ""), voter(3, ""), voter(4, ""), voter(NEW, "127.0.0.1:9")];
+    let members = Members { config_id: 3, voters: Bounded::truncated(new) };
+    bench.take_in(stays, &frame::to_bytes(0, 0, 0, &members));
+    assert!(bench.out.take_outputs().iter().any(|output| matches!(output, Output::Forget { node: 5 })));
+    assert!(!knows(&bench));
+}
+
 #[test]
 fn who_came_unnamed_and_goes_is_forgotten_and_numbers_must_fit_their_names() {
     const NEW: u16 = 256 + 5;
