@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use bytes::Bytes;
 use pygmy_proto::batch::Batch;
 
-use crate::disk::Lane;
+use crate::disk::{End, Lane};
 
 /// A fault that the scheduler injects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +177,15 @@ pub enum Event {
         host: usize,
         /// Which of its processes.
         boot: u64,
+    },
+    /// A node that has asked for promises dies.
+    Doom {
+        /// Which node.
+        host: usize,
+        /// Which of its processes.
+        boot: u64,
+        /// How.
+        end: End,
     },
     /// A disk has room again.
     Room {

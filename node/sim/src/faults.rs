@@ -17,6 +17,14 @@ use crate::world::World;
 /// A leaving node is killed after this.
 const LEAVE_MAX: u64 = 2 * SEC;
 
+/// The death of whoever is the next to ask for promises.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Doom {
+    /// So long after it has asked.
+    after: u64,
+    end: End,
+}
+
 impl World {
     pub(crate) fn plan_faults(&mut self, left_out: &BTreeSet<usize>) {
         for (index, fault) in self.schedule.faults.iter().enumerate() {
@@ -172,6 +180,13 @@ impl World {
     }
 
     fn crash_somebody(&mut self) {
+        if self.chance.permille(150) {
+            // Not now, but when somebody asks for promises, which takes too little time to be hit by chance: those who
+            // gave them are left with an epoch that does not begin.
+            let after = self.chance.below(4 * (self.plan.latency.1 + self.plan.sync.1));
+            self.doom = Some(Doom { after, end: self.draw_end() });
+            return;
+        }
         let holder = self.holder().filter(|_| self.chance.permille(300));
         let Some(host) = holder.or_else(|| self.pick_running(|_, _| true)) else { return };
         match self.hosts[host].role {
@@ -182,6 +197,21 @@ impl World {
         self.rare.holder_crashes += u64::from(self.holder() == Some(host));
         self.crash(host);
         self.plan_return(host);
+    }
+
+    /// Somebody has asked for promises: it dies soon, if that was drawn.
+    pub(crate) fn doom_coordinator(&mut self, host: usize, boot: u64) {
+        if let Some(Doom { after, end }) = self.doom.take().filter(|_| !self.calm) {
+            self.agenda.plan(self.at + after, Event::Doom { host, boot, end });
+        }
+    }
+
+    pub(crate) fn on_doom(&mut self, host: usize, boot: u64, end: End) {
+        if !self.calm && self.process(host, boot).is_some() {
+            self.rare.coordinator_crashes += 1;
+            self.kill(host, end);
+            self.plan_return(host);
+        }
     }
 
     /// A process or its machine dies.
@@ -274,9 +304,12 @@ impl World {
         };
         let pair = self.chance.permille(250).then(|| self.chance.below(count as u64) as usize);
         let (one_way, silent) = (self.chance.permille(300), self.chance.permille(400));
+        // One may be on both sides: it hears those who do not hear each other.
+        let bridge = (pair.is_none() && self.chance.permille(250)).then(|| self.chance.below(count as u64) as usize);
+        let is_bridge = |index: usize| bridge == Some(index);
         let crosses = |a: usize, b: usize| match pair {
             Some(other) => (a, b) == (one, other) || (b, a) == (one, other),
-            None => side.contains(&a) != side.contains(&b),
+            None => side.contains(&a) != side.contains(&b) && !is_bridge(a) && !is_bridge(b),
         };
         let from_this_side = |a: usize| if pair.is_some() { a == one } else { side.contains(&a) };
         let all = (0..count).flat_map(|a| (0..count).map(move |b| (a, b)));
@@ -288,6 +321,7 @@ impl World {
         self.rare.cuts += 1;
         self.rare.one_way_cuts += u64::from(one_way);
         self.rare.silent_cuts += u64::from(silent);
+        self.rare.bridged_cuts += u64::from(bridge.is_some());
         let names: Vec<String> =
             lost.iter().map(|(a, b)| format!("{} > {}", self.hosts[*a].name, self.hosts[*b].name)).collect();
         self.trace.note(self.at, 607, &[u8::from(silent)], || {

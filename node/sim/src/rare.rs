@@ -37,6 +37,8 @@ rare! {
     catalog_crashes = "catalogs killed";
     /// Of these, holders of the token.
     holder_crashes = "holders of the token killed";
+    /// Those who had just asked for promises killed.
+    coordinator_crashes = "coordinators killed";
     /// Everybody killed.
     all_crashes = "all killed";
     /// Writes that were lost with a process.
@@ -133,6 +135,8 @@ rare! {
     one_way_cuts = "partitions in one direction";
     /// Without a reset.
     silent_cuts = "partitions without a reset";
+    /// With somebody on both sides.
+    bridged_cuts = "partitions with a bridge";
     /// Disks full.
     full_disks = "disks full";
     /// Disks slow.

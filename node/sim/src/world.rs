@@ -16,6 +16,7 @@ use crate::check::{Check, Checker, Violation, Who};
 use crate::client::Client;
 use crate::disk::{Disk, End, Write};
 use crate::events::{Agenda, Event};
+use crate::faults::Doom;
 use crate::host::{Clocks, Effects, Item, Process, frames};
 use crate::mistake::Mistake;
 use crate::net::{Net, Owner};
@@ -106,6 +107,8 @@ pub struct World {
     /// As the file says that all nodes read when they start.
     pub(crate) cluster: ClusterSettings,
     pub(crate) operator: Operator,
+    /// Who asks next for promises dies.
+    pub(crate) doom: Option<Doom>,
     pub(crate) clients: Vec<Client>,
     pub(crate) workload: Workload,
     pub(crate) mistake: Option<Mistake>,
@@ -137,6 +140,7 @@ impl World {
             workload: Workload::new(plan.books),
             checker: Checker::new(&cluster),
             operator: Operator::default(),
+            doom: None,
             agenda: Agenda::default(),
             net: Net::default(),
             calm: false,
@@ -213,6 +217,7 @@ impl World {
             Event::Read { host, boot, node, batches } => self.give(host, boot, Item::Read(node, batches)),
             Event::Room { host } => self.hosts[host].disk.make_room(),
             Event::Force { host, boot } => self.on_force(host, boot),
+            Event::Doom { host, boot, end } => self.on_doom(host, boot, end),
             Event::Heal { cut } => self.heal(cut)?,
             Event::Fault(index) => self.on_fault(index)?,
             Event::Operator => self.on_operator(),
@@ -466,11 +471,12 @@ impl World {
     /// What a turn says for the log below it is true of the disk.
     fn check_sent(&mut self, index: usize, effects: &Effects) -> Check {
         let host = &self.hosts[index];
-        let mut answers = false;
+        let (mut answers, mut asks) = (false, false);
         for (_, bytes) in &effects.writes {
             for frame in frames(bytes) {
                 self.rare.promises_refused += u64::from(frame.kind() == Some(Kind::Reject));
                 answers |= matches!(frame.kind(), Some(Kind::Ack | Kind::Promise));
+                asks |= frame.kind() == Some(Kind::Prepare);
                 self.checker.on_sent(&host.name, &host.disk, &frame)?;
             }
         }
@@ -486,6 +492,9 @@ impl World {
                     return Err(Violation { invariant: "framing", detail: format!("{}: {error}", host.name) });
                 }
             }
+        }
+        if asks {
+            self.doom_coordinator(index, self.who(index).boot);
         }
         if answers && self.chance.permille(PROBES_PERMILLE) { self.probe(index) } else { Ok(()) }
     }
