@@ -20,6 +20,12 @@ fn a_sample_of_mistakes_is_found() {
     }
 }
 
+/// It takes an epoch that many have promised and that never begins, and whoever was cut off before it.
+#[test]
+fn a_longer_log_of_an_older_epoch_is_found_out() {
+    assert_eq!(found("choose-by-length", 200), "I1");
+}
+
 #[test]
 fn what_is_said_and_not_on_the_platter_is_found_where_it_is_said() {
     assert_eq!(found("ack-before-sync", 100), "I7");

@@ -3,7 +3,7 @@
 use pygmy_sim::rare::Rare;
 use pygmy_sim::{Options, Outcome, run};
 
-const SEEDS: u64 = 50;
+const SEEDS: u64 = 100;
 
 fn must_hold(outcome: &Outcome) {
     if let Some(failure) = &outcome.failure {
@@ -14,7 +14,7 @@ fn must_hold(outcome: &Outcome) {
 }
 
 #[test]
-fn nothing_breaks_in_fifty_seeds() {
+fn nothing_breaks_in_a_hundred_seeds() {
     if let Some(seed) = std::env::var("PYGMY_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
         return must_hold(&run(seed, &Options::default()));
     }
