@@ -208,7 +208,9 @@ impl Checker {
             format!("{name} appends {at:?}, which its origin, node {}, has not", header.origin)
         })?;
         let begins = batch.entries().next().is_some_and(|entry| entry.kind == EntryKind::NewEpoch);
-        if let Some(membership) = membership.filter(|_| begins && header.origin == who.number) {
+        // One that lost its disk fetches what it began when it had another.
+        let is_its_own = header.origin == who.number && !self.ordered.contains_key(&at);
+        if let Some(membership) = membership.filter(|_| begins && is_its_own) {
             self.is_promised(name, header.epoch, disk, membership)?;
         }
         let first = self.ordered.entry(at).or_insert(header.hash_last);
