@@ -23,7 +23,7 @@ use crate::roles::front::Front;
 use crate::roles::order::Order;
 use crate::roles::reads::{Read, Reads};
 use crate::roles::replica::StoreReplica;
-use crate::roles::{Ctx, Links, check_in_flight, kind_name, malformed, unsupported};
+use crate::roles::{Ctx, Links, check_in_flight, kind_name, lagging, malformed, unsupported};
 use crate::settings::{Settings, SnapshotPolicy};
 use crate::snapshot::BuildError;
 use crate::snapshot::transfer::Done;
@@ -505,7 +505,12 @@ fn on_read_or_ring_frame(
     reads: &mut Reads,
 ) -> Result<bool, pygmy_proto::codec::BodyError> {
     if let Some(read) = Read::parse(frame) {
-        reads.on_read(ctx, conn, frame, read, replica);
+        if replica.ring().lags() {
+            // A front has other replicas to ask. Whoever asks this one itself means this one.
+            ctx.out.send_error(conn, frame.header.request_id, ctx.me, &lagging(ctx.name));
+        } else {
+            reads.on_read(ctx, conn, frame, read, replica);
+        }
         return Ok(true);
     }
     replica.on_frame(ctx, node, frame)
@@ -540,6 +545,7 @@ impl Machine for Node {
             Duty::Order(order, replica, reads) => {
                 replica.end_turn(&mut ctx);
                 reads.on_turn(&mut ctx, replica);
+                order.spare_catalogs(|node| replica.ring().is_lagging(node));
                 order.end_turn(&mut ctx);
             }
             Duty::Catalog(catalog, replica, reads) => {

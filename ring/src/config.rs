@@ -25,6 +25,11 @@ pub struct Limits {
     pub retained_bytes_max: usize,
     /// Entries applied in one turn; the rest waits for the next, so that heartbeats and readers get their share.
     pub applied_per_turn_max: u64,
+    /// Committed entries that a replica may have left to apply before it lags, and others do its work. Between two
+    /// heartbeats of a busy cluster a few thousand are committed.
+    pub lag_max: u64,
+    /// One that lags does so until no more than this are left: what is applied in less time than the others would notice.
+    pub lag_over: u64,
 }
 
 impl Default for Limits {
@@ -38,6 +43,8 @@ impl Default for Limits {
             early_bytes_max: 32 * 1024 * 1024,
             retained_bytes_max: 64 * 1024 * 1024,
             applied_per_turn_max: 16_384,
+            lag_max: 65_536,
+            lag_over: 16_384,
         }
     }
 }

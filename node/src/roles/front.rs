@@ -15,8 +15,11 @@ use super::jobs::{JobKey, Jobs};
 use super::{
     Ctx, check_in_flight, deadline_of, extend_trace, late, leaving, queue_full, remaining_ms, span, was_not_taken,
 };
-use crate::machine::ConnId;
+use crate::machine::{ConnId, ms};
 use crate::settings::ClusterSettings;
+
+/// A server that hands a read back is spared for so long: it lags, or is full, and would hand back the next one, too.
+const SPARED_NS: u64 = ms(50);
 
 /// A request that was passed on.
 #[derive(Debug)]
@@ -148,9 +151,8 @@ impl Front {
 
     /// The body to pass on: a read's floor (its first field) is raised to what this front has acknowledged to anyone.
     fn raise_floor(&self, kind: Kind, body: &[u8]) -> Bytes {
-        let is_read = !matches!(kind, Kind::Write | Kind::OpenSession);
         match body.split_first_chunk::<8>() {
-            Some((floor, rest)) if is_read && u64::from_le_bytes(*floor) < self.acknowledged => {
+            Some((floor, rest)) if is_read(kind) && u64::from_le_bytes(*floor) < self.acknowledged => {
                 let mut raised = Vec::with_capacity(body.len());
                 raised.extend_from_slice(&self.acknowledged.to_le_bytes());
                 raised.extend_from_slice(rest);
@@ -174,7 +176,7 @@ impl Front {
     /// Sends a job to the next server, or answers that there is none.
     fn dispatch(&mut self, ctx: &mut Ctx<'_>, key: JobKey) {
         let Some(kind) = self.jobs.get_mut(key).map(|job| job.kind) else { return };
-        let server = self.servers_for(kind).pick();
+        let server = self.servers_for(kind).pick(ctx.now.mono_ns);
         let Some(job) = self.jobs.get_mut(key) else { return };
         match server.and_then(|node| ctx.links.get(node).map(|conn| (node, conn))) {
             Some((node, conn)) => {
@@ -201,6 +203,9 @@ impl Front {
         {
             job.refusals += 1;
             let (kind, refusals) = (job.kind, job.refusals);
+            if is_read(kind) {
+                self.servers_for(kind).spare(node, ctx.now.mono_ns + SPARED_NS);
+            }
             if refusals < self.servers_for(kind).len() {
                 self.forget(kind, node);
                 return self.dispatch(ctx, key);
@@ -308,6 +313,11 @@ impl Front {
             ctx.out.send_error(job.conn, job.request_id, ctx.me, &error);
         }
     }
+}
+
+/// Whether requests of this kind only look.
+fn is_read(kind: Kind) -> bool {
+    !matches!(kind, Kind::Write | Kind::OpenSession)
 }
 
 fn no_server(job: &Job) -> ErrorBody {

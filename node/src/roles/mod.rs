@@ -150,6 +150,12 @@ pub(crate) fn leaving(name: &str) -> ErrorBody {
     ErrorBody::new(ErrorCode::ShuttingDown).subject(name).detail(&detail)
 }
 
+/// The error for what a replica is asked that is still catching up.
+pub(crate) fn lagging(name: &str) -> ErrorBody {
+    let detail = format!("{name} is still catching up with the log: use another server");
+    ErrorBody::new(ErrorCode::Busy).subject(name).detail(&detail)
+}
+
 /// The error for a kind that is not served on a connection.
 pub(crate) fn unsupported(kind: u16, hint: &str) -> ErrorBody {
     let name = kind_name(kind);

@@ -124,10 +124,18 @@ impl Order {
         Ok(EntryKind::Command)
     }
 
+    /// Spares the catalogs for which this is so: what they were given would wait until they have caught up.
+    pub fn spare_catalogs(&mut self, lags: impl Fn(u16) -> bool) {
+        let nodes: Vec<u16> = self.catalogs.nodes().collect();
+        for node in nodes {
+            self.catalogs.spare(node, if lags(node) { u64::MAX } else { 0 });
+        }
+    }
+
     /// Passes on what this turn brought: as one batch, to the next catalog.
     pub fn end_turn(&mut self, ctx: &mut Ctx<'_>) {
         while !self.outgoing.is_empty() {
-            let Some(node) = self.catalogs.pick() else { return self.fail_outgoing(ctx) };
+            let Some(node) = self.catalogs.pick(ctx.now.mono_ns) else { return self.fail_outgoing(ctx) };
             self.catalogs.done(node);
             let Some(conn) = ctx.links.get(node) else { return self.fail_outgoing(ctx) };
             let submit = self.take_batch(ctx, node);

@@ -436,6 +436,10 @@ pub struct Counters {
     pub unknown: u64,
     /// Configurations that took effect here.
     pub configurations: u64,
+    /// Times at which this replica began to lag, its start left out.
+    pub lagged: u64,
+    /// Tokens received while it lagged.
+    pub tokens_lagging: u64,
     /// Rounds of questions for reads that must be fresh.
     pub barrier_rounds: u64,
     /// Of these, rounds whose reads were told that they are.

@@ -11,6 +11,7 @@ mod barrier;
 mod campaign;
 mod commit;
 mod install;
+mod lag;
 mod members;
 mod order;
 mod snapshot;
@@ -27,6 +28,7 @@ pub use self::api::*;
 use self::barrier::Barriers;
 use self::campaign::Campaign;
 use self::install::Adoption;
+use self::lag::Lag;
 use self::watch::Watch;
 use crate::StateMachine;
 use crate::config::{Config, ConfigError, LogUuid, Mistake};
@@ -73,6 +75,8 @@ struct Peer {
     penalty_ns: u64,
     /// Bytes that it has fetched, by its own word.
     fetched: u64,
+    /// Whether it has so much to apply that it should not have the token.
+    lags: bool,
     /// When the epoch was explained to it last.
     explained_ns: u64,
 }
@@ -180,6 +184,7 @@ pub struct Replica<S> {
     fetched_total: u64,
     /// State hashes at multiples of [`CHECK_EVERY`], latest last.
     checks: VecDeque<(u64, u64)>,
+    lag: Lag,
     watch: Watch,
     campaign: Campaign,
     adoption: Option<Adoption>,
@@ -260,6 +265,7 @@ impl<S: StateMachine> Replica<S> {
             fetched_bytes: 0,
             fetched_total: 0,
             checks: VecDeque::new(),
+            lag: Lag::default(),
             watch: Watch::new(now.mono_ns),
             campaign: Campaign::new(config.boot_nonce),
             adoption: None,
@@ -404,6 +410,8 @@ impl<S: StateMachine> Replica<S> {
         peer.hears_majority = true;
         peer.well_since_ns = Some(now.mono_ns);
         self.watch.highest_epoch = self.watch.highest_epoch.max(hello.promised);
+        self.hear_committed(hello.committed);
+        self.hear_applied(node, hello.committed, true);
         self.remember_own_acknowledgement(&hello.acked);
         self.explain_epoch(now, node);
         self.renew_campaign(node);
@@ -464,6 +472,7 @@ impl<S: StateMachine> Replica<S> {
     pub fn end_turn(&mut self, now: Now) {
         self.tick(now);
         self.apply_committed(now);
+        self.judge_lag();
         self.drive_campaign(now);
         self.drive_token(now);
         // A lone replica commits what it has just ordered.

@@ -166,7 +166,7 @@ impl<S: StateMachine> Replica<S> {
     /// circle in vain among those like it.
     fn may_ask(&self) -> bool {
         let unsynced = self.own.iter().filter(|batch| batch.last_seq > self.durable).count();
-        unsynced < self.config.limits.unsynced_batches_max && self.has_room() && !self.disk_full
+        unsynced < self.config.limits.unsynced_batches_max && self.has_room() && !self.disk_full && !self.lags()
     }
 
     /// Whether an entry may be numbered now.
@@ -371,6 +371,7 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         self.counters.tokens_received += 1;
+        self.counters.tokens_lagging += u64::from(self.lags());
         self.token_hop_received = token.hop;
         self.note_hop(token.hop, self.config.me);
         self.passed = None;

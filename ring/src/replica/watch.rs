@@ -189,6 +189,8 @@ impl<S: StateMachine> Replica<S> {
         peer.want = peer.want.max(beat.want);
         let advances = beat.fetched > peer.fetched;
         peer.fetched = beat.fetched;
+        self.hear_committed(beat.committed);
+        self.hear_applied(node, beat.applied, false);
         if advances && node == self.promised.node {
             // The coordinator is still fetching the chosen log.
             self.watch.since_ns = now.mono_ns;
@@ -281,7 +283,7 @@ impl<S: StateMachine> Replica<S> {
             |peer: &Peer| peer.well_since_ns.is_some_and(|since| self.now_ns.saturating_sub(since) >= peer.penalty_ns);
         // Whoever has not heard of this epoch yet would drop its token.
         let knows = |peer: &Peer| peer.promised == self.promised && !self.is_removed(peer.log_uuid);
-        self.is_heard(node) && self.peers.get(&node).is_some_and(|peer| rested(peer) && knows(peer))
+        self.is_heard(node) && self.peers.get(&node).is_some_and(|peer| rested(peer) && knows(peer) && !peer.lags)
     }
 
     /// Whether `node` was heard lately, by this replica's own ears alone.
