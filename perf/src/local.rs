@@ -108,7 +108,19 @@ impl Local {
     /// # Errors
     /// When the program cannot be run.
     pub fn begin_start(&self, node: &str) -> Result<Child, Error> {
-        let mut command = self.command(&["start", node]);
+        self.begin(&["start", node])
+    }
+
+    /// Begins to put a new process in a server's place; the child ends when that is done.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn begin_replace(&self, node: &str) -> Result<Child, Error> {
+        self.begin(&["replace", node])
+    }
+
+    fn begin(&self, args: &[&str]) -> Result<Child, Error> {
+        let mut command = self.command(args);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().map_err(Error::io(self.program.display().to_string()))
     }

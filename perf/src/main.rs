@@ -28,7 +28,7 @@ enum Command {
     Chaos(chaos::ChaosArgs),
     /// Judges a history kept by an audit or a chaos run, or any other in that format
     Check(judge::CheckArgs),
-    /// How long a local cluster stands still when its servers are killed or paused
+    /// How long a local cluster stands still when its servers are killed or paused, or come back
     Failover(failover::FailoverArgs),
     /// Holds connections that say nothing, and shows what they cost
     IdleConnections(idle::IdleArgs),
@@ -69,7 +69,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Command::Failover(args) => {
             let report = failover::run(args)?;
             show(args.json, &report, |out| report.print(out))?;
-            Ok(if report.rounds == args.rounds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if report.rounds() == args.rounds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::IdleConnections(args) => {
             let report = idle::run(args)?;

@@ -1,0 +1,189 @@
+//! Servers that fail: killed or paused one fault after the other, and brought back in between.
+
+use std::io::{self, Write};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use pygmy_proto::message::Role;
+use rustix::process::Signal;
+use serde::Serialize;
+
+use super::cluster::{HEALTH_WITHIN, LOOK_EVERY, REST, Watched, longest_gaps};
+use super::stream::Orders;
+use super::{FailoverArgs, FaultKind, failed, median, poisoned};
+use crate::error::Error;
+use crate::local;
+use crate::span;
+use crate::target::Server;
+
+/// Commits are watched for so long after somebody was killed, which is noticed at once.
+const WATCH_KILLED: Duration = Duration::from_millis(1_500);
+/// The same for one that was paused, which takes heartbeats to notice.
+const WATCH_PAUSED: Duration = Duration::from_secs(4);
+/// Rounds of the other kind, for each wanted one, before it is given up: whoever is killed may have the token or not.
+const MISSES_MAX: usize = 6;
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Failure {
+    /// Who failed.
+    pub nodes: Vec<String>,
+    /// Longest time without a commit that reaches behind the fault, in milliseconds.
+    pub gap_ms: f64,
+    /// The same in the time just before, for comparison.
+    pub before_ms: f64,
+    /// Whether the token was lost: there is a new epoch.
+    pub token_lost: bool,
+    /// Whether it is of the kind that was asked for.
+    pub counts: bool,
+}
+
+/// What a run found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FailoverReport {
+    /// What failed.
+    pub fault: FaultKind,
+    /// Whether this program was built without optimisation.
+    pub debug_build: bool,
+    /// Buys a second.
+    pub rate: f64,
+    /// Faults that count.
+    pub rounds: usize,
+    /// The median of their gaps, in milliseconds.
+    pub median_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
+    /// The longest gap just before any of them: what this machine does by itself.
+    pub before_max_ms: f64,
+    /// Buys sent.
+    pub sent: u64,
+    /// Of these, answered otherwise or lost.
+    pub failed: u64,
+    /// Buys that could not even be sent.
+    pub unsent: u64,
+    /// Every fault, those that do not count included.
+    pub failures: Vec<Failure>,
+}
+
+impl FailoverReport {
+    fn new(args: &FailoverArgs, failures: Vec<Failure>, seen: &Orders) -> Self {
+        let mut gaps: Vec<f64> = failures.iter().filter(|one| one.counts).map(|one| one.gap_ms).collect();
+        gaps.sort_unstable_by(f64::total_cmp);
+        Self {
+            fault: args.fault,
+            debug_build: cfg!(debug_assertions),
+            rate: args.rate,
+            rounds: gaps.len(),
+            median_ms: median(&gaps),
+            max_ms: gaps.last().copied().unwrap_or_default(),
+            before_max_ms: failures.iter().map(|one| one.before_ms).fold(0.0, f64::max),
+            sent: seen.sent,
+            failed: seen.failed,
+            unsent: seen.unsent,
+            failures,
+        }
+    }
+
+    /// For a person.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        let Self { rounds, median_ms, max_ms, before_max_ms, rate, sent, failed, unsent, .. } = self;
+        let fault = self.fault.name();
+        writeln!(out, "{fault}, {rate} buys/s: longest time without a commit over {rounds} faults")?;
+        writeln!(out, "  median {median_ms:.1} ms, max {max_ms:.1} ms (before them: max {before_max_ms:.1} ms)")?;
+        writeln!(out, "  {sent} buys sent, {failed} failed, {unsent} could not be sent")?;
+        for failure in &self.failures {
+            let Failure { nodes, gap_ms, before_ms, token_lost, counts } = failure;
+            let token = if *token_lost { "token lost" } else { "token kept" };
+            let note = if *counts { "" } else { ", does not count" };
+            writeln!(out, "  {:<22} {gap_ms:>8.1} ms (before {before_ms:.1} ms), {token}{note}", nodes.join(" "))?;
+        }
+        if self.debug_build { writeln!(out, "  a debug build: these are no figures") } else { Ok(()) }
+    }
+}
+
+/// Does one fault after the other.
+///
+/// # Errors
+/// When the cluster cannot be reached, or does not recover.
+pub(super) fn run(args: &FailoverArgs, watched: Watched<'_>) -> Result<FailoverReport, Error> {
+    let mut faults = Faults { args, watched, turn: 0 };
+    let failures = faults.run()?;
+    let orders = faults.watched.orders.lock().map_err(|_| poisoned())?;
+    Ok(FailoverReport::new(args, failures, &orders))
+}
+
+struct Faults<'a> {
+    args: &'a FailoverArgs,
+    watched: Watched<'a>,
+    /// Rounds so far: servers of a role take turns.
+    turn: usize,
+}
+
+impl Faults<'_> {
+    fn run(&mut self) -> Result<Vec<Failure>, Error> {
+        let mut failures: Vec<Failure> = Vec::new();
+        while failures.iter().filter(|failure| failure.counts).count() < self.args.rounds {
+            if failures.len() > self.args.rounds * MISSES_MAX {
+                break;
+            }
+            failures.push(self.round()?);
+        }
+        Ok(failures)
+    }
+
+    fn round(&mut self) -> Result<Failure, Error> {
+        self.watched.prepare()?;
+        let epoch = self.watched.epoch(&[]);
+        let victims = self.victims()?;
+        // Looked up before: nothing must lie between the two kills of one fault.
+        let pids: Vec<_> = victims.iter().map(|victim| self.watched.local.pid(victim)).collect::<Result<_, _>>()?;
+        let at_ns = self.watched.clock.now_ns();
+        for (victim, pid) in victims.iter().zip(pids) {
+            local::send(victim, pid, self.args.fault.signal())?;
+        }
+        let watched = self.watch(at_ns);
+        // Before anybody is brought back: a return must not be taken for the fault's own doing.
+        let token_lost = self.watched.epoch(&victims) != epoch;
+        for victim in &victims {
+            match self.args.fault.signal() {
+                Signal::STOP => self.watched.local.signal(victim, Signal::CONT)?,
+                _ => self.watched.local.start(victim)?,
+            }
+        }
+        let (gap_ms, before_ms) = watched?;
+        let counts = self.args.fault.counts(token_lost);
+        Ok(Failure { nodes: victims, gap_ms, before_ms, token_lost, counts })
+    }
+
+    /// Waits until commits have gone on for a while; the longest gap behind the fault, and the one before.
+    fn watch(&self, at_ns: u64) -> Result<(f64, f64), Error> {
+        let watch = if self.args.fault.signal() == Signal::STOP { WATCH_PAUSED } else { WATCH_KILLED };
+        sleep(watch);
+        let late = Instant::now() + HEALTH_WITHIN;
+        while self.watched.commits(at_ns + span::ns(watch))?.is_empty() {
+            if Instant::now() > late {
+                return Err(failed("nothing was committed any more after a fault".into()));
+            }
+            sleep(LOOK_EVERY);
+        }
+        let all = self.watched.commits(at_ns.saturating_sub(span::ns(REST)))?;
+        Ok(longest_gaps(&all, at_ns))
+    }
+
+    /// Servers of each role that fails, in turn; of catalogs, for a fault of the holder, the one that has the token.
+    fn victims(&mut self) -> Result<Vec<String>, Error> {
+        let wants_holder = matches!(self.args.fault, FaultKind::KillHolder | FaultKind::StopHolder);
+        let holder = if wants_holder { self.watched.holder()? } else { None };
+        let turn = self.turn;
+        self.turn += 1;
+        let victim = |role: &Role| {
+            let servers: Vec<&Server> =
+                self.watched.target.servers.iter().filter(|server| server.role == *role).collect();
+            let chosen = holder.and_then(|number| servers.iter().find(|server| server.number == number));
+            let none = || Error::Usage(format!("the cluster has no {} server", role.name()));
+            let in_turn = || servers.get(turn % servers.len().max(1));
+            Ok(chosen.or_else(in_turn).ok_or_else(none)?.name.clone())
+        };
+        self.args.fault.roles().iter().map(victim).collect()
+    }
+}
