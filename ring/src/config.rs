@@ -23,7 +23,8 @@ pub struct Limits {
     pub early_bytes_max: usize,
     /// Bytes of applied batches kept in memory for replicas that come back. What is older is read from the disk.
     pub retained_bytes_max: usize,
-    /// Entries applied in one turn; the rest waits for the next, so that heartbeats and readers get their share.
+    /// Entries applied in one turn; the rest waits for the next, so that heartbeats, writes on their way to others and readers
+    /// get their share: a few milliseconds of work.
     pub applied_per_turn_max: u64,
     /// Committed entries that a replica may have left to apply before it lags, and others do its work. Between two
     /// heartbeats of a busy cluster a few thousand are committed.
@@ -42,7 +43,7 @@ impl Default for Limits {
             pending_bytes_max: 64 * 1024 * 1024,
             early_bytes_max: 32 * 1024 * 1024,
             retained_bytes_max: 64 * 1024 * 1024,
-            applied_per_turn_max: 16_384,
+            applied_per_turn_max: 2_048,
             lag_max: 65_536,
             lag_over: 16_384,
         }

@@ -18,7 +18,8 @@ use super::{
 use crate::machine::{ConnId, ms};
 use crate::settings::ClusterSettings;
 
-/// A server that hands a read back is spared for so long: it lags, or is full, and would hand back the next one, too.
+/// A server that hands a request back is spared for so long: it lags, is full or has nobody to pass it on to, and would hand
+/// back the next one, too. Not least the same one, should its turn come again.
 const SPARED_NS: u64 = ms(50);
 
 /// A request that was passed on.
@@ -203,9 +204,7 @@ impl Front {
         {
             job.refusals += 1;
             let (kind, refusals) = (job.kind, job.refusals);
-            if is_read(kind) {
-                self.servers_for(kind).spare(node, ctx.now.mono_ns + SPARED_NS);
-            }
+            self.servers_for(kind).spare(node, ctx.now.mono_ns + SPARED_NS);
             if refusals < self.servers_for(kind).len() {
                 self.forget(kind, node);
                 return self.dispatch(ctx, key);

@@ -202,9 +202,10 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    /// Applies what is committed, a bounded amount per turn.
-    pub(super) fn apply_committed(&mut self, now: Now) {
-        let upto = self.committed.min(self.applied + self.config.limits.applied_per_turn_max);
+    /// Applies what is committed, at most so many entries; how many more there might be in this turn.
+    pub(super) fn apply_committed(&mut self, now: Now, entries_max: u64) -> u64 {
+        let before = self.applied;
+        let upto = self.committed.min(before + entries_max);
         while self.applied < upto {
             let Some(batch) = self.log.batch_at(self.applied + 1).cloned() else { break };
             self.apply_batch(now, &batch, upto);
@@ -216,6 +217,7 @@ impl<S: StateMachine> Replica<S> {
         }
         let keep_after = self.applied.min(self.on_disk);
         self.log.trim(keep_after, self.config.limits.retained_bytes_max);
+        entries_max - (self.applied - before)
     }
 
     fn apply_batch(&mut self, now: Now, batch: &Batch, upto: u64) {

@@ -471,12 +471,12 @@ impl<S: StateMachine> Replica<S> {
     /// Ends a turn: what was proposed is ordered, the token goes on, commits are applied.
     pub fn end_turn(&mut self, now: Now) {
         self.tick(now);
-        self.apply_committed(now);
+        let left = self.apply_committed(now, self.config.limits.applied_per_turn_max);
         self.judge_lag();
         self.drive_campaign(now);
         self.drive_token(now);
         // A lone replica commits what it has just ordered.
-        self.apply_committed(now);
+        self.apply_committed(now, left);
         self.drive_barriers(now);
         self.plan_notices(now);
         self.check_invariants();
