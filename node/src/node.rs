@@ -13,7 +13,7 @@ use pygmy_proto::frame::{Frame, FrameError};
 use pygmy_proto::message::{LinkStatus, Members, Ping, Pong, Replace, ReplicaHello, Role, Stage, Status, StatusOk};
 use pygmy_proto::types::{Bounded, Name};
 use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind};
-use pygmy_ring::{ConfigError, Recovered};
+use pygmy_ring::{ConfigError, Limits, Recovered};
 
 use self::beats::Beats;
 use self::members::Directory;
@@ -137,6 +137,14 @@ impl Node {
     pub fn keep_snapshots(&mut self, policy: SnapshotPolicy) {
         if let Some(replica) = self.duty.replica_mut() {
             replica.keep_snapshots(policy);
+        }
+    }
+
+    /// Its ring, if it has one, has other bounds than the usual ones: to reach in a moment what else takes a million entries.
+    /// To be called before its first turn.
+    pub fn limit_ring(&mut self, limits: Limits) {
+        if let Some(replica) = self.duty.replica_mut() {
+            replica.limit(limits);
         }
     }
 

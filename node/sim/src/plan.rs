@@ -93,6 +93,9 @@ pub struct Plan {
     pub books: u64,
     /// Bytes of the log between two snapshots at least; `None`: none are taken.
     pub snapshot_bytes: Option<u64>,
+    /// Committed entries that a replica may have left to apply before it lags, those at which it no longer does, and those
+    /// that it applies in a turn; `None`: so many as never come together here.
+    pub lag: Option<(u64, u64, u64)>,
     /// Least and longest time of a byte under way.
     pub latency: (u64, u64),
     /// Least and longest time of a sync.
@@ -181,6 +184,9 @@ impl Plan {
         // From a source of its own: what a seed without fresh reads or replacements does depends on nothing that they do.
         let mut aside = Chance::new(chance.clone().word());
         let fresh_permille = maybe(&mut aside, 600, 50, 950).unwrap_or(0);
+        // From another one: what a seed does in which nobody lags depends on nothing of that.
+        let mut slow = Chance::new(aside.clone().word());
+        let lag = slow.permille(300).then(|| (slow.between(4, 60), slow.between(0, 4), slow.between(1, 30)));
         let mut snapshot_bytes = maybe(&mut aside, 800, 300, 5_000);
         let replace_every = maybe(&mut aside, 400, 50 * MS, SEC);
         let (fronts, orders, catalogs) = match chance.below(12) {
@@ -212,6 +218,7 @@ impl Plan {
             fresh_permille,
             books: chance.between(3, 7),
             snapshot_bytes,
+            lag,
             latency,
             sync,
             turn_delay: chance.pick(&[5 * US, 50 * US, 2 * MS]).unwrap_or(US),

@@ -149,6 +149,10 @@ rare! {
     forced = "leaves that took too long";
     /// Replicas without memory that caught up.
     learners_caught_up = "learners caught up";
+    /// Replicas that began to lag while they ran.
+    lagged = "replicas that began to lag";
+    /// Tokens that were on their way when they did.
+    tokens_lagging = "tokens that came to one that lags";
     /// Learners that held the token.
     learners_held_token = "learners held the token";
     /// Epochs begun.
@@ -225,6 +229,8 @@ impl Rare {
         self.truncations += counters.truncations;
         self.unknown += counters.unknown;
         self.barriers_answered += counters.barriers_answered;
+        self.lagged += counters.lagged;
+        self.tokens_lagging += counters.tokens_lagging;
         self.barriers_repeated += counters.barriers_repeated;
     }
 

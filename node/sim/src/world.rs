@@ -9,7 +9,7 @@ use pygmy_node::store::Store;
 use pygmy_proto::Kind;
 use pygmy_proto::datagram::{self, DatagramKey};
 use pygmy_proto::message::Role;
-use pygmy_ring::{ConfigError, Recovered};
+use pygmy_ring::{ConfigError, Limits, Recovered};
 
 use crate::chance::Chance;
 use crate::check::{Check, Checker, Violation, Who};
@@ -291,6 +291,9 @@ impl World {
         };
         let mut node = make_node(settings, clocks.at(self.at), recovered, self.mistake)
             .map_err(|error| Violation { invariant: "start", detail: error.to_string() })?;
+        if let Some((lag_max, lag_over, applied_per_turn_max)) = self.plan.lag {
+            node.limit_ring(Limits { lag_max, lag_over, applied_per_turn_max, ..Limits::default() });
+        }
         if let Some(log_bytes_min) = self.plan.snapshot_bytes {
             let newest_bytes = host.disk.newest_bytes();
             node.keep_snapshots(SnapshotPolicy { log_bytes_min, newest_bytes, ..SnapshotPolicy::default() });

@@ -127,6 +127,11 @@ impl StoreReplica {
         })
     }
 
+    /// Bounds of its ring other than the usual ones, before its first turn.
+    pub fn limit(&mut self, limits: Limits) {
+        self.ring.limit(limits);
+    }
+
     /// Snapshots are kept from now on.
     pub fn keep_snapshots(&mut self, policy: SnapshotPolicy) {
         self.snapshots = Some(SnapshotPlan::new(policy));

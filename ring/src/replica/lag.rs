@@ -35,6 +35,11 @@ fn judge(limits: &Limits, lagged: bool, left: u64) -> bool {
 }
 
 impl<S: StateMachine> Replica<S> {
+    /// Bounds other than those it was opened with, before it is given its first input.
+    pub fn limit(&mut self, limits: Limits) {
+        self.config.limits = limits;
+    }
+
     /// Whether this replica has so much to apply that others should do its work.
     pub fn lags(&self) -> bool {
         self.lag.lags

@@ -305,6 +305,13 @@ impl World {
         if rng.random_bool(0.5) {
             limits.retained_bytes_max = rng.random_range(500..5_000);
         }
+        // From a source of its own: what a seed does in which nobody lags depends on nothing of that.
+        let mut slow = ChaCha8Rng::seed_from_u64(!plan.seed);
+        if slow.random_bool(0.4) {
+            limits.lag_max = slow.random_range(4..40);
+            limits.lag_over = slow.random_range(0..4);
+            limits.applied_per_turn_max = slow.random_range(1..16);
+        }
         let rotate = rng.random_bool(0.2);
         let config = |node| Config {
             me: node,
