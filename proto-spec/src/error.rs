@@ -110,7 +110,7 @@ codes! {
     /// The stock would exceed what a count can hold; `limit` says how many copies can still be added.
     StockOverflow = 26, "stock_overflow", Never;
 
-    /// A queue is full or the server is starting; nothing was done.
+    /// A queue is full, or the server is starting or still catching up with the log; nothing was done.
     Busy = 40, "busy", Later;
     /// No server that could do it is connected; nothing was done.
     Unavailable = 41, "unavailable", Later;
