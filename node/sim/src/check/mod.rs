@@ -199,6 +199,9 @@ impl Checker {
         ensure(before.0 == end.seq || cut > end.epoch, "I6", || {
             format!("{name} removes what follows {} up to {end:?}, and has written down {cut:?}", before.0)
         })?;
+        if before.0 != end.seq {
+            self.voters.on_cut(who.boot);
+        }
         let committed = self.compared.get(&who.boot).copied().unwrap_or(0);
         ensure(header.first_seq > committed, "I1", || {
             format!("{name} appends {}..{last} in place of what it knew committed up to {committed}", header.first_seq)

@@ -1,6 +1,6 @@
 //! Who counts, for the checkers: the configurations that are committed, and those in force at whoever counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pygmy_node::settings::{ClusterSettings, NodeSettings};
 use pygmy_proto::batch::{Batch, EntryKind};
@@ -16,6 +16,8 @@ pub struct Voters {
     settled: Membership,
     /// By process, what was in force in its log when it was looked at last.
     in_force: BTreeMap<u64, Membership>,
+    /// Processes that have removed the end of their log in this turn.
+    cut: BTreeSet<u64>,
 }
 
 impl Voters {
@@ -29,7 +31,7 @@ impl Voters {
         };
         let voters = cluster.replicas().map(voter).collect();
         let settled = Membership { id: 1, voters: Bounded::truncated(voters), ..Membership::default() };
-        Self { settled, in_force: BTreeMap::new() }
+        Self { settled, in_force: BTreeMap::new(), cut: BTreeSet::new() }
     }
 
     /// The latest configuration that is committed.
@@ -44,8 +46,14 @@ impl Voters {
         }
     }
 
+    /// A process removes the end of its log: a configuration that was there is in force no more, even if what comes in its
+    /// place names the same voters.
+    pub fn on_cut(&mut self, boot: u64) {
+        self.cut.insert(boot);
+    }
+
     /// All configurations that a process may have counted by in a turn: those that were in force before it, after it and,
-    /// for one turn can take several, between.
+    /// for one turn can take several, between. Where the end of the log was removed, that is the settled one, too.
     pub fn counted_by<'a>(
         &self,
         boot: u64,
@@ -55,11 +63,13 @@ impl Voters {
         let before = self.in_force.get(&boot);
         let oldest = before.map_or(0, |before| before.id);
         let between = since.filter_map(configuration_of).filter(|membership| membership.id >= oldest);
-        before.into_iter().chain([now]).cloned().chain(between).collect()
+        let settled = self.cut.contains(&boot).then_some(&self.settled);
+        before.into_iter().chain([now]).chain(settled).cloned().chain(between).collect()
     }
 
     /// What is in force in the log of a process at the end of a turn.
     pub fn on_turn(&mut self, boot: u64, now: &Membership) {
+        self.cut.remove(&boot);
         if self.in_force.get(&boot) != Some(now) {
             self.in_force.insert(boot, now.clone());
         }
@@ -76,4 +86,28 @@ pub fn is_majority(membership: &Membership, wanted: impl Fn(LogUuid) -> bool) ->
 fn configuration_of(batch: &Batch) -> Option<Membership> {
     let entry = batch.entries().next().filter(|entry| entry.kind == EntryKind::Config)?;
     codec::decode(entry.body).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration(id: u64) -> Membership {
+        Membership { id, ..Membership::default() }
+    }
+
+    #[test]
+    fn a_configuration_that_was_cut_off_and_came_again_does_not_hide_the_one_between() {
+        let ids = |voters: &Voters| -> Vec<u64> {
+            let counted_by = voters.counted_by(7, &configuration(5), std::iter::empty());
+            counted_by.iter().map(|membership| membership.id).collect()
+        };
+        let mut voters = Voters { settled: configuration(4), in_force: BTreeMap::new(), cut: BTreeSet::new() };
+        voters.on_turn(7, &configuration(5));
+        assert_eq!(ids(&voters), [5, 5], "nothing else was in force in this turn");
+        voters.on_cut(7);
+        assert_eq!(ids(&voters), [5, 5, 4]);
+        voters.on_turn(7, &configuration(5));
+        assert_eq!(ids(&voters), [5, 5], "the next turn is another one");
+    }
 }
