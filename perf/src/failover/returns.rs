@@ -20,6 +20,10 @@ use crate::target::Server;
 
 /// Watched on behind the moment at which the server has caught up: it takes part from then on.
 const WATCH_ON: Duration = Duration::from_millis(500);
+/// Commits with no longer gap than this, in milliseconds, are steady.
+const STEADY_MS: f64 = 20.0;
+/// Time for commits to become steady; if they do not, the gap before the command shows it.
+const STEADY_WITHIN: Duration = Duration::from_secs(30);
 /// Time for all buys of a round to be answered.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -148,7 +152,7 @@ impl Returns<'_> {
         let victim = self.victim()?;
         let had = self.go(&victim)?;
         self.watched.flood(self.args.behind)?;
-        sleep(REST);
+        self.wait_steady()?;
         let epoch = self.watched.epoch(std::slice::from_ref(&victim));
         let committed = self.watched.committed()?;
         let at_ns = self.watched.clock.now_ns();
@@ -173,6 +177,19 @@ impl Returns<'_> {
             slowest_ms: slowest_ns as f64 / 1e6,
             failed,
         })
+    }
+
+    /// Waits until commits go on without longer gaps, if they do so soon: after a flood snapshots are taken.
+    fn wait_steady(&self) -> Result<(), Error> {
+        let late = Instant::now() + STEADY_WITHIN;
+        loop {
+            sleep(REST);
+            let now_ns = self.watched.clock.now_ns();
+            let (gap_ms, _) = longest_gaps(&self.watched.commits(now_ns.saturating_sub(span::ns(REST)))?, 0);
+            if gap_ms < STEADY_MS || Instant::now() > late {
+                return Ok(());
+            }
+        }
     }
 
     fn orders(&self) -> Result<std::sync::MutexGuard<'_, Orders>, Error> {
