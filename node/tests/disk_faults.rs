@@ -330,6 +330,41 @@ fn what_cannot_be_read_is_damage_where_it_was_acknowledged_and_otherwise_unknown
     }
 }
 
+/// What an opening copies is not all there is until it has copied all of it.
+#[test]
+fn a_place_that_cannot_be_read_is_not_forgotten_for_the_copies_of_half_of_it() {
+    let (mut unknown, mut whole) = (0, 0);
+    for steps in 1..30 {
+        for seed in 0..10 {
+            let fs = SimFs::new();
+            let (mut log, _) = open(&fs);
+            append(&mut log, 1, 4, 50);
+            let first = batch(epoch(1), log.end(), 1, 50, 0);
+            let second = batch(epoch(1), end_of(&first), 2, 50, 0);
+            log.append(&[(epoch(1), first), (epoch(1), second)]).unwrap();
+            let end = log.end();
+            let fs = fs.crash(seed);
+            let at = find(&fs, end.seq - 2);
+            fs.power_off_after(steps);
+            let opened = LogFiles::open(fs.clone(), UUID, SMALL).is_ok();
+            let fs = fs.crash(seed);
+            fs.fail_read(FIRST, at);
+            match LogFiles::open(fs, UUID, SMALL) {
+                Ok((_, found)) => {
+                    assert!(found.end == end || found.damaged.is_some(), "{steps}, {seed}: {:?}", found.end);
+                    whole += 1;
+                }
+                Err(OpenError::Scan(ScanError::Unreadable { .. })) => {
+                    assert!(!opened);
+                    unknown += 1;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    assert!(unknown > 0 && whole > 0, "{unknown}, {whole}");
+}
+
 #[test]
 fn on_a_full_disk_nothing_is_lost_and_a_cut_makes_room() {
     let fs = SimFs::new();

@@ -36,11 +36,12 @@ fn what_is_said_and_not_on_the_platter_is_found_where_it_is_said() {
 
 #[test]
 fn what_the_files_do_wrong_shows_when_they_are_opened() {
-    for name in ["notice-before-sync", "retry-sync", "torn-for-damage"] {
+    for name in ["notice-before-sync", "torn-for-damage"] {
         assert_eq!(found(name, 200), "I7", "{name}");
     }
     assert_eq!(found("vote-before-sync", 400), "I6");
-    for name in ["forget-directory", "rename-before-sync"] {
+    // The log or the vote may be what is missing first.
+    for name in ["forget-directory", "rename-before-sync", "retry-sync"] {
         let invariant = found(name, 200);
         assert!(["I6", "I7"].contains(&&*invariant), "{name}: {invariant}");
     }

@@ -3,7 +3,9 @@
 //! At the first place without a record there are three explanations, looked for in this order:
 //!
 //! 1. **The stream goes on elsewhere.** A later segment begins with a record that *follows* a position not beyond the
-//!    bad one: an earlier segment was full, or an earlier opening gave up what lies between.
+//!    bad one: an earlier segment was full, or an earlier opening gave up what lies between. Where that begins with
+//!    copies and nobody says that there are all of them, the bad place must at least be readable: what was not copied any
+//!    more is there.
 //! 2. **Damage.** A later record says that it was written when the bad place was known to be synced: its *stable
 //!    position* lies beyond it. Reading goes on with the next record, and the [`Chain`] finds out what is missing.
 //! 3. **The end**: what was written there was never synced, and nobody was told that it was safe.
@@ -209,9 +211,12 @@ impl<File: FsFile> Scan<'_, File> {
             self.sources.iter().map(|source| source.generation).filter(|&g| g > at.generation()).collect();
         for &generation in &later {
             let start = Position::new(generation, 0);
-            if self.header(start)?.is_ok_and(|header| header.follows <= at) {
-                return Ok(Next::Elsewhere(start));
+            let Some(header) = self.header(start)?.ok().filter(|header| header.follows <= at) else { continue };
+            // An opening that was cut short has copied only the beginning of what it found here.
+            if header.kind == Kind::Copy && !self.is_vouched_for(&later, at)? {
+                self.must_be_readable(at)?;
             }
+            return Ok(Next::Elsewhere(start));
         }
         let (mut first, mut cut_bytes, mut begun) = (None, 0, false);
         for generation in std::iter::once(at.generation()).chain(later) {
@@ -235,6 +240,19 @@ impl<File: FsFile> Scan<'_, File> {
         }
         self.must_be_readable(at)?;
         Ok(Next::End { cut_bytes, begun })
+    }
+
+    /// Whether a record of the segments `later` was written when all up to and at `at` was known to be safe.
+    fn is_vouched_for(&mut self, later: &[u32], at: Position) -> Result<bool, ScanError> {
+        for &generation in later {
+            let mut place = Position::new(generation, 0);
+            while let Some(header) = self.next_header(&mut place)? {
+                if header.stable > at {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// The next header at the start of a block, at `place` or behind it in the same segment.
