@@ -32,7 +32,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Takes another replica's state in place of the own one; the log goes on behind it. The state is on the disk already;
-    /// that the log there goes on behind it is told by [`Input::Durable`], as for a batch that ends there.
+    /// that the log there goes on behind it is told by [`super::Input::Durable`], as for a batch that ends there.
     ///
     /// False, and nothing is done, when the own log already goes further: a voter's acknowledgements are in it.
     pub fn install_snapshot(&mut self, now: Now, machine: S, sessions: Sessions, at: Checkpoint) -> bool {
