@@ -193,8 +193,11 @@ impl World {
             }
             _ => {}
         }
+        if matches!(done, Some(Done::Begun { .. })) {
+            self.fill_under_transfer(index);
+        }
         match done {
-            Some(Done::Failed { failure: Failure::Fatal(why), .. }) if host.disk.is_faulty() => {
+            Some(Done::Failed { failure: Failure::Fatal(why), .. }) if self.hosts[index].disk.is_faulty() => {
                 self.give_up(index, &why);
                 return Ok(());
             }

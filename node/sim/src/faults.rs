@@ -89,6 +89,7 @@ impl World {
         // A replacement under way has taken already what the cluster can do without.
         if self.chance.permille(self.plan.faults.graves_permille) && !self.replaces() {
             self.bury_some();
+            self.kill_the_forgotten();
         }
         for host in 0..self.hosts.len() {
             // Whoever was stopped goes on now, not when it would have.
@@ -351,7 +352,22 @@ impl World {
     }
 
     fn fill_some_disk(&mut self) {
-        let Some(host) = self.pick_running_replica() else { return };
+        if let Some(host) = self.pick_running_replica() {
+            self.fill_disk(host);
+        }
+    }
+
+    /// The disk is full before what is on its way from a peer is there.
+    pub(crate) fn fill_under_transfer(&mut self, host: usize) {
+        if !self.calm
+            && !self.hosts[host].disk.is_filled()
+            && self.chance.permille(self.plan.faults.full_transfers_permille)
+        {
+            self.fill_disk(host);
+        }
+    }
+
+    fn fill_disk(&mut self, host: usize) {
         self.rare.full_disks += 1;
         let name = &self.hosts[host].name;
         self.trace.note(self.at, 608, &[host as u8], || format!("the disk of {name} is full"));

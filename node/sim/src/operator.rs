@@ -100,14 +100,16 @@ impl World {
         self.is_removed(index) && (self.calm || !self.finds_anybody(index))
     }
 
-    /// Whether a process, by what it read last, connects to anybody who votes.
+    /// Whether a process, by what it read last, connects to anybody who votes and does not stay dead.
     fn finds_anybody(&self, index: usize) -> bool {
-        let finds = |number: &u16| self.host_of(*number).is_some_and(|other| self.votes(other));
+        let tells = |other: usize| self.votes(other) && !self.hosts[other].gone;
+        let finds = |number: &u16| self.host_of(*number).is_some_and(tells);
         self.hosts[index].dials().iter().any(finds)
     }
 
-    /// Ends the processes of removed logs that nobody can tell of it any more: whom they knew was replaced as well.
-    fn kill_the_forgotten(&mut self) {
+    /// Ends the processes of removed logs that nobody can tell of it any more: whom they knew was replaced as well, or
+    /// stays dead.
+    pub(crate) fn kill_the_forgotten(&mut self) {
         for index in 0..self.hosts.len() {
             if self.hosts[index].process.is_some() && self.is_removed(index) && !self.finds_anybody(index) {
                 self.rare.replaced_killed += 1;

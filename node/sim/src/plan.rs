@@ -48,6 +48,8 @@ pub struct Faults {
     pub power_at_start_permille: u64,
     /// Starts at which a sector cannot be read, in a thousand.
     pub unreadable_permille: u64,
+    /// How often the disk of whoever begins to receive a snapshot is full before it has it.
+    pub full_transfers_permille: u64,
     /// Runs at whose end many links break at once, in a thousand.
     pub last_resets_permille: u64,
     /// Runs at whose end some die for good, in a thousand.
@@ -156,6 +158,7 @@ impl Faults {
             power_permille: chance.pick(&[0, 300, 700, 1_000]).unwrap_or(0),
             power_at_start_permille: maybe(chance, 300, 20, 300).unwrap_or(0),
             unreadable_permille: maybe(chance, 300, 20, 400).unwrap_or(0),
+            full_transfers_permille: 0,
             last_resets_permille: 0,
             graves_permille: 0,
             pause_max: chance.pick(&[20 * MS, 400 * MS, 2 * SEC]).unwrap_or(MS),
@@ -166,6 +169,7 @@ impl Faults {
             loss_permille: maybe(chance, 600, 5, 300).unwrap_or(0),
             stray_permille: maybe(chance, 500, 5, 100).unwrap_or(0),
         };
+        faults.full_transfers_permille = if faults.full_every.is_some() { 1_000 } else { 50 };
         faults.last_resets_permille = if faults.reset_every.is_some() { 400 } else { 0 };
         faults.graves_permille = if faults.crash_every.is_some() { 600 } else { 0 };
         if chance.permille(200) {

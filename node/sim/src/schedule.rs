@@ -67,6 +67,8 @@ pub enum Quiet {
     PowerAtStart,
     /// All that is on a disk can be read.
     Unreadable,
+    /// No disk is full because of a snapshot that comes.
+    FullTransfers,
     /// Nothing breaks at the very end.
     LastResets,
     /// Nobody stays dead.
@@ -75,7 +77,7 @@ pub enum Quiet {
 
 impl Quiet {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Connects,
         Self::Hiccups,
         Self::Stalls,
@@ -85,6 +87,7 @@ impl Quiet {
         Self::Power,
         Self::PowerAtStart,
         Self::Unreadable,
+        Self::FullTransfers,
         Self::LastResets,
         Self::Graves,
     ];
@@ -104,6 +107,7 @@ impl Quiet {
             Self::Power => &mut faults.power_permille,
             Self::PowerAtStart => &mut faults.power_at_start_permille,
             Self::Unreadable => &mut faults.unreadable_permille,
+            Self::FullTransfers => &mut faults.full_transfers_permille,
             Self::LastResets => &mut faults.last_resets_permille,
             Self::Graves => &mut faults.graves_permille,
         }

@@ -42,3 +42,9 @@ fn one_seed_is_one_history() {
     }
     assert_ne!(run(3, &Options::default()).trace_hash, run(4, &Options::default()).trace_hash);
 }
+
+/// A seed that once failed, through a mistake of the simulator itself.
+#[test]
+fn a_removed_process_whose_only_acquaintance_stays_dead_is_not_waited_for() {
+    must_hold(&run(5040498, &Options::default()));
+}
