@@ -4,7 +4,9 @@ mod bench;
 mod world;
 
 use bench::{Bench, MS, SESSION, uuid};
-use pygmy_ring::{Input, Limits, NotTaken};
+use pygmy_proto::message::{Epoch, Prepare};
+use pygmy_proto::types::Bounded;
+use pygmy_ring::{Input, Limits, NotTaken, PeerMessage};
 
 fn bench(voters: u16, learners: u16) -> Bench {
     let mut bench = Bench::with_learners(voters, learners, 3, Limits::default());
@@ -585,4 +587,19 @@ fn a_snapshot_of_the_epoch_that_is_being_adopted_ends_the_adoption() {
     bench.run(100 * MS);
     assert_eq!(bench.fatal, Vec::<String>::new());
     assert_eq!(bench.replica(3).applied(), SESSION + 6);
+}
+
+#[test]
+fn a_learner_that_has_promised_a_higher_epoch_is_taken_into_one_above() {
+    let mut bench = bench(3, 1);
+    bench.write_settled(1, 8);
+    let high = Epoch { counter: 9, node: 2 };
+    // Who asked, by a configuration that came to nothing, is gone.
+    let prepare = Prepare { epoch: high, boot_nonce: 9, voters: Bounded::truncated(vec![uuid(4)]) };
+    bench.message(2, 4, PeerMessage::Prepare(prepare));
+    bench.run_until("an epoch above", |bench| {
+        bench.holder().is_some() && bench.alive().iter().all(|node| bench.replica(*node).promised().counter == 10)
+    });
+    bench.write_settled(1, 8);
+    assert_eq!(bench.replica(4).applied(), bench.replica(1).applied(), "it learns on");
 }

@@ -43,8 +43,8 @@ fn one_seed_is_one_history() {
     assert_ne!(run(3, &Options::default()).trace_hash, run(4, &Options::default()).trace_hash);
 }
 
-/// A seed that once failed, through a mistake of the simulator itself.
+/// A learner had promised itself an epoch that nobody else came into, and took nothing of the others' any more.
 #[test]
-fn a_removed_process_whose_only_acquaintance_stays_dead_is_not_waited_for() {
+fn a_wiped_catalog_that_asked_for_an_epoch_in_vain_learns_on() {
     must_hold(&run(5040498, &Options::default()));
 }

@@ -51,7 +51,7 @@ pub(super) enum Suspicion {
     NoProgress,
     /// This replica holds the token and cannot fill the gap before it.
     CannotOrder,
-    /// This replica holds the token and a voter has promised a higher epoch.
+    /// This replica holds the token and a voter or a learner has promised a higher epoch.
     Refused,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct Watch {
     pub(super) commit_ns: u64,
     /// Since when the token is here and the log does not reach it.
     pub(super) gap_since_ns: Option<u64>,
-    /// A voter has refused this holder's epoch.
+    /// A voter or a learner has refused this holder's epoch.
     pub(super) refused: bool,
     /// Nobody is accused before.
     grace_until_ns: u64,
@@ -251,10 +251,11 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    /// A peer has promised a higher epoch than this one. If it votes, this holder's entries lack its voice.
+    /// A peer has promised a higher epoch than this one. If it votes, this holder's entries lack its voice; if it learns,
+    /// it takes nothing of this epoch, and would never catch up when the coordinator that it gave its word to is gone.
     pub(super) fn note_refusal(&mut self, node: u16) {
         let uuid = self.peers.get(&node).map(|peer| peer.log_uuid).unwrap_or_default();
-        if self.votes(uuid) {
+        if !self.is_removed(uuid) {
             self.watch.refused = true;
         }
     }
