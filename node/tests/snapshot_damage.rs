@@ -223,6 +223,18 @@ fn a_snapshot_that_is_all_there_was_is_owed_by_its_name() {
     }
 }
 
+/// The promise may be of a later epoch than all that was lost, and the snapshot's end before the log's.
+#[test]
+fn a_lost_snapshot_does_not_hide_what_the_log_lost_behind_it() {
+    let (fs, twin, kept) = disk();
+    let vote = Vote { promised: Epoch { counter: EPOCH.counter + 1, ..EPOCH }, cut: Epoch::default() };
+    opened(&fs).votes.write(vote).expect("a good disk");
+    for seq in kept {
+        fs.flip(&snapshot_name(seq), 40, 1);
+    }
+    check_empty(&fs.kill(), &twin, "both damaged, and a later epoch promised");
+}
+
 #[test]
 fn damaged_snapshots_go_when_a_new_one_has_come() {
     let (fs, mut twin, [older, newest]) = disk();

@@ -4,7 +4,7 @@ mod bench;
 mod world;
 
 use bench::{Bench, MS, SESSION, uuid};
-use pygmy_proto::message::{Epoch, Prepare};
+use pygmy_proto::message::{Epoch, LogEnd, Prepare};
 use pygmy_proto::types::Bounded;
 use pygmy_ring::{Input, Limits, NotTaken, PeerMessage};
 
@@ -442,6 +442,34 @@ fn a_snapshot_that_has_what_was_lost_gives_the_vote_back() {
     bench.connect(3, 1);
     assert!(bench.replica(3).status().withheld);
     assert!(bench.install_snapshot(1, 3));
+    assert!(!bench.replica(3).status().withheld);
+}
+
+/// A later epoch's acknowledgement of less is known to a peer; the disk itself knows of more that it lost.
+#[test]
+fn a_vote_is_withheld_until_all_that_is_known_to_be_lost_is_back() {
+    let mut bench = bench(3, 0);
+    for _ in 0..6 {
+        bench.write_settled(1, 8);
+    }
+    bench.kill(3);
+    bench.disk(3).lose(3, true);
+    bench.start(3);
+    bench.slow.insert(3);
+    let last = SESSION + 6;
+    let mut hello = bench.hello(2, 3);
+    hello.acked.end = LogEnd { epoch: Epoch { counter: 2, node: 2 }, seq: last - 2 };
+    bench.connect_with(2, hello, 3);
+    bench.run(20 * MS);
+    assert_eq!(bench.replica(3).log().last_seq(), last);
+    for seq in last - 2..=last {
+        assert!(bench.replica(3).status().withheld, "{seq} is not back");
+        for notice in bench.disk(3).sync(1) {
+            let world::disk::Notice::Durable { epoch, seq: durable, hash } = notice else { panic!("not a batch") };
+            assert_eq!(durable, seq);
+            bench.input(3, Input::Durable { epoch, seq, hash });
+        }
+    }
     assert!(!bench.replica(3).status().withheld);
 }
 

@@ -75,7 +75,9 @@ pub fn open<F: Fs>(fs: F, uuid: [u8; 16], options: OpenOptions) -> Result<Opened
     let end = found.end;
     let notes = Notes { cut_bytes: found.cut_bytes, copied: found.copied, clean: found.clean };
     let mut recovered = recover::recovered(found, vote);
-    recovered.damaged = recovered.damaged.max(lost(&snapshots, end, recovered.vote.promised));
+    // By position: what a snapshot had was committed, so no log that reaches further lacks it. Its epoch is a guess.
+    let lost = lost(&snapshots, end, recovered.vote.promised);
+    recovered.damaged = recovered.damaged.into_iter().chain(lost).max_by_key(|end| (end.seq, end.epoch));
     if let Some(loaded) = loaded {
         ::log::info!("the log goes on from a snapshot of seq {}", anchor.seq);
         recovered = go_on_from(loaded, recovered);

@@ -7,7 +7,7 @@
 use pygmy_proto::batch::{Batch, EntryKind};
 use pygmy_proto::codec;
 use pygmy_proto::limits::{ADDRESS_LEN_MAX, REMOVED_MAX, REPLICAS_MAX};
-use pygmy_proto::message::{Acked, MemberStatus, Membership, Swap, Voter};
+use pygmy_proto::message::{Acked, LogEnd, MemberStatus, Membership, Swap, Voter};
 use pygmy_proto::types::{Bounded, Text};
 
 use super::{Change, NotTaken, Now, Output, Peer, Replica, Withheld};
@@ -192,17 +192,24 @@ impl<S: StateMachine> Replica<S> {
             acked.end,
             self.log.end()
         );
-        let until = self.withheld.map_or(acked.end, |withheld| withheld.until.max(acked.end));
-        self.withheld = Some(Withheld { until, promised: self.promised });
+        let promised = self.promised;
+        let withheld = self.withheld.get_or_insert(Withheld { until: Vec::new(), promised });
+        withheld.promised = withheld.promised.max(promised);
+        let covers = |one: &LogEnd, other: &LogEnd| one.epoch >= other.epoch && one.seq >= other.seq;
+        if !withheld.until.iter().any(|end| covers(end, &acked.end)) {
+            withheld.until.retain(|end| !covers(&acked.end, end));
+            withheld.until.push(acked.end);
+        }
     }
 
     /// Gives the vote back once the log has reached what it had lost, durably, or is in an epoch that it did not help to
     /// start. It does not wait for the rest: that vote may be the one that is missing.
     pub(super) fn restore_vote(&mut self) {
-        let Some(Withheld { until, promised }) = self.withheld else { return };
+        let Some(Withheld { until, promised }) = &self.withheld else { return };
         // Nothing of an older epoch was appended since.
-        let reached = self.on_disk >= until.seq || self.log.epoch_at(self.on_disk) > until.epoch;
-        let beyond = self.installed() && self.promised > promised && self.durable >= self.epoch_seq();
+        let epoch = self.log.epoch_at(self.on_disk);
+        let reached = until.iter().all(|end| self.on_disk >= end.seq || epoch > end.epoch);
+        let beyond = self.installed() && self.promised > *promised && self.durable >= self.epoch_seq();
         if reached || beyond {
             log::info!("this log has caught up with what it had lost: it votes again");
             self.withheld = None;

@@ -82,10 +82,11 @@ struct Peer {
 }
 
 /// A vote that does not count for the time being.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Withheld {
-    /// Until this log reaches what it once acknowledged,
-    until: LogEnd,
+    /// Until this log reaches all that it once acknowledged. None of these is behind another in both epoch and position:
+    /// an end is told with the epoch of its entry by the disk, and with the epoch in which it was acknowledged by a peer.
+    until: Vec<LogEnd>,
     /// or has installed an epoch above this one, which then began without its promise.
     promised: Epoch,
 }
@@ -305,7 +306,7 @@ impl<S: StateMachine> Replica<S> {
         }
         // Where it is not known what was promised, no epoch is known to be beyond it.
         let promised = |until: LogEnd| if until.epoch.counter == u64::MAX { until.epoch } else { self.promised };
-        self.withheld = damaged.map(|until| Withheld { until, promised: promised(until) });
+        self.withheld = damaged.map(|until| Withheld { until: vec![until], promised: promised(until) });
         self.watch.highest_epoch = self.promised;
         self.timers.set(Timer::Beat, now.mono_ns);
     }

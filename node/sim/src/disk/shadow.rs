@@ -167,11 +167,14 @@ impl Shadow {
             return Err(("I7", detail));
         }
         let total = self.waiting.len() as u64;
-        let lacks = told.max(self.owed.unwrap_or_default());
-        let says_so = found.damaged.is_some_and(|until| until >= lacks);
-        let owes = self.owed.is_some_and(|owed| log_end(end) < owed);
+        // A snapshot that was lost is owed by its position and in an epoch that is a guess.
+        let reaches = |end: LogEnd, owed: LogEnd| end >= owed || end.seq >= owed.seq;
+        let covers = |until: LogEnd| until >= told && self.owed.is_none_or(|owed| reaches(until, owed));
+        let says_so = found.damaged.is_some_and(covers);
+        let owes = self.owed.is_some_and(|owed| !reaches(log_end(end), owed));
+        let may_owe = self.owed.is_some_and(|owed| log_end(end) < owed) || harmed.log;
         match self.how_many_more(base, end) {
-            Some(there) if owes == says_so || (harmed.log && !owes) => Ok(Survived { there, lost: total - there }),
+            Some(there) if if says_so { may_owe } else { !owes } => Ok(Survived { there, lost: total - there }),
             None if says_so && harmed.log => Ok(Survived { there: 0, lost: total }),
             _ => {
                 let damaged = found.damaged;
