@@ -7,8 +7,10 @@ use hashbrown::HashMap;
 use pygmy_proto::frame::Frame;
 use pygmy_proto::header::{FLAG_FRESH, FLAG_TRACE};
 use pygmy_proto::limits::JOBS_MAX;
-use pygmy_proto::message::{LinkStatus, Role, Stage, Trace};
-use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
+use pygmy_proto::message::{LinkStatus, Role, Stage};
+use pygmy_proto::{ErrorBody, ErrorCode, Kind};
+
+mod reads;
 
 use super::dispatch::Dispatcher;
 use super::jobs::{JobKey, Jobs};
@@ -150,19 +152,6 @@ impl Front {
         Ok(())
     }
 
-    /// The body to pass on: a read's floor (its first field) is raised to what this front has acknowledged to anyone.
-    fn raise_floor(&self, kind: Kind, body: &[u8]) -> Bytes {
-        match body.split_first_chunk::<8>() {
-            Some((floor, rest)) if is_read(kind) && u64::from_le_bytes(*floor) < self.acknowledged => {
-                let mut raised = Vec::with_capacity(body.len());
-                raised.extend_from_slice(&self.acknowledged.to_le_bytes());
-                raised.extend_from_slice(rest);
-                raised.into()
-            }
-            _ => Bytes::copy_from_slice(body),
-        }
-    }
-
     fn servers_for(&mut self, kind: Kind) -> &mut Dispatcher {
         match kind {
             Kind::Lookup | Kind::Search | Kind::Topics | Kind::Books => &mut self.catalogs,
@@ -229,18 +218,6 @@ impl Front {
         ctx.out.send_kind(job.conn, header.kind, job.request_id, header.aux, header.flags, |out| {
             extend_trace(out, header.flags, frame.body, &spans);
         });
-    }
-
-    /// The position of a write is the first field of its answer.
-    fn note_acknowledged(&mut self, flags: u8, body: &[u8]) {
-        let skip = if flags & FLAG_TRACE == 0 {
-            0
-        } else {
-            codec::decode_prefix::<Trace>(body).map_or(body.len(), |(_, used)| used)
-        };
-        if let Some((seq, _)) = body.get(skip..).and_then(<[u8]>::split_first_chunk::<8>) {
-            self.acknowledged = self.acknowledged.max(u64::from_le_bytes(*seq));
-        }
     }
 
     fn finish_with_error(&mut self, ctx: &mut Ctx<'_>, key: JobKey, error: &ErrorBody) {
