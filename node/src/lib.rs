@@ -7,6 +7,7 @@ pub mod driver;
 pub mod inspect;
 pub mod local;
 pub mod machine;
+pub mod mistake;
 pub mod node;
 pub mod roles;
 pub mod settings;

@@ -19,6 +19,7 @@ use self::beats::Beats;
 use self::members::Directory;
 use crate::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, Outbox, Output};
 use crate::roles::catalog::Catalog;
+use crate::roles::feed::FeedSource;
 use crate::roles::front::Front;
 use crate::roles::order::Order;
 use crate::roles::reads::{Read, Reads};
@@ -47,22 +48,28 @@ enum Conn {
 /// What a node does beside its connections.
 #[derive(Debug)]
 enum Duty {
-    Front(Front),
+    Front(Box<Front>),
     Order(Order, Box<StoreReplica>, Reads),
-    Catalog(Catalog, Box<StoreReplica>, Reads),
+    Catalog(Catalog, Box<StoreReplica>, Reads, FeedSource),
 }
 
 impl Duty {
     fn replica(&self) -> Option<&StoreReplica> {
         match self {
             Duty::Front(_) => None,
-            Duty::Order(_, replica, _) | Duty::Catalog(_, replica, _) => Some(replica),
+            Duty::Order(_, replica, _) | Duty::Catalog(_, replica, ..) => Some(replica),
         }
     }
     fn replica_mut(&mut self) -> Option<&mut StoreReplica> {
         match self {
             Duty::Front(_) => None,
-            Duty::Order(_, replica, _) | Duty::Catalog(_, replica, _) => Some(replica),
+            Duty::Order(_, replica, _) | Duty::Catalog(_, replica, ..) => Some(replica),
+        }
+    }
+    fn front(&self) -> Option<&Front> {
+        match self {
+            Duty::Front(front) => Some(front),
+            Duty::Order(..) | Duty::Catalog(..) => None,
         }
     }
     /// Whether a client's request with this id is not answered yet.
@@ -70,7 +77,7 @@ impl Duty {
         match self {
             Duty::Front(front) => front.is_in_flight(conn, request_id),
             Duty::Order(_, _, reads) => reads.is_in_flight(conn, request_id),
-            Duty::Catalog(catalog, _, reads) => {
+            Duty::Catalog(catalog, _, reads, _) => {
                 reads.is_in_flight(conn, request_id) || catalog.is_in_flight(conn, request_id)
             }
         }
@@ -113,10 +120,11 @@ impl Node {
                 Duty::Order(Order::new(&settings.cluster), replica, Reads::new(Stage::Order))
             }
             Role::Catalog => {
-                let replica = Box::new(StoreReplica::open(&settings, now, recovered)?);
-                Duty::Catalog(Catalog::default(), replica, Reads::new(Stage::Catalog))
+                let mut replica = Box::new(StoreReplica::open(&settings, now, recovered)?);
+                replica.feed();
+                Duty::Catalog(Catalog::default(), replica, Reads::new(Stage::Catalog), FeedSource::default())
             }
-            Role::Front | Role::Client => Duty::Front(Front::new(&settings.cluster)),
+            Role::Front | Role::Client => Duty::Front(Box::new(Front::new(&settings.cluster, settings.boot_nonce))),
         };
         Ok(Self {
             settings_hash: settings.cluster.hash(),
@@ -145,6 +153,24 @@ impl Node {
     pub fn limit_ring(&mut self, limits: Limits) {
         if let Some(replica) = self.duty.replica_mut() {
             replica.limit(limits);
+        }
+    }
+
+    /// A front's cache takes this many bytes at most; 0: it has none. For before the first input.
+    pub fn keep_cache(&mut self, bytes_max: u64) {
+        let seed = self.settings.boot_nonce;
+        if let Duty::Front(front) = &mut self.duty {
+            front.keep_cache(&self.settings.cluster, bytes_max, seed);
+        }
+    }
+
+    /// Makes a known mistake from now on, to prove that the checkers find it.
+    #[cfg(feature = "mistakes")]
+    pub fn plant(&mut self, mistake: crate::mistake::Mistake) {
+        match &mut self.duty {
+            Duty::Front(front) => front.plant(mistake),
+            Duty::Catalog(.., feed) => feed.plant(mistake),
+            Duty::Order(..) => {}
         }
     }
 
@@ -238,7 +264,7 @@ impl Node {
         let (mut ctx, duty) = self.parts(now, out);
         let refusal = match duty {
             Duty::Front(front) => return front.on_request(&mut ctx, conn, kind, frame),
-            Duty::Order(_, replica, reads) | Duty::Catalog(_, replica, reads) => match Read::parse(frame) {
+            Duty::Order(_, replica, reads) | Duty::Catalog(_, replica, reads, _) => match Read::parse(frame) {
                 None => unsupported(frame.header.kind, "send writes to a front"),
                 Some(read) => match check_in_flight(reads.waiting_of(conn)) {
                     Err(error) => error,
@@ -260,7 +286,7 @@ impl Node {
                 Err(ErrorBody::new(ErrorCode::BadCredentials).subject("Replace").detail(detail))
             }
             (_, Err(error)) => Err(malformed(frame.header.kind, &error.to_string())),
-            (Duty::Catalog(catalog, replica, _), Ok(replace)) => {
+            (Duty::Catalog(catalog, replica, ..), Ok(replace)) => {
                 catalog.on_replace(&mut ctx, (conn, request_id), &replace, &cluster, replica)
             }
             _ => Err(unsupported(frame.header.kind, "send it to a catalog")),
@@ -299,7 +325,15 @@ impl Node {
                 }),
                 _ => on_read_or_ring_frame(&mut ctx, conn, node, frame, replica, reads),
             },
-            Duty::Catalog(catalog, replica, reads) => match frame.kind() {
+            Duty::Catalog(catalog, replica, reads, feed) => match frame.kind() {
+                Some(Kind::FeedOpen) => frame.decode().map(|open| {
+                    feed.on_open(conn, frame.header.request_id, open);
+                    true
+                }),
+                Some(Kind::FeedRead) => frame.decode().map(|read| {
+                    feed.on_read(conn, read);
+                    true
+                }),
                 Some(Kind::Submit) => frame.decode().map(|submit| {
                     catalog.on_submit(&mut ctx, conn, submit, replica);
                     true
@@ -336,8 +370,9 @@ impl Node {
         self.links.insert(node, conn, hello.is_some());
         let address = hello.as_ref().map(|hello| hello.address.to_string()).unwrap_or_default();
         self.meet(node, &address, out);
-        match &mut self.duty {
-            Duty::Front(front) => front.on_server_up(node),
+        let (mut ctx, duty) = self.parts(now, out);
+        match duty {
+            Duty::Front(front) => front.on_server_up(&mut ctx, node),
             Duty::Order(order, ..) => order.on_server_up(node),
             Duty::Catalog(..) => {}
         }
@@ -364,10 +399,11 @@ impl Node {
         match self.conns.remove(&conn) {
             Some(Conn::Client { .. }) => {
                 self.clients -= 1;
-                match &mut self.duty {
-                    Duty::Front(front) => front.on_client_gone(conn),
+                let (mut ctx, duty) = self.parts(now, out);
+                match duty {
+                    Duty::Front(front) => front.on_client_gone(&mut ctx, conn),
                     Duty::Order(_, _, reads) => reads.on_closed(conn),
-                    Duty::Catalog(catalog, _, reads) => {
+                    Duty::Catalog(catalog, _, reads, _) => {
                         catalog.on_conn_gone(conn);
                         reads.on_closed(conn);
                     }
@@ -392,8 +428,9 @@ impl Node {
                 order.on_server_down(node);
                 replica.handle(now, pygmy_ring::Input::PeerDown { node });
             }
-            Duty::Catalog(catalog, replica, reads) => {
+            Duty::Catalog(catalog, replica, reads, feed) => {
                 reads.on_closed(conn);
+                feed.on_closed(conn);
                 catalog.on_conn_gone(conn);
                 replica.handle(now, pygmy_ring::Input::PeerDown { node });
             }
@@ -416,7 +453,7 @@ impl Node {
                 order.leave();
                 replica.handle(now, pygmy_ring::Input::Leave);
             }
-            Duty::Catalog(_, replica, _) => replica.handle(now, pygmy_ring::Input::Leave),
+            Duty::Catalog(_, replica, ..) => replica.handle(now, pygmy_ring::Input::Leave),
         }
     }
 
@@ -469,7 +506,7 @@ impl Node {
             Duty::Order(order, replica, reads) => {
                 order.in_flight() == 0 && reads.waiting() == 0 && replica.ring().has_left()
             }
-            Duty::Catalog(catalog, replica, reads) => {
+            Duty::Catalog(catalog, replica, reads, _) => {
                 catalog.in_flight() == 0 && reads.waiting() == 0 && replica.ring().has_left()
             }
         }
@@ -485,7 +522,7 @@ impl Node {
         let (jobs, answered) = match &self.duty {
             Duty::Front(front) => (front.in_flight(), front.answered()),
             Duty::Order(order, _, reads) => (order.in_flight() + reads.waiting(), order.answered() + reads.answered()),
-            Duty::Catalog(catalog, _, reads) => {
+            Duty::Catalog(catalog, _, reads, _) => {
                 (catalog.in_flight() + reads.waiting(), catalog.answered() + reads.answered())
             }
         };
@@ -499,6 +536,7 @@ impl Node {
             answered,
             links: Bounded::truncated(links.collect()),
             replica: self.duty.replica().map(StoreReplica::status),
+            front: self.duty.front().map(|front| front.cache_status(now.mono_ns)),
         }
     }
 }
@@ -549,15 +587,18 @@ impl Machine for Node {
     fn end_turn(&mut self, now: Now, out: &mut Outbox) {
         let (mut ctx, duty) = self.parts(now, out);
         match duty {
-            Duty::Front(_) => {}
+            Duty::Front(front) => front.end_turn(&mut ctx),
             Duty::Order(order, replica, reads) => {
                 replica.end_turn(&mut ctx);
                 reads.on_turn(&mut ctx, replica);
                 order.spare_catalogs(|node| replica.ring().is_lagging(node));
                 order.end_turn(&mut ctx);
             }
-            Duty::Catalog(catalog, replica, reads) => {
+            Duty::Catalog(catalog, replica, reads, feed) => {
                 replica.end_turn(&mut ctx);
+                // Before all else that is sent of this turn: a front that hears of a position has been told what changed.
+                let touched = replica.take_changes();
+                feed.on_turn(&mut ctx, replica.applied(), touched, replica.store());
                 let settled = replica.take_settled();
                 catalog.settle(&mut ctx, settled);
                 reads.on_turn(&mut ctx, replica);
@@ -579,7 +620,7 @@ impl Machine for Node {
             Duty::Order(order, replica, reads) => {
                 both(order.next_timeout(), both(replica.next_timeout(), reads.next_timeout()))
             }
-            Duty::Catalog(_, replica, reads) => both(replica.next_timeout(), reads.next_timeout()),
+            Duty::Catalog(_, replica, reads, _) => both(replica.next_timeout(), reads.next_timeout()),
         }
     }
 
@@ -592,7 +633,7 @@ impl Machine for Node {
                 replica.on_timeout(now);
                 reads.on_timeout(&mut ctx, replica.applied());
             }
-            Duty::Catalog(_, replica, reads) => {
+            Duty::Catalog(_, replica, reads, _) => {
                 replica.on_timeout(now);
                 reads.on_timeout(&mut ctx, replica.applied());
             }

@@ -134,6 +134,8 @@ codes! {
 /// The body of an `Error` frame.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct ErrorBody {
+    /// The log position that it reflects, when it is an answer from the store's state: as in any other answer. Else 0.
+    pub seq: u64,
     /// Number of the [`ErrorCode`]; a client takes an unknown one as its `retry` says.
     pub code: u16,
     /// Whether asking again can help.
@@ -154,6 +156,7 @@ impl ErrorBody {
     /// An error with its code's usual retry advice.
     pub fn new(code: ErrorCode) -> Self {
         Self {
+            seq: 0,
             code: code as u16,
             retry: code.retry(),
             retry_after_ms: if code.retry() == Retry::Later { 20 } else { 0 },
@@ -162,6 +165,11 @@ impl ErrorBody {
             subject: InlineStr::EMPTY,
             detail: Detail::default(),
         }
+    }
+    /// With the log position that it reflects.
+    pub fn at(mut self, seq: u64) -> Self {
+        self.seq = seq;
+        self
     }
     /// With the limit and what stood against it.
     pub fn limit(mut self, limit: u64, actual: u64) -> Self {

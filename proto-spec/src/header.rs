@@ -9,8 +9,10 @@ pub const HEADER_LEN: usize = 24;
 pub const FLAG_TRACE: u8 = 1;
 /// Bit of [`Header::flags`] in a read: "answer with everything that was answered to anybody before you got this".
 pub const FLAG_FRESH: u8 = 2;
+/// Bit of [`Header::flags`] in a read: "ask a catalog, whatever the front has in its cache".
+pub const FLAG_NO_CACHE: u8 = 4;
 /// All flags this version knows.
-pub const FLAGS_KNOWN: u8 = FLAG_TRACE | FLAG_FRESH;
+pub const FLAGS_KNOWN: u8 = FLAG_TRACE | FLAG_FRESH | FLAG_NO_CACHE;
 
 mod field {
     use std::ops::Range;
@@ -100,6 +102,18 @@ kinds! {
     Results = 0x0101,
     /// Log replica to every server: who the voters are.
     Members = 0x0102,
+    /// Front to catalog: "up to where had been answered to anybody before this came?"
+    Floor = 0x0103,
+    /// Catalog to front: the answer to that.
+    FloorOk = 0x0104,
+    /// Front to catalog: asks for the changes of books.
+    FeedOpen = 0x0105,
+    /// Catalog to front: from where on they are told.
+    FeedOk = 0x0106,
+    /// Catalog to front: changes.
+    Feed = 0x0107,
+    /// Front to catalog: how much of them it has read.
+    FeedRead = 0x0108,
     /// Ring: a batch of the log.
     Data = 0x0110,
     /// Ring: the token.

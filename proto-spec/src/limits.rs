@@ -93,6 +93,10 @@ pub const SNAPSHOT_PART_BYTES_MAX: usize = 256 * 1024;
 pub const SNAPSHOT_FILES_MAX: usize = 4_096;
 /// Longest name of a snapshot's file, in bytes.
 pub const SNAPSHOT_FILE_NAME_LEN_MAX: usize = 64;
+/// Changes in one `Feed`; more of one turn are told in several.
+pub const FEED_CHANGES_MAX: usize = 4_096;
+/// How far behind an answer may be, in milliseconds: whatever was answered to anybody longer ago is in it.
+pub const STALENESS_MS_MAX: u32 = 250;
 /// Nodes in one cluster, of all roles.
 pub const NODES_MAX: usize = 255;
 /// Longest datagram between two nodes, in bytes: it fits the smallest packet that IPv6 carries whole.
@@ -106,6 +110,8 @@ const _: () = assert!(16 + PUT_BOOKS_MAX * BOOK_BYTES_MAX + 64 <= CLIENT_BODY_MA
 const _: () = assert!(PAGE_MAX as usize * BOOK_BYTES_MAX + TRACE_BYTES_MAX + 256 <= CLIENT_BODY_MAX);
 const ORDER_BYTES_MAX: usize = 32 + CART_LINES_MAX * (8 + BOOK_ID_LEN_MAX + 4 + 8 + 4);
 const _: () = assert!(ORDERS_PAGE_MAX as usize * ORDER_BYTES_MAX + TRACE_BYTES_MAX + 256 <= CLIENT_BODY_MAX);
+// A feed of the longest books fits a frame between servers.
+const _: () = assert!(FEED_CHANGES_MAX * (4 + BOOK_BYTES_MAX) + 64 <= PEER_BODY_MAX);
 // A Submit that is closed at the soft limit, plus one largest write, fits a frame between servers.
 const _: () = assert!(SUBMIT_BYTES_SOFT + CLIENT_BODY_MAX + SUBMIT_JOBS_MAX * 32 <= PEER_BODY_MAX);
 const _: () = assert!(BATCH_BYTES_MAX + CLIENT_BODY_MAX + 4096 <= PEER_BODY_MAX);

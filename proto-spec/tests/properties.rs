@@ -37,7 +37,7 @@ all_return! {
     hello hello_ok error
     lookup search topics books order orders write
     session_opened lookup_ok search_ok topics_ok books_ok order_ok orders_ok write_ok status_ok
-    submit results data token want ack commit fetch fetch_refused
+    submit results floor_ok feed_open feed_ok feed feed_read data token want ack commit fetch fetch_refused
     pre_vote pre_vote_answer prepare promise install reject
     snapshot_fetch snapshot_part snapshot_refused
 }

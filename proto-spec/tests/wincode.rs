@@ -45,6 +45,13 @@ mirrored_enums! {
     enum Retry { Never, Later, Elsewhere, Settle }
     enum SnapshotRefusal { Gone, Busy, Unreadable }
     enum Stage { Front, Order, Catalog, Token, Replicate, Sync, Apply }
+    enum FeedChange {
+        Stock { book: String, seq: u64, stock: u32 },
+        Cost { book: String, seq: u64, cost_cents: u64 },
+        Book { book: Book },
+        Gone { book: String, seq: u64 },
+        Listing { topic: String, seq: u64 },
+    }
     enum Command {
         Buy { lines: Vec<Line> },
         Restock { book: String, copies: u32 },
@@ -80,6 +87,7 @@ mirrors! {
         body_max: u32, in_flight_max: u32, replica: Option<ReplicaHello>,
     }
     struct ErrorBody {
+        seq: u64,
         code: u16, retry: Retry, retry_after_ms: u32, limit: u64, actual: u64, subject: String, detail: String,
     }
     struct Ping {}
@@ -127,13 +135,23 @@ mirrors! {
     }
     struct StatusOk {
         node: u16, name: String, role: Role, uptime_ms: u64, clients: u32, jobs: u32, answered: u64,
-        links: Vec<LinkStatus>, replica: Option<ReplicaStatus>,
+        links: Vec<LinkStatus>, replica: Option<ReplicaStatus>, front: Option<FrontStatus>,
+    }
+    struct FrontStatus {
+        hits: u64, delayed: u64, misses: u64, coalesced: u64, invalidations: u64, refused: u64, emptied: u64,
+        fresh_age_ms: Option<u64>, processed: u64, feed: u16, entries: u64, bytes: u64, bytes_max: u64,
     }
 
     struct SubmitJob { job: u64, deadline_ms: u32, trace: bool, kind: u8, body: Blob }
     struct Submit { jobs: Vec<SubmitJob> }
     struct JobResult { job: u64, kind: u16, flags: u8, body: Blob }
     struct Results { results: Vec<JobResult> }
+    struct Floor {}
+    struct FloorOk { seq: u64 }
+    struct FeedOpen { after: Option<u64> }
+    struct FeedOk { after: u64 }
+    struct Feed { after: u64, upto: u64, changes: Vec<FeedChange> }
+    struct FeedRead { bytes: u64 }
     struct Data { epoch: Epoch, hop: u64, committed: u64, batch: Blob }
     struct TokenMember { node: u16, boot_nonce: u64, want: u64, served: u64 }
     struct TokenDurable { log_uuid: [u8; 16], durable: u64 }
@@ -194,7 +212,8 @@ fn mirror(kind: Kind, body: &[u8]) -> Result<(String, Vec<u8>), String> {
         Order => Order, Orders => Orders, Write => Write, Status => Status, Replace => Replace,
         SessionOpened => SessionOpened, LookupOk => LookupOk, SearchOk => SearchOk, TopicsOk => TopicsOk,
         BooksOk => BooksOk, OrderOk => OrderOk, OrdersOk => OrdersOk, WriteOk => WriteOk, StatusOk => StatusOk, ReplaceOk => ReplaceOk,
-        Submit => Submit, Results => Results, Members => Members, Data => Data, Token => Token, Want => Want, Ack => Ack,
+        Submit => Submit, Results => Results, Members => Members, Floor => Floor, FloorOk => FloorOk,
+        FeedOpen => FeedOpen, FeedOk => FeedOk, Feed => Feed, FeedRead => FeedRead, Data => Data, Token => Token, Want => Want, Ack => Ack,
         Commit => Commit, Fetch => Fetch, FetchRefused => FetchRefused,
         PreVote => PreVote, PreVoteAnswer => PreVoteAnswer, Prepare => Prepare, Promise => Promise,
         Install => Install, Reject => Reject, Barrier => Barrier, BarrierAnswer => BarrierAnswer,

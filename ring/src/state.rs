@@ -48,6 +48,11 @@ impl<S: StateMachine> State<S> {
         &self.machine
     }
 
+    /// The state machine, for what it keeps beside the replicated state.
+    pub fn machine_mut(&mut self) -> &mut S {
+        &mut self.machine
+    }
+
     /// The session table.
     pub fn sessions(&self) -> &Sessions {
         &self.sessions

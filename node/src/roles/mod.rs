@@ -2,13 +2,16 @@
 //!
 //! * [`front`]: takes clients' requests and passes them on, round-robin, knowing each until it is answered.
 //! * [`order`]: validates writes, batches them, passes them on to catalogs; answers from the ledger.
+//! * [`cache`], [`feed`]: what a front keeps of answers, and how a catalog keeps that true.
 //! * [`catalog`]: proposes writes to the ring and answers lookups.
 //! * [`replica`]: what order and catalog servers have in common, the log replica and reads that wait for a position.
 //! * [`transfer`]: snapshots on their way between replicas.
 //! * [`dispatch`], [`jobs`]: round-robin over servers, and the table of what was passed on.
 
+pub mod cache;
 pub mod catalog;
 pub mod dispatch;
+pub mod feed;
 pub mod front;
 pub mod jobs;
 pub mod order;

@@ -6,7 +6,9 @@ use hashbrown::HashMap;
 use pygmy_proto::frame::Frame;
 use pygmy_proto::header::{FLAG_FRESH, FLAG_TRACE};
 use pygmy_proto::limits::{JOBS_MAX, ORDERS_PAGE_MAX, PAGE_MAX};
-use pygmy_proto::message::{Books, Lookup, LookupOk, Message, Order, OrderOk, Orders, Search, Stage, Topics};
+use pygmy_proto::message::{
+    Books, Floor, FloorOk, Lookup, LookupOk, Message, Order, OrderOk, Orders, Search, Stage, Topics,
+};
 use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
 use pygmy_ring::Input;
 
@@ -31,6 +33,8 @@ pub enum Read {
     Order(Order),
     /// A page of orders.
     Orders(Orders),
+    /// Nothing but how far a fresh read would have to be.
+    Floor(Floor),
 }
 
 fn check_limit(limit: u32, max: u32) -> Result<(), ErrorBody> {
@@ -44,14 +48,19 @@ fn check_limit(limit: u32, max: u32) -> Result<(), ErrorBody> {
 impl Read {
     /// Decodes and checks a frame; `None` when its kind is no read.
     pub fn parse(frame: &Frame<'_>) -> Option<Result<Self, ErrorBody>> {
-        let kind = frame.kind()?;
+        Self::decode(frame.kind()?, frame.body)
+    }
+
+    /// As [`Self::parse`], of a body by its kind.
+    pub fn decode(kind: Kind, body: &[u8]) -> Option<Result<Self, ErrorBody>> {
         let read = match kind {
-            Kind::Lookup => frame.decode().map(Read::Lookup),
-            Kind::Search => frame.decode().map(Read::Search),
-            Kind::Topics => frame.decode().map(Read::Topics),
-            Kind::Books => frame.decode().map(Read::Books),
-            Kind::Order => frame.decode().map(Read::Order),
-            Kind::Orders => frame.decode().map(Read::Orders),
+            Kind::Lookup => codec::decode(body).map(Read::Lookup),
+            Kind::Search => codec::decode(body).map(Read::Search),
+            Kind::Topics => codec::decode(body).map(Read::Topics),
+            Kind::Books => codec::decode(body).map(Read::Books),
+            Kind::Order => codec::decode(body).map(Read::Order),
+            Kind::Orders => codec::decode(body).map(Read::Orders),
+            Kind::Floor => codec::decode(body).map(Read::Floor),
             _ => return None,
         };
         Some(
@@ -62,7 +71,7 @@ impl Read {
 
     fn check(&self) -> Result<(), ErrorBody> {
         match self {
-            Read::Lookup(_) | Read::Order(_) => Ok(()),
+            Read::Lookup(_) | Read::Order(_) | Read::Floor(_) => Ok(()),
             Read::Search(read) => check_limit(read.limit, PAGE_MAX),
             Read::Topics(read) => check_limit(read.limit, PAGE_MAX),
             Read::Books(read) => check_limit(read.limit, PAGE_MAX),
@@ -71,7 +80,7 @@ impl Read {
     }
 
     /// The position the answer must not lie before.
-    fn floor(&self) -> u64 {
+    pub fn floor(&self) -> u64 {
         match self {
             Read::Lookup(read) => read.floor,
             Read::Search(read) => read.floor,
@@ -79,11 +88,12 @@ impl Read {
             Read::Books(read) => read.floor,
             Read::Order(read) => read.floor,
             Read::Orders(read) => read.floor,
+            Read::Floor(Floor {}) => 0,
         }
     }
 
-    /// Appends the answer's body to `out`; its kind.
-    fn answer(&self, store: &Store, seq: u64, out: &mut BytesMut) -> Result<Kind, ErrorBody> {
+    /// Appends the answer's body to `out`; its kind. The store is applied up to `seq`, and fresh reads ask for `fresh`.
+    fn answer(&self, store: &Store, seq: u64, fresh: u64, out: &mut BytesMut) -> Result<Kind, ErrorBody> {
         fn put<M: Message>(message: &M, out: &mut BytesMut) -> Kind {
             codec::encode_to(message, out);
             M::KIND
@@ -102,6 +112,7 @@ impl Read {
                 put(&OrderOk { seq, order }, out)
             }
             Read::Orders(read) => put(&ledger.page(seq, read.book.as_ref(), read.limit, read.before), out),
+            Read::Floor(Floor {}) => put(&FloorOk { seq: fresh }, out),
         })
     }
 }
@@ -133,6 +144,8 @@ pub struct Reads {
     /// Barriers asked for, and answered so far.
     barriers: u64,
     fresh: u64,
+    /// The position that the latest answered barrier asked for.
+    fresh_seq: u64,
     scratch: BytesMut,
     answered: u64,
 }
@@ -146,6 +159,7 @@ impl Reads {
             by_conn: HashMap::new(),
             barriers: 0,
             fresh: 0,
+            fresh_seq: 0,
             scratch: BytesMut::new(),
             answered: 0,
         }
@@ -190,7 +204,7 @@ impl Reads {
             read,
             barrier: 0,
         };
-        let is_fresh = header.flags & FLAG_FRESH != 0;
+        let is_fresh = header.flags & FLAG_FRESH != 0 || matches!(parked.read, Read::Floor(_));
         if !is_fresh && self.is_ready(&parked, replica.applied()) {
             return self.answer(ctx, &parked, replica.store(), replica.applied());
         }
@@ -214,7 +228,7 @@ impl Reads {
 
     /// Answers those that waited for a position or a barrier, at the end of a turn of the replica.
     pub fn on_turn(&mut self, ctx: &mut Ctx<'_>, replica: &mut StoreReplica) {
-        self.fresh = replica.take_fresh().unwrap_or(self.fresh);
+        (self.fresh, self.fresh_seq) = replica.take_fresh().unwrap_or((self.fresh, self.fresh_seq));
         if self.parked.is_empty() {
             return;
         }
@@ -240,8 +254,8 @@ impl Reads {
     fn answer(&mut self, ctx: &mut Ctx<'_>, parked: &Parked, store: &Store, applied: u64) {
         self.answered += 1;
         self.scratch.clear();
-        match parked.read.answer(store, applied, &mut self.scratch) {
-            Err(error) => ctx.out.send_error(parked.conn, parked.request_id, ctx.me, &error),
+        match parked.read.answer(store, applied, self.fresh_seq, &mut self.scratch) {
+            Err(error) => ctx.out.send_error(parked.conn, parked.request_id, ctx.me, &error.at(applied)),
             Ok(kind) => {
                 let flags = parked.flags & FLAG_TRACE;
                 let waited_ns = ctx.now.mono_ns.saturating_sub(parked.arrived_ns);

@@ -17,7 +17,7 @@ use crate::machine::{Now, Output};
 use crate::settings::{Settings, SnapshotPolicy, TokenMode};
 use crate::snapshot::Loaded;
 use crate::snapshot::transfer::{Done, Failure, Job};
-use crate::store::Store;
+use crate::store::{Store, Touched};
 
 /// What became of a proposal.
 #[derive(Debug)]
@@ -44,7 +44,10 @@ pub struct StoreReplica {
     ring: Replica<Store>,
     settled: Vec<Settled>,
     beat: Option<ReplicaBeat>,
-    fresh: Option<u64>,
+    /// The latest barrier that was answered: its ticket, and the position.
+    fresh: Option<(u64, u64)>,
+    /// Whether changes of the store are noted for a feed.
+    feeds: bool,
     /// `None`: this replica has nowhere to keep snapshots.
     snapshots: Option<SnapshotPlan>,
     receiver: Receiver,
@@ -120,6 +123,7 @@ impl StoreReplica {
             settled: Vec::new(),
             beat: None,
             fresh: None,
+            feeds: false,
             snapshots: None,
             receiver: Receiver::default(),
             sender: Sender::default(),
@@ -135,6 +139,17 @@ impl StoreReplica {
     /// Snapshots are kept from now on.
     pub fn keep_snapshots(&mut self, policy: SnapshotPolicy) {
         self.snapshots = Some(SnapshotPlan::new(policy));
+    }
+
+    /// Changes of the store are noted from now on.
+    pub fn feed(&mut self) {
+        self.feeds = true;
+        self.ring.machine_mut().track_changes();
+    }
+
+    /// What has changed in the store since the last call, if that is noted.
+    pub fn take_changes(&mut self) -> Option<Touched> {
+        self.ring.machine_mut().take_changes()
     }
 
     /// The snapshot that was ordered was taken.
@@ -186,8 +201,8 @@ impl StoreReplica {
         self.beat.take()
     }
 
-    /// The highest ticket of the barriers that were answered since the last call.
-    pub fn take_fresh(&mut self) -> Option<u64> {
+    /// The highest ticket of the barriers that were answered since the last call, and the position that it asked for.
+    pub fn take_fresh(&mut self) -> Option<(u64, u64)> {
         self.fresh.take()
     }
 
@@ -278,6 +293,9 @@ impl StoreReplica {
             return;
         }
         log::info!("a snapshot of seq {seq} was installed; the log went up to {before}");
+        if self.feeds {
+            self.ring.machine_mut().track_changes();
+        }
         ctx.out.push(Output::RestartLog { epoch: self.ring.promised(), mark: info.mark });
         if let Some(plan) = &mut self.snapshots {
             plan.on_installed(info.bytes(), self.ring.counters().bytes_applied);
@@ -341,7 +359,7 @@ impl StoreReplica {
                     self.receiver.need(ctx.now.mono_ns, node, last_seq);
                 }
                 // The latest speaks for those before, and all that is applied by the end of the turn is as fresh.
-                pygmy_ring::Output::Fresh { ticket, .. } => self.fresh = Some(ticket),
+                pygmy_ring::Output::Fresh { ticket, seq } => self.fresh = Some((ticket, seq)),
                 pygmy_ring::Output::Unknown { ticket } => self.settled.push(Settled::Unknown { ticket }),
                 pygmy_ring::Output::Done(completion) => self.settled.push(Settled::Done(completion)),
                 pygmy_ring::Output::Refused { ticket, why } => self.settled.push(Settled::Refused { ticket, why }),

@@ -11,6 +11,7 @@ use pygmy_proto::types::{Bounded, Title, Topic};
 use pygmy_proto::{BookId, ErrorBody, ErrorCode};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::touched::{Part, Touched};
 use super::{not_enough, unknown_book};
 
 /// A book without its id. The id and the topic are shared with the listings, so that a book costs one copy of each.
@@ -123,9 +124,33 @@ pub struct Catalog {
     topics: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// Sum over the hashes of all books: independent of order, changes in O(1).
     hash: u64,
+    /// What has changed since [`Catalog::take_changes`], if somebody asks; no part of the state.
+    touched: Option<Box<Touched>>,
 }
 
 impl Catalog {
+    /// From now on changes are noted for [`Self::take_changes`].
+    pub fn track_changes(&mut self) {
+        self.touched = Some(Box::new(Touched::with_gap()));
+    }
+
+    /// What has changed since the last call; `None` when changes are not noted.
+    pub fn take_changes(&mut self) -> Option<Touched> {
+        self.touched.as_deref_mut().map(std::mem::take)
+    }
+
+    fn touch(&mut self, id: &Arc<str>, part: Part, seq: u64) {
+        if let Some(touched) = &mut self.touched {
+            touched.book(id, part, seq);
+        }
+    }
+
+    fn touch_topic(&mut self, topic: &Arc<str>, seq: u64) {
+        if let Some(touched) = &mut self.touched {
+            touched.topic(topic, seq);
+        }
+    }
+
     /// Books in the store.
     pub fn len(&self) -> usize {
         self.books.len()
@@ -218,14 +243,14 @@ impl Catalog {
 
     /// Takes `copies` off the stock; the price of one and what is left.
     pub(super) fn take(&mut self, seq: u64, id: &BookId, copies: u32) -> Result<(u64, u32), ErrorBody> {
-        self.edit(seq, id, |book| {
+        self.edit(seq, id, Part::Stock, |book| {
             book.stock = book.stock.checked_sub(copies).ok_or_else(|| not_enough(&to_book(id, book), copies))?;
             Ok((book.cost_cents, book.stock))
         })
     }
 
     pub(super) fn restock(&mut self, seq: u64, id: &BookId, copies: u32) -> Result<Book, ErrorBody> {
-        self.edit(seq, id, |book| {
+        self.edit(seq, id, Part::Stock, |book| {
             book.stock = book.stock.checked_add(copies).ok_or_else(|| {
                 let detail = format!("a stock of {id} with {copies} more would exceed the largest, {}", u32::MAX);
                 let room = u64::from(u32::MAX - book.stock);
@@ -237,7 +262,7 @@ impl Catalog {
     }
 
     pub(super) fn reprice(&mut self, seq: u64, id: &BookId, cost_cents: u64) -> Result<(Book, u64), ErrorBody> {
-        let old = self.edit(seq, id, |book| Ok(std::mem::replace(&mut book.cost_cents, cost_cents)))?;
+        let old = self.edit(seq, id, Part::Cost, |book| Ok(std::mem::replace(&mut book.cost_cents, cost_cents)))?;
         self.get(id).map(|book| (book, old)).ok_or_else(|| unknown_book(id))
     }
 
@@ -246,20 +271,26 @@ impl Catalog {
         &mut self,
         seq: u64,
         id: &BookId,
+        part: Part,
         change: impl FnOnce(&mut Record) -> Result<T, ErrorBody>,
     ) -> Result<T, ErrorBody> {
-        let record = self.books.get_mut(id.as_str()).ok_or_else(|| unknown_book(id))?;
+        let (key, record) = self.books.get_key_value_mut(id.as_str()).ok_or_else(|| unknown_book(id))?;
         let before = hash(id, record);
         let value = change(record)?;
         record.changed_seq = seq;
         self.hash = self.hash.wrapping_sub(before).wrapping_add(hash(id, record));
+        if let Some(touched) = &mut self.touched {
+            touched.book(key, part, seq);
+        }
         Ok(value)
     }
 
-    pub(super) fn retire(&mut self, id: &BookId) -> Result<Book, ErrorBody> {
+    pub(super) fn retire(&mut self, seq: u64, id: &BookId) -> Result<Book, ErrorBody> {
         let (key, record) = self.books.remove_entry(id.as_str()).ok_or_else(|| unknown_book(id))?;
         self.hash = self.hash.wrapping_sub(hash(&key, &record));
         self.unlist(&record.topic, &key);
+        self.touch(&key, Part::Whole, seq);
+        self.touch_topic(&record.topic, seq);
         Ok(to_book(&key, &record))
     }
 
@@ -277,16 +308,20 @@ impl Catalog {
                     (key, old.topic)
                 } else {
                     self.unlist(&old.topic, &key);
+                    self.touch_topic(&old.topic, seq);
                     let topic = self.list(&new.topic, &key);
+                    self.touch_topic(&topic, seq);
                     (key, topic)
                 }
             }
             None => {
                 let key: Arc<str> = Arc::from(new.id.as_str());
                 let topic = self.list(&new.topic, &key);
+                self.touch_topic(&topic, seq);
                 (key, topic)
             }
         };
+        self.touch(&key, Part::Whole, seq);
         let record = Record {
             title: (*new.title).into(),
             topic,

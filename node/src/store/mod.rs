@@ -7,6 +7,7 @@ mod catalog;
 mod ledger;
 #[cfg(test)]
 mod tests;
+mod touched;
 
 use bytes::{BufMut, BytesMut};
 use pygmy_proto::message::{Book, Command, Lines, Message, NewBook, OrderLine, OrderRecord, Outcome, WriteOk};
@@ -16,6 +17,7 @@ use pygmy_ring::StateMachine;
 
 pub use catalog::{BookRef, Catalog, Restore};
 pub use ledger::Ledger;
+pub use touched::{Part, Touch, Touched};
 
 /// Bytes before the body in the answers that [`Store`] gives to the ring: the kind of the answer's frame.
 pub const ANSWER_KIND_LEN: usize = 2;
@@ -46,6 +48,14 @@ impl Store {
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
+    /// From now on changes of books are noted for [`Self::take_changes`].
+    pub fn track_changes(&mut self) {
+        self.catalog.track_changes();
+    }
+    /// What books have changed since the last call; `None` when changes are not noted.
+    pub fn take_changes(&mut self) -> Option<Touched> {
+        self.catalog.take_changes()
+    }
     /// The orders.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -64,7 +74,7 @@ impl Store {
                 Ok(Outcome::Repriced { book, old_cost_cents })
             }
             Command::Add { book } => self.add(seq, &book),
-            Command::Retire { book } => Ok(Outcome::Retired { book: self.catalog.retire(&book)? }),
+            Command::Retire { book } => Ok(Outcome::Retired { book: self.catalog.retire(seq, &book)? }),
             Command::Put { books } => Ok(self.put(seq, &books)),
         }
     }
@@ -123,7 +133,7 @@ impl StateMachine for Store {
             }
             Err(error) => {
                 answer.put_u16_le(ErrorBody::KIND as u16);
-                codec::encode_to(&error, answer);
+                codec::encode_to(&error.at(seq), answer);
             }
         }
     }

@@ -268,7 +268,7 @@ proptest! {
             there.put(3, &book(&format!("b{index}"), "v", 1, 1));
             there.put(9, &books[index]);
         }
-        there.retire(&id("gone")).expect("it was put");
+        there.retire(9, &id("gone")).expect("it was put");
         prop_assert_eq!(here.state_hash(), there.state_hash());
         prop_assert_ne!(here.state_hash(), Catalog::default().state_hash());
     }

@@ -451,6 +451,39 @@ pub struct StatusOk {
     pub links: Bounded<LinkStatus, NODES_MAX>,
     /// For log replicas.
     pub replica: Option<ReplicaStatus>,
+    /// For fronts.
+    pub front: Option<FrontStatus>,
+}
+
+/// How a front's cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+pub struct FrontStatus {
+    /// Reads answered from the cache.
+    pub hits: u64,
+    /// Reads that waited for the feed before they were.
+    pub delayed: u64,
+    /// Reads that could have been answered from the cache and were not.
+    pub misses: u64,
+    /// Misses that waited for another one's answer.
+    pub coalesced: u64,
+    /// Values that the feed changed or took out.
+    pub invalidations: u64,
+    /// Answers of catalogs that were not kept, for what they say might have changed since.
+    pub refused: u64,
+    /// Times that the whole cache was emptied.
+    pub emptied: u64,
+    /// Milliseconds since the latest answered barrier was sent; none: no barrier was answered yet.
+    pub fresh_age_ms: Option<u64>,
+    /// Position up to which the feed has been taken in.
+    pub processed: u64,
+    /// Number of the catalog that feeds it; 0: none does.
+    pub feed: u16,
+    /// Values kept.
+    pub entries: u64,
+    /// What they take, in bytes.
+    pub bytes: u64,
+    /// The most that they may take; 0: there is no cache.
+    pub bytes_max: u64,
 }
 
 /// How a log replica is.

@@ -10,12 +10,14 @@ use crate::types::Bounded;
 
 mod client;
 mod epoch;
+mod feed;
 mod handshake;
 mod peer;
 mod snapshot;
 
 pub use client::*;
 pub use epoch::*;
+pub use feed::*;
 pub use handshake::*;
 pub use peer::*;
 pub use snapshot::*;
@@ -34,7 +36,7 @@ messages! {
     Hello, HelloOk, Ping, Pong,
     OpenSession, Lookup, Search, Topics, Books, Order, Orders, Write, Status, Replace,
     SessionOpened, LookupOk, SearchOk, TopicsOk, BooksOk, OrderOk, OrdersOk, WriteOk, StatusOk, ReplaceOk,
-    Submit, Results, Members, Data, Token, Want, Ack, Commit, Fetch, FetchRefused,
+    Submit, Results, Members, Floor, FloorOk, FeedOpen, FeedOk, Feed, FeedRead, Data, Token, Want, Ack, Commit, Fetch, FetchRefused,
     PreVote, PreVoteAnswer, Prepare, Promise, Install, Reject, Barrier, BarrierAnswer,
     SnapshotFetch, SnapshotPart, SnapshotRefused,
 }

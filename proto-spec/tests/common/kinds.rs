@@ -12,7 +12,7 @@ macro_rules! with_message {
             Hello HelloOk Ping Pong
             OpenSession Lookup Search Topics Books Order Orders Write Status Replace
             SessionOpened LookupOk SearchOk TopicsOk BooksOk OrderOk OrdersOk WriteOk StatusOk ReplaceOk
-            Submit Results Members Data Token Want Ack Commit Fetch FetchRefused
+            Submit Results Members Floor FloorOk FeedOpen FeedOk Feed FeedRead Data Token Want Ack Commit Fetch FetchRefused
             PreVote PreVoteAnswer Prepare Promise Install Reject Barrier BarrierAnswer
             SnapshotFetch SnapshotPart SnapshotRefused)
     };

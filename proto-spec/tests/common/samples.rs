@@ -323,7 +323,7 @@ fn outcomes(all: &mut Samples) {
 }
 
 fn statuses(all: &mut Samples) {
-    let status = |role, replica| StatusOk {
+    let status = |role, replica, front| StatusOk {
         node: 3,
         name: name("some-3"),
         role,
@@ -336,6 +336,7 @@ fn statuses(all: &mut Samples) {
             LinkStatus { node: 6, up: false, in_flight: 0 },
         ]),
         replica,
+        front,
     };
     let replica = ReplicaStatus {
         voter: true,
@@ -356,8 +357,26 @@ fn statuses(all: &mut Samples) {
         members: list(vec![member(voter(4, ""), true), member(newcomer(), false)]),
     };
     all.add("replace-ok", &ReplaceOk { seq: 13 });
-    all.add("status-ok-front", &status(Role::Front, None));
-    all.add("status-ok-catalog", &status(Role::Catalog, Some(replica)));
+    all.add("status-ok-front", &status(Role::Front, None, Some(front_status())));
+    all.add("status-ok-catalog", &status(Role::Catalog, Some(replica), None));
+}
+
+fn front_status() -> FrontStatus {
+    FrontStatus {
+        hits: 1_000_000,
+        delayed: 50,
+        misses: 2_000,
+        coalesced: 30,
+        invalidations: 4_000,
+        refused: 5,
+        emptied: 1,
+        fresh_age_ms: Some(42),
+        processed: 98,
+        feed: 5,
+        entries: 900,
+        bytes: 123_456,
+        bytes_max: 67_108_864,
+    }
 }
 
 fn member(of: Voter, voter: bool) -> MemberStatus {
@@ -367,7 +386,7 @@ fn member(of: Voter, voter: bool) -> MemberStatus {
 
 fn errors(all: &mut Samples) {
     for &code in ErrorCode::ALL {
-        let body = ErrorBody::new(code).limit(13, 1_000).subject("rpcdummies").detail("13 copies are left");
+        let body = ErrorBody::new(code).at(11).limit(13, 1_000).subject("rpcdummies").detail("13 copies are left");
         all.add(&format!("error-{}", code.name().replace('_', "-")), &body);
     }
 }
@@ -381,6 +400,7 @@ fn peers(all: &mut Samples) {
     let results = vec![JobResult { job: 1, kind: Kind::SessionOpened as u16, flags: 0, body: opened }];
     all.add("results", &Results { results: list(results) });
     all.add("members", &Members { config_id: 1, voters: membership().voters });
+    feeds(all);
     all.add("data", &Data { epoch: epoch(), hop: 8, committed: 9, batch: blob(batch().bytes().clone()) });
     let member = TokenMember { node: 5, boot_nonce: 6, want: 7, served: 8 };
     let durable = TokenDurable { log_uuid: std::array::from_fn(|i| i as u8), durable: 10 };
@@ -405,6 +425,23 @@ fn peers(all: &mut Samples) {
     all.add("commit", &Commit { epoch: epoch(), committed: 11 });
     all.add("fetch", &Fetch { epoch: epoch(), from_seq: 5, hash_before: 1 });
     all.add("fetch-refused", &FetchRefused { epoch: epoch(), first_seq: 6, last_seq: 11 });
+}
+
+fn feeds(all: &mut Samples) {
+    all.add("floor", &Floor {});
+    all.add("floor-ok", &FloorOk { seq: 99 });
+    all.add("feed-open", &FeedOpen { after: Some(97) });
+    all.add("feed-open-anew", &FeedOpen { after: None });
+    all.add("feed-ok", &FeedOk { after: 97 });
+    let changes = vec![
+        FeedChange::Stock { book: id("rpcdummies"), seq: 98, stock: 13 },
+        FeedChange::Cost { book: id("pioneer"), seq: 99, cost_cents: 1_999 },
+        FeedChange::Book { book: book(15, 100) },
+        FeedChange::Gone { book: id("A-z_0.9"), seq: 101 },
+        FeedChange::Listing { topic: topic("distributed-systems"), seq: 100 },
+    ];
+    all.add("feed", &Feed { after: 97, upto: 101, changes: list(changes) });
+    all.add("feed-read", &FeedRead { bytes: 65_536 });
 }
 
 fn epochs(all: &mut Samples) {

@@ -121,14 +121,17 @@ pub fn hello_ok() -> impl Strategy<Value = HelloOk> + Clone {
 
 pub fn error() -> impl Strategy<Value = ErrorBody> + Clone {
     let retry = proptest::sample::select(&[Retry::Never, Retry::Later, Retry::Elsewhere, Retry::Settle][..]);
-    (any::<(u16, u32, u64, u64)>(), retry, inline(), text()).prop_map(|(numbers, retry, subject, detail)| ErrorBody {
-        code: numbers.0,
-        retry,
-        retry_after_ms: numbers.1,
-        limit: numbers.2,
-        actual: numbers.3,
-        subject,
-        detail,
+    (any::<(u64, u16, u32, u64, u64)>(), retry, inline(), text()).prop_map(|(numbers, retry, subject, detail)| {
+        ErrorBody {
+            seq: numbers.0,
+            code: numbers.1,
+            retry,
+            retry_after_ms: numbers.2,
+            limit: numbers.3,
+            actual: numbers.4,
+            subject,
+            detail,
+        }
     })
 }
 
@@ -327,8 +330,9 @@ pub fn members() -> impl Strategy<Value = Members> + Clone {
 
 pub fn status_ok() -> impl Strategy<Value = StatusOk> + Clone {
     let link = any::<(u16, bool, u32)>().prop_map(|(node, up, in_flight)| LinkStatus { node, up, in_flight });
-    (any::<(u16, u64, u32, u32, u64)>(), inline(), role(), list(link), option::of(replica_status())).prop_map(
-        |((node, uptime_ms, clients, jobs, answered), name, role, links, replica)| StatusOk {
+    let statuses = (option::of(replica_status()), option::of(front_status()));
+    (any::<(u16, u64, u32, u32, u64)>(), inline(), role(), list(link), statuses).prop_map(
+        |((node, uptime_ms, clients, jobs, answered), name, role, links, (replica, front))| StatusOk {
             node,
             name,
             role,
@@ -338,8 +342,63 @@ pub fn status_ok() -> impl Strategy<Value = StatusOk> + Clone {
             answered,
             links,
             replica,
+            front,
         },
     )
+}
+
+pub fn floor_ok() -> impl Strategy<Value = FloorOk> + Clone {
+    any::<u64>().prop_map(|seq| FloorOk { seq })
+}
+
+pub fn feed_open() -> impl Strategy<Value = FeedOpen> + Clone {
+    any::<Option<u64>>().prop_map(|after| FeedOpen { after })
+}
+
+pub fn feed_ok() -> impl Strategy<Value = FeedOk> + Clone {
+    any::<u64>().prop_map(|after| FeedOk { after })
+}
+
+pub fn feed_read() -> impl Strategy<Value = FeedRead> + Clone {
+    any::<u64>().prop_map(|bytes| FeedRead { bytes })
+}
+
+pub fn feed() -> impl Strategy<Value = Feed> + Clone {
+    let change = prop_oneof![
+        (book_id(), any::<(u64, u32)>()).prop_map(|(book, (seq, stock))| FeedChange::Stock { book, seq, stock }),
+        (book_id(), any::<(u64, u64)>()).prop_map(|(book, (seq, cost_cents))| FeedChange::Cost {
+            book,
+            seq,
+            cost_cents
+        }),
+        book().prop_map(|book| FeedChange::Book { book }),
+        (book_id(), any::<u64>()).prop_map(|(book, seq)| FeedChange::Gone { book, seq }),
+        (inline(), any::<u64>()).prop_map(|(topic, seq)| FeedChange::Listing { topic, seq }),
+    ];
+    (any::<(u64, u64)>(), list(change)).prop_map(|((after, upto), changes)| Feed { after, upto, changes })
+}
+
+pub fn front_status() -> impl Strategy<Value = FrontStatus> + Clone {
+    let reads = any::<(u64, u64, u64, u64, u64, u64, u64)>();
+    (reads, any::<(Option<u64>, u64, u16)>(), any::<(u64, u64, u64)>()).prop_map(|(reads, feed, sizes)| {
+        let (hits, delayed, misses, coalesced, invalidations, refused, emptied) = reads;
+        let ((fresh_age_ms, processed, feed), (entries, bytes, bytes_max)) = (feed, sizes);
+        FrontStatus {
+            hits,
+            delayed,
+            misses,
+            coalesced,
+            invalidations,
+            refused,
+            emptied,
+            fresh_age_ms,
+            processed,
+            feed,
+            entries,
+            bytes,
+            bytes_max,
+        }
+    })
 }
 
 pub fn trace() -> impl Strategy<Value = Trace> + Clone {
@@ -562,6 +621,12 @@ pub fn body() -> impl Strategy<Value = (Kind, Vec<u8>)> {
         submit().prop_map(encoded).boxed(),
         results().prop_map(encoded).boxed(),
         members().prop_map(encoded).boxed(),
+        Just(Floor {}).prop_map(encoded).boxed(),
+        floor_ok().prop_map(encoded).boxed(),
+        feed_open().prop_map(encoded).boxed(),
+        feed_ok().prop_map(encoded).boxed(),
+        feed().prop_map(encoded).boxed(),
+        feed_read().prop_map(encoded).boxed(),
         data().prop_map(encoded).boxed(),
         token().prop_map(encoded).boxed(),
         want().prop_map(encoded).boxed(),

@@ -85,7 +85,8 @@ fn the_limits_are_those_of_the_code() {
         DEADLINE_MS_DEFAULT HANDSHAKE_MS_MAX CLIENT_OUTPUT_HIGH CLIENT_OUTPUT_MAX CLIENT_STALL_MS_MAX PEER_OUTPUT_MAX
         SESSIONS_MAX SESSION_DISTANCE_MAX SESSION_WINDOW SESSION_RESULT_BYTES_MAX RESULT_BYTES_MAX BATCH_ENTRIES_MAX
         BATCH_BYTES_MAX SUBMIT_JOBS_MAX SUBMIT_BYTES_SOFT REPLICAS_MAX ADDRESS_LEN_MAX REMOVED_MAX BOUNDARIES_MAX NODES_MAX
-        SNAPSHOT_PART_BYTES_MAX SNAPSHOT_FILES_MAX SNAPSHOT_FILE_NAME_LEN_MAX DATAGRAM_LEN_MAX
+        SNAPSHOT_PART_BYTES_MAX SNAPSHOT_FILES_MAX SNAPSHOT_FILE_NAME_LEN_MAX DATAGRAM_LEN_MAX FEED_CHANGES_MAX
+        STALENESS_MS_MAX
     );
     let documented = rows(&section("9. Limits")).into_iter().map(|row| {
         let value = row[1].replace(',', "").parse().expect("a number");
@@ -216,7 +217,7 @@ fn example_of_a_write() {
     check("write-buy", 3, 5_000, &[], &buy());
     let order = samples::order_record(11);
     check("write-ok", 3, 1, &[], &WriteOk { seq: 11, outcome: Outcome::Bought { order } });
-    let error = ErrorBody::new(ErrorCode::NotEnoughStock).limit(13, 1_000).subject("rpcdummies");
+    let error = ErrorBody::new(ErrorCode::NotEnoughStock).at(12).limit(13, 1_000).subject("rpcdummies");
     let error = error.detail("13 copies are left");
     assert_eq!((error.code, error.retry), (23, Retry::Never));
     check("error", 4, 1, &[], &error);

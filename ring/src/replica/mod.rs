@@ -527,6 +527,10 @@ impl<S: StateMachine> Replica<S> {
     pub fn machine(&self) -> &S {
         self.state.machine()
     }
+    /// The state machine, for what it keeps beside the replicated state.
+    pub fn machine_mut(&mut self) -> &mut S {
+        self.state.machine_mut()
+    }
     /// The session table.
     pub fn sessions(&self) -> &Sessions {
         self.state.sessions()

@@ -2,16 +2,17 @@
 //! round-robin, and knows every one until it is answered. A server that goes has its requests moved to the next one
 //! in the same turn; a write can be moved because its session makes it take effect once.
 
+mod reads;
+
 use bytes::Bytes;
 use hashbrown::HashMap;
 use pygmy_proto::frame::Frame;
-use pygmy_proto::header::{FLAG_FRESH, FLAG_TRACE};
+use pygmy_proto::header::FLAG_TRACE;
 use pygmy_proto::limits::JOBS_MAX;
 use pygmy_proto::message::{LinkStatus, Role, Stage};
-use pygmy_proto::{ErrorBody, ErrorCode, Kind};
+use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind};
 
-mod reads;
-
+use self::reads::{ReadPath, Reading};
 use super::dispatch::Dispatcher;
 use super::jobs::{JobKey, Jobs};
 use super::{
@@ -24,7 +25,18 @@ use crate::settings::ClusterSettings;
 /// back the next one, too. Not least the same one, should its turn come again.
 const SPARED_NS: u64 = ms(50);
 
-/// A request that was passed on.
+/// Bytes that a front's cache takes when nothing else is said: some 150,000 books.
+pub const CACHE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy)]
+struct Ask {
+    kind: Kind,
+    flags: u8,
+    reading: Option<Reading>,
+}
+
+/// A request that was passed on, or waits.
 #[derive(Debug)]
 struct Job {
     conn: ConnId,
@@ -40,6 +52,8 @@ struct Job {
     refusals: usize,
     /// It was with a server that went away without an answer: it may have taken effect.
     orphaned: bool,
+    /// For reads.
+    reading: Option<Reading>,
 }
 
 impl Job {
@@ -58,13 +72,14 @@ pub struct Front {
     clients: HashMap<ConnId, HashMap<u64, JobKey>>,
     /// Highest position this front has acknowledged to anyone: no read that it passes on may be answered from before.
     acknowledged: u64,
+    reads: ReadPath,
     answered: u64,
     leaving: bool,
 }
 
 impl Front {
-    /// The front of a cluster.
-    pub fn new(cluster: &ClusterSettings) -> Self {
+    /// The front of a cluster, with a cache of the usual size. `seed` makes its hashes its own.
+    pub fn new(cluster: &ClusterSettings, seed: u64) -> Self {
         let of = |role| cluster.nodes.iter().filter(move |node| node.role == role).map(|node| node.number);
         Self {
             catalogs: Dispatcher::new(of(Role::Catalog)),
@@ -72,9 +87,22 @@ impl Front {
             jobs: Jobs::default(),
             clients: HashMap::new(),
             acknowledged: 0,
+            reads: ReadPath::new(CACHE_BYTES_DEFAULT, seed, of(Role::Catalog)),
             answered: 0,
             leaving: false,
         }
+    }
+
+    /// Its cache takes this many bytes at most; 0: it has none. What was kept is forgotten.
+    pub fn keep_cache(&mut self, cluster: &ClusterSettings, bytes_max: u64, seed: u64) {
+        let catalogs = cluster.nodes.iter().filter(|node| node.role == Role::Catalog);
+        self.reads = ReadPath::new(bytes_max, seed, catalogs.map(|node| node.number));
+    }
+
+    /// Makes a known mistake from now on.
+    #[cfg(feature = "mistakes")]
+    pub fn plant(&mut self, mistake: crate::mistake::Mistake) {
+        self.reads.plant(mistake);
     }
 
     /// Requests in work.
@@ -100,13 +128,14 @@ impl Front {
     }
 
     /// A client is gone: nobody waits for its answers any more.
-    pub fn on_client_gone(&mut self, conn: ConnId) {
+    pub fn on_client_gone(&mut self, ctx: &mut Ctx<'_>, conn: ConnId) {
         let mut keys: Vec<JobKey> = self.clients.remove(&conn).into_iter().flat_map(HashMap::into_values).collect();
         // The order of a hash table is another one in every process; the numbers given to later jobs depend on it.
         keys.sort_unstable();
         for key in keys {
             if let Some(job) = self.jobs.remove(key) {
                 self.forget(job.kind, job.server);
+                self.release(ctx, &job);
             }
         }
     }
@@ -122,22 +151,33 @@ impl Front {
         if let Err(error) = self.admit(conn, ctx.name) {
             return ctx.out.send_error(conn, request_id, ctx.me, &error);
         }
+        if !matches!(kind, Kind::Write | Kind::OpenSession) {
+            return self.on_read(ctx, conn, kind, frame);
+        }
+        let flags = frame.header.flags & FLAG_TRACE;
+        let ask = Ask { kind, flags, reading: None };
+        let key = self.insert(ctx, conn, &frame.header, Bytes::copy_from_slice(frame.body), ask);
+        self.dispatch(ctx, key);
+    }
+
+    /// Notes a request that is not answered at once.
+    fn insert(&mut self, ctx: &Ctx<'_>, conn: ConnId, header: &Header, body: Bytes, ask: Ask) -> JobKey {
         let job = Job {
             conn,
-            request_id,
-            kind,
-            flags: frame.header.flags & (FLAG_TRACE | FLAG_FRESH),
-            deadline_ns: deadline_of(ctx.now, &frame.header),
+            request_id: header.request_id,
+            kind: ask.kind,
+            flags: ask.flags,
+            deadline_ns: deadline_of(ctx.now, header),
             arrived_ns: ctx.now.mono_ns,
-            body: self.raise_floor(kind, frame.body),
+            body,
             server: 0,
             refusals: 0,
             orphaned: false,
+            reading: ask.reading,
         };
-        let deadline_ns = job.deadline_ns;
-        let key = self.jobs.insert(Some(deadline_ns), job);
-        self.clients.entry(conn).or_default().insert(request_id, key);
-        self.dispatch(ctx, key);
+        let key = self.jobs.insert(Some(job.deadline_ns), job);
+        self.clients.entry(conn).or_default().insert(header.request_id, key);
+        key
     }
 
     /// Whether a request of a client can be taken now.
@@ -172,8 +212,8 @@ impl Front {
             Some((node, conn)) => {
                 job.server = node;
                 let left = remaining_ms(ctx.now, job.deadline_ns);
-                let body = &job.body;
-                ctx.out.send_with(conn, kind, key, left, job.flags, |out| out.extend_from_slice(body));
+                let job = &*job;
+                ctx.out.send_with(conn, kind, key, left, job.flags, |out| Self::put_read(job, out));
             }
             None => {
                 let error = no_server(job);
@@ -184,6 +224,9 @@ impl Front {
 
     /// An answer from a server.
     pub fn on_answer(&mut self, ctx: &mut Ctx<'_>, node: u16, frame: &Frame<'_>) {
+        if self.on_cache_frame(ctx, node, frame) {
+            return;
+        }
         let key = frame.header.request_id;
         // Answers to jobs that were given up or moved find nothing, or another server's name.
         let Some(job) = self.jobs.get_mut(key).filter(|job| job.server == node) else { return };
@@ -204,6 +247,10 @@ impl Front {
                 return self.finish_with_error(ctx, key, &error);
             }
         }
+        let is_read = self.jobs.get_mut(key).is_some_and(|job| job.reading.is_some());
+        if is_read {
+            return self.on_read_answer(ctx, key, frame);
+        }
         self.finish(ctx, key, frame);
     }
 
@@ -218,11 +265,13 @@ impl Front {
         ctx.out.send_kind(job.conn, header.kind, job.request_id, header.aux, header.flags, |out| {
             extend_trace(out, header.flags, frame.body, &spans);
         });
+        self.release(ctx, &job);
     }
 
     fn finish_with_error(&mut self, ctx: &mut Ctx<'_>, key: JobKey, error: &ErrorBody) {
         if let Some(job) = self.take(key) {
             ctx.out.send_error(job.conn, job.request_id, ctx.me, error);
+            self.release(ctx, &job);
         }
     }
 
@@ -237,15 +286,19 @@ impl Front {
     }
 
     /// A server's link is up.
-    pub fn on_server_up(&mut self, node: u16) {
+    pub fn on_server_up(&mut self, ctx: &mut Ctx<'_>, node: u16) {
         self.catalogs.set_up(node, true);
         self.orders.set_up(node, true);
+        self.on_source_up(ctx, node);
     }
 
     /// A server has taken a place; its link may be up already.
     pub fn add_server(&mut self, node: u16, role: Role, up: bool) {
         match role {
-            Role::Catalog => self.catalogs.insert(node, up),
+            Role::Catalog => {
+                self.catalogs.insert(node, up);
+                self.add_source(node, up);
+            }
             Role::Order => self.orders.insert(node, up),
             Role::Front | Role::Client => {}
         }
@@ -255,6 +308,7 @@ impl Front {
     pub fn remove_server(&mut self, node: u16) {
         self.catalogs.remove(node);
         self.orders.remove(node);
+        self.remove_source(node);
     }
 
     /// A server's link is gone: its jobs move to the next in this very turn.
@@ -269,11 +323,12 @@ impl Front {
             }
             self.dispatch(ctx, key);
         }
+        self.on_source_down(ctx, node);
     }
 
     /// When [`Self::on_timeout`] must be called next.
     pub fn next_timeout(&self) -> Option<u64> {
-        self.jobs.next_timeout()
+        self.jobs.next_timeout().into_iter().chain(self.next_read_timeout()).min()
     }
 
     /// Tells those whose deadline has passed.
@@ -287,13 +342,10 @@ impl Front {
             let waited_ms = ctx.now.mono_ns.saturating_sub(job.arrived_ns) / 1_000_000;
             let error = late(job.kind, waited_ms);
             ctx.out.send_error(job.conn, job.request_id, ctx.me, &error);
+            self.release(ctx, &job);
         }
+        self.on_read_timeout(ctx);
     }
-}
-
-/// Whether requests of this kind only look.
-fn is_read(kind: Kind) -> bool {
-    !matches!(kind, Kind::Write | Kind::OpenSession)
 }
 
 fn no_server(job: &Job) -> ErrorBody {

@@ -8,6 +8,8 @@ use pygmy_proto::message::*;
 use pygmy_proto::types::{Blob, Text};
 use pygmy_proto::{BookId, Header};
 
+mod cache;
+
 use super::*;
 use crate::machine::ms;
 use crate::settings::{ClusterSettings, NodeSettings, TokenMode};
@@ -54,6 +56,8 @@ struct Bench {
     out: Outbox,
     next_conn: u64,
     closed: Vec<(ConnId, CloseReason)>,
+    /// What the test's servers say to a front that asks for a barrier; none: they leave it unanswered.
+    floor: Option<u64>,
 }
 
 impl Bench {
@@ -61,9 +65,10 @@ impl Bench {
         let cluster = cluster();
         let log_uuid = cluster.nodes[usize::from(me) - 1].log_uuid;
         let now = Now { mono_ns: ms(1_000), wall_us: 1 };
-        let node =
+        let mut node =
             Node::new(Settings { cluster, me, address: String::new(), log_uuid, boot_nonce: 1 }, now).expect("a ring");
-        Self { node, now, out: Outbox::new(), next_conn: 1, closed: Vec::new() }
+        node.keep_cache(0);
+        Self { node, now, out: Outbox::new(), next_conn: 1, closed: Vec::new(), floor: Some(0) }
     }
 
     fn conn(&mut self) -> ConnId {
@@ -103,13 +108,27 @@ impl Bench {
         let mut seen = Vec::new();
         loop {
             let synced = self.one_turn(&mut seen);
-            if synced.is_empty() {
+            let answered = self.answer_floors(&mut seen);
+            if synced.is_empty() && !answered {
                 return seen;
             }
             for input in synced {
                 self.input(input);
             }
         }
+    }
+
+    /// Answers a front that asks for barriers, if the test wants that. Whether there was anything to answer.
+    fn answer_floors(&mut self, seen: &mut Vec<Seen>) -> bool {
+        let Some(seq) = self.floor else { return false };
+        let (asked, rest) = std::mem::take(seen).into_iter().partition(|seen| seen.header.kind == Kind::Floor as u16);
+        *seen = rest;
+        let asked: Vec<Seen> = asked;
+        for ask in &asked {
+            let answer = frame::to_bytes(ask.header.request_id, 0, 0, &FloorOk { seq });
+            self.take_in(ask.conn, &answer);
+        }
+        !asked.is_empty()
     }
 
     /// Ends one turn; what the disk has to say after it.

@@ -1,0 +1,28 @@
+//! Known mistakes of the roles, to prove that the simulator's checkers find them; the ring has its own.
+
+/// What is done wrong. Obeyed only in builds with the feature `mistakes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mistake {
+    /// A front keeps what a catalog has answered without asking whether it has changed since.
+    FillRacesInvalidation,
+    /// A feed goes on at a catalog that is behind, and what that tells is believed.
+    FeedResumedBackwards,
+    /// A barrier counts from its answer instead of from when it was sent.
+    FreshOnArrival,
+}
+
+impl Mistake {
+    /// Every mistake.
+    pub const ALL: [Self; 3] = [Self::FillRacesInvalidation, Self::FeedResumedBackwards, Self::FreshOnArrival];
+}
+
+/// The mistake that a part of a node was told to make, if any.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Planted(pub(crate) Option<Mistake>);
+
+impl Planted {
+    /// Whether it is to be made.
+    pub(crate) fn makes(self, mistake: Mistake) -> bool {
+        cfg!(feature = "mistakes") && self.0 == Some(mistake)
+    }
+}

@@ -1,0 +1,210 @@
+//! The catalog's side of the feed: what it has applied, as changes of books, told to the fronts that keep answers.
+//!
+//! The changes of a turn are encoded once, for all fronts. The latest are kept, so that a front that comes from another
+//! catalog is told what it has missed and can keep what it has. A front that does not read costs nothing but its place in
+//! the table: it is sent a bounded amount more than it has said to have read, and when it goes on it is told what is still
+//! kept, or that it must begin anew.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use pygmy_proto::header::HEADER_LEN;
+use pygmy_proto::limits::FEED_CHANGES_MAX;
+use pygmy_proto::message::{Feed, FeedChange, FeedOk, FeedOpen, FeedRead};
+use pygmy_proto::types::{Bounded, Topic};
+use pygmy_proto::{BookId, frame};
+
+use super::Ctx;
+use crate::machine::{ConnId, Output};
+use crate::mistake::{Mistake, Planted};
+use crate::store::{Catalog, Part, Store, Touch, Touched};
+
+/// Bytes of turns that are kept, so that a front can go on here: some seconds of a busy cluster.
+const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a turn costs beside its bytes.
+const TURN_BYTES: usize = size_of::<Turn>() + 64;
+/// Bytes that a front may be sent beyond what it has said to have read.
+const UNREAD_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The changes of a turn, encoded.
+#[derive(Debug)]
+struct Turn {
+    after: u64,
+    upto: u64,
+    /// One frame or more.
+    frames: Bytes,
+    /// Whether the front may be told of it from the middle on: it is then in one frame, and what of it is old is skipped.
+    whole: bool,
+}
+
+/// A front that is told.
+#[derive(Debug)]
+struct Follower {
+    /// The request id of its `FeedOpen`.
+    number: u64,
+    /// What it asked for, until it is answered.
+    asked: Option<FeedOpen>,
+    /// It has been told everything up to here.
+    told: u64,
+    /// Bytes sent and read.
+    sent: u64,
+    read: u64,
+}
+
+/// What a catalog tells, and whom.
+#[derive(Debug, Default)]
+pub struct FeedSource {
+    /// Told up to: what was applied at the end of the last turn.
+    upto: u64,
+    /// Invariant: contiguous, and the last ends at `upto`.
+    turns: VecDeque<Turn>,
+    kept_bytes: usize,
+    followers: BTreeMap<ConnId, Follower>,
+    pub(super) planted: Planted,
+}
+
+impl FeedSource {
+    /// Makes a known mistake from now on.
+    #[cfg(feature = "mistakes")]
+    pub fn plant(&mut self, mistake: Mistake) {
+        self.planted = Planted(Some(mistake));
+    }
+
+    /// A front asks for the feed; it is answered at the end of the turn, or when as much is applied as it knows.
+    pub fn on_open(&mut self, conn: ConnId, number: u64, open: FeedOpen) {
+        self.followers.insert(conn, Follower { number, asked: Some(open), told: 0, sent: 0, read: 0 });
+    }
+
+    /// A front says how much it has read.
+    pub fn on_read(&mut self, conn: ConnId, read: FeedRead) {
+        if let Some(follower) = self.followers.get_mut(&conn) {
+            follower.read = read.bytes.clamp(follower.read, follower.sent);
+        }
+    }
+
+    /// A front is gone.
+    pub fn on_closed(&mut self, conn: ConnId) {
+        self.followers.remove(&conn);
+    }
+
+    /// Ends a turn: the store is applied up to `applied`, and `touched` is what has changed since the turn before.
+    pub fn on_turn(&mut self, ctx: &mut Ctx<'_>, applied: u64, touched: Option<Touched>, store: &Store) {
+        if applied != self.upto {
+            match touched.filter(|touched| !touched.has_gap() && applied > self.upto) {
+                Some(touched) => self.keep(store, &touched, applied),
+                None => self.begin_anew(applied),
+            }
+        }
+        for (conn, follower) in &mut self.followers {
+            if follower.answer(ctx, *conn, self.upto, &self.turns, self.planted) {
+                follower.tell(ctx, *conn, self.upto, &self.turns);
+            }
+        }
+    }
+
+    /// What came before cannot be told.
+    fn begin_anew(&mut self, applied: u64) {
+        self.turns.clear();
+        self.kept_bytes = 0;
+        self.upto = applied;
+    }
+
+    fn keep(&mut self, store: &Store, touched: &Touched, applied: u64) {
+        let turn = encode(self.upto, applied, changes(store, touched));
+        self.upto = applied;
+        self.kept_bytes += turn.frames.len() + TURN_BYTES;
+        self.turns.push_back(turn);
+        while self.kept_bytes > KEPT_BYTES_MAX
+            && self.turns.len() > 1
+            && let Some(old) = self.turns.pop_front()
+        {
+            self.kept_bytes -= old.frames.len() + TURN_BYTES;
+        }
+    }
+}
+
+impl Follower {
+    /// Answers what it has asked for. False while it must wait.
+    fn answer(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, upto: u64, turns: &VecDeque<Turn>, planted: Planted) -> bool {
+        let Some(open) = self.asked else { return true };
+        self.told = match open.after {
+            Some(after) if planted.makes(Mistake::FeedResumedBackwards) => {
+                self.send_ok(ctx, conn, after);
+                self.told = after.min(upto);
+                self.asked = None;
+                return true;
+            }
+            Some(after) if after > upto => return false,
+            Some(after) if next(turns, after).is_some() || after == upto => after,
+            _ => upto,
+        };
+        self.send_ok(ctx, conn, self.told);
+        self.asked = None;
+        true
+    }
+
+    fn send_ok(&self, ctx: &mut Ctx<'_>, conn: ConnId, after: u64) {
+        ctx.out.send(conn, self.number, ctx.me.into(), 0, &FeedOk { after });
+    }
+
+    /// Tells what it has not been told, as far as it reads.
+    fn tell(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, upto: u64, turns: &VecDeque<Turn>) {
+        while self.told != upto && self.sent - self.read < UNREAD_BYTES_MAX {
+            let Some(at) = next(turns, self.told) else {
+                self.told = upto;
+                return self.send_ok(ctx, conn, upto);
+            };
+            for turn in turns.range(at..) {
+                if self.sent - self.read >= UNREAD_BYTES_MAX {
+                    return;
+                }
+                ctx.out.push(Output::Shared { conn, bytes: turn.frames.clone() });
+                self.sent += turn.frames.len() as u64;
+                self.told = turn.upto;
+            }
+        }
+    }
+}
+
+/// The index of the turn that follows `after` or has it in its midst.
+fn next(turns: &VecDeque<Turn>, after: u64) -> Option<usize> {
+    let at = turns.partition_point(|turn| turn.upto <= after);
+    turns.get(at).filter(|turn| turn.after == after || (turn.after < after && turn.whole)).map(|_| at)
+}
+
+/// What was touched, as it is now.
+fn changes(store: &Store, touched: &Touched) -> Vec<FeedChange> {
+    let catalog = store.catalog();
+    let listings = touched.topics().iter().map(|(topic, seq)| {
+        let topic = Topic::truncated(topic);
+        FeedChange::Listing { topic, seq: *seq }
+    });
+    let books = touched.books().iter().filter_map(|touch| change_of(catalog, touch));
+    listings.chain(books).collect()
+}
+
+/// A turn as frames. More changes than fit one are told in several, of which only the last says that all are told.
+fn encode(after: u64, upto: u64, changes: Vec<FeedChange>) -> Turn {
+    let mut out = BytesMut::with_capacity(HEADER_LEN + 32 + 64 * changes.len());
+    let whole = changes.len() <= FEED_CHANGES_MAX;
+    let mut rest = changes;
+    while rest.len() > FEED_CHANGES_MAX {
+        let later = rest.split_off(FEED_CHANGES_MAX);
+        frame::write(&mut out, 0, 0, 0, &Feed { after, upto: after, changes: Bounded::truncated(rest) });
+        rest = later;
+    }
+    frame::write(&mut out, 0, 0, 0, &Feed { after, upto, changes: Bounded::truncated(rest) });
+    Turn { after, upto, frames: out.freeze(), whole }
+}
+
+/// What became of a book that was touched.
+fn change_of(catalog: &Catalog, touch: &Touch) -> Option<FeedChange> {
+    // Every id that is stored was made from a valid one.
+    let book = BookId::new(&touch.id).ok()?;
+    Some(match (catalog.get(&book), touch.part) {
+        (None, _) => FeedChange::Gone { book, seq: touch.seq },
+        (Some(now), Part::Stock) => FeedChange::Stock { book, seq: now.changed_seq, stock: now.stock },
+        (Some(now), Part::Cost) => FeedChange::Cost { book, seq: now.changed_seq, cost_cents: now.cost_cents },
+        (Some(now), Part::Whole) => FeedChange::Book { book: now },
+    })
+}
