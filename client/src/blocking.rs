@@ -102,6 +102,11 @@ impl Client {
         self.asks.fresh = fresh;
     }
 
+    /// Asks that every further read goes past what a front end keeps itself: see [`Asks::no_cache`].
+    pub fn set_no_cache(&mut self, no_cache: bool) {
+        self.asks.no_cache = no_cache;
+    }
+
     /// How the latest call went.
     pub fn last(&self) -> &Report {
         &self.last

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use pygmy_proto::codec::{self, BodyError};
-use pygmy_proto::header::{FLAG_FRESH, FLAG_TRACE};
+use pygmy_proto::header::{FLAG_FRESH, FLAG_NO_CACHE, FLAG_TRACE};
 use pygmy_proto::message::{
     Books, BooksOk, Command, Lookup, LookupOk, Message, OpenSession, Order, OrderOk, Orders, OrdersOk, Outcome, Search,
     SearchOk, SessionOpened, Span, Status, StatusOk, Topics, TopicsOk, WriteOk,
@@ -52,6 +52,8 @@ pub struct Asks {
     /// round trip between servers longer, and a majority of the voters. Without it a read reflects what this client
     /// has seen and done.
     pub fresh: bool,
+    /// Of a read, that a front end asks behind it, whatever it keeps itself.
+    pub no_cache: bool,
 }
 
 impl Asks {
@@ -59,7 +61,8 @@ impl Asks {
     pub(crate) fn flags(self, request: &Request) -> u8 {
         let trace = if self.trace { FLAG_TRACE } else { 0 };
         let fresh = if self.fresh && request.is_read() { FLAG_FRESH } else { 0 };
-        trace | fresh
+        let no_cache = if self.no_cache && request.is_read() { FLAG_NO_CACHE } else { 0 };
+        trace | fresh | no_cache
     }
 }
 

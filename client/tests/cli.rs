@@ -301,6 +301,7 @@ fn status_ok() -> StatusOk {
         answered: 0,
         links: Bounded::default(),
         replica: Some(replica()),
+        front: None,
     }
 }
 

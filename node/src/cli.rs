@@ -194,6 +194,9 @@ struct UpArgs {
     /// How the right to order writes moves [default: demand]
     #[arg(long, value_enum)]
     token: Option<TokenName>,
+    /// What each front server may keep of answers, in bytes; 0: nothing [default: 67108864]
+    #[arg(long, value_name = "BYTES")]
+    cache_bytes: Option<u64>,
     /// Make a new cluster even where there is one, whose books and orders are removed
     #[arg(long)]
     fresh: bool,
@@ -355,7 +358,7 @@ fn show(settings: &ClusterSettings, json: bool) {
         })
         .collect();
     let token = config::token_name(settings.token);
-    say(&json!({ "id": config::hex(&settings.id), "token": token, "nodes": nodes }).to_string());
+    say(&json!({ "id": config::hex(&settings.id), "token": token, "cache_bytes": settings.cache_bytes, "nodes": nodes }).to_string());
 }
 
 /// Exit code 1 when something is damaged.
@@ -426,6 +429,7 @@ fn up(args: &UpArgs) -> Result<ExitCode, LocalError> {
             TokenName::Demand => TokenMode::Demand,
             TokenName::Rotate => TokenMode::Rotate,
         }),
+        cache_bytes: args.cache_bytes,
         fresh: args.fresh,
     };
     let Some(mut cluster) = Cluster::up(&dir, shape)? else {

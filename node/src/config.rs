@@ -13,7 +13,9 @@ use pygmy_proto::limits::{ADDRESS_LEN_MAX, NAME_LEN_MAX, REPLICAS_MAX};
 use pygmy_proto::message::Role;
 use toml::{Table, Value};
 
-use crate::settings::{ClusterSettings, INCARNATION_MAX, NodeSettings, TokenMode, incarnation_of, number_of};
+use crate::settings::{
+    CACHE_BYTES_DEFAULT, ClusterSettings, INCARNATION_MAX, NodeSettings, TokenMode, incarnation_of, number_of,
+};
 
 /// Length of a cluster's key in bytes.
 pub const KEY_LEN: usize = 32;
@@ -61,7 +63,7 @@ pub enum ConfigError {
     Cluster(String),
 }
 
-const CLUSTER_KEYS: &[&str] = &["id", "key", "token"];
+const CLUSTER_KEYS: &[&str] = &["id", "key", "token", "cache_bytes"];
 const NODE_KEYS: &[&str] = &["name", "role", "address", "log", "incarnation"];
 
 /// Reads and checks the file at `path`.
@@ -90,6 +92,7 @@ pub fn parse(text: &str) -> Result<ClusterSettings, ConfigError> {
         id: hex_key(cluster, "cluster.", "id")?,
         key: hex_key::<KEY_LEN>(cluster, "cluster.", "key")?.to_vec(),
         token: parse_token(cluster)?,
+        cache_bytes: parse_cache_bytes(cluster)?,
         nodes,
     };
     check_nodes(&settings)?;
@@ -103,6 +106,15 @@ fn parse_token(cluster: &Table) -> Result<TokenMode, ConfigError> {
         "rotate" => Ok(TokenMode::Rotate),
         other => Err(refused("cluster.token", other, ALLOWED)),
     }
+}
+
+fn parse_cache_bytes(cluster: &Table) -> Result<u64, ConfigError> {
+    let Some(value) = cluster.get("cache_bytes") else { return Ok(CACHE_BYTES_DEFAULT) };
+    value.as_integer().and_then(|bytes| u64::try_from(bytes).ok()).ok_or_else(|| ConfigError::Value {
+        key: "cluster.cache_bytes".to_owned(),
+        value: shown(value),
+        allowed: "a number of bytes, or 0 for no cache".to_owned(),
+    })
 }
 
 /// The name of a token mode as in the file.
@@ -318,6 +330,8 @@ id = \"{id}\"
 key = \"{key}\"
 # How the right to order writes moves: \"demand\", to who has writes, or \"rotate\", round and round, for tests.
 token = \"{token}\"
+# Bytes that each front may take to keep answers, so that it need not ask for them again; 0: it keeps none.
+cache_bytes = {cache_bytes}
 
 # One [[node]] for each server. A node's slot is its place here, from 1: add at the end, never reorder.
 #   name         unique; what commands and logs call it, and the directory it works in, beside this file
@@ -330,6 +344,7 @@ token = \"{token}\"
         id = hex(&settings.id),
         key = hex(&settings.key),
         token = token_name(settings.token),
+        cache_bytes = settings.cache_bytes,
     );
     for node in &settings.nodes {
         text.push_str(&render_node(node));
@@ -385,6 +400,7 @@ mod tests {
             id: [0xab; 16],
             key: vec![0xcd; KEY_LEN],
             token: TokenMode::Rotate,
+            cache_bytes: 1_234_567,
             nodes: vec![
                 node(1, "front-1", Role::Front),
                 node(2, "order-1", Role::Order),
@@ -410,6 +426,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_file_from_before_there_were_caches_means_the_usual_one() {
+        let text = render(&settings()).replace("cache_bytes = 1234567", "");
+        assert_eq!(parse(&text).unwrap().cache_bytes, CACHE_BYTES_DEFAULT);
+        assert_eq!(parse(&text).unwrap().hash(), settings().hash(), "nodes may have caches of different sizes");
+    }
+
     /// The error of the example file after `from` was replaced by `to`.
     fn error_with(from: &str, to: &str) -> String {
         let text = render(&settings());
@@ -430,7 +453,13 @@ mod tests {
             ("role = \"front\"", "role = \"front\"\nincarnation = 1", "node[1].incarnation = 1", "0 to 0"),
             ("name = \"order-1\"", "name = \"order.1\"", "node[2].name = \"order.1\"", "not ending in a dot"),
             ("token = \"rotate\"", "", "cluster.token is missing", "\"demand\" or \"rotate\""),
-            ("token = \"rotate\"", "token = \"demand\"\ntokens = 3", "cluster.tokens = 3", "id, key, token"),
+            (
+                "token = \"rotate\"",
+                "token = \"demand\"\ntokens = 3",
+                "cluster.tokens = 3",
+                "id, key, token, cache_bytes",
+            ),
+            ("cache_bytes = 1234567", "cache_bytes = -1", "cluster.cache_bytes = -1", "0 for no cache"),
             ("[cluster]", "[extra]\na = 1\n[cluster]", "extra = { a = 1 }", "cluster, node"),
             ("id = \"abab", "id = \"abxb", "cluster.id = \"abxb", "32 hex digits"),
             ("id = \"abab", "id = \"ab", "cluster.id = \"ab", "32 hex digits"),

@@ -73,6 +73,9 @@ pub fn number_of(slot: u16, incarnation: u16) -> u16 {
     slot + INCARNATION * incarnation
 }
 
+/// Bytes that a front's cache may take when nothing is said: some 150,000 books.
+pub const CACHE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+
 /// Settings that all nodes of a cluster must share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSettings {
@@ -82,13 +85,15 @@ pub struct ClusterSettings {
     pub key: Vec<u8>,
     /// How the token moves.
     pub token: TokenMode,
+    /// Bytes that the cache of each front may take; 0: fronts have none.
+    pub cache_bytes: u64,
     /// The nodes; slot `n` stands at index `n - 1`.
     pub nodes: Vec<NodeSettings>,
 }
 
 impl ClusterSettings {
-    /// Hash over what must be equal on every node: names, roles, the log identities at birth, token mode. Addresses may
-    /// differ, and who is in a slot is for the log to say.
+    /// Hash over what must be equal on every node: names, roles, the log identities at birth, token mode. Addresses and
+    /// sizes of caches may differ, and who is in a slot is for the log to say.
     pub fn hash(&self) -> u64 {
         let mut hasher = Xxh3::new();
         hasher.update(&self.id);

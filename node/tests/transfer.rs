@@ -149,7 +149,7 @@ impl Site {
         let uuids = nodes.iter().map(|node| (node.number, node.log_uuid)).collect();
         let mut site = Self {
             dir: tempfile::tempdir().expect("a temporary directory"),
-            cluster: ClusterSettings { id: CLUSTER, key: vec![9; 32], token: TokenMode::Demand, nodes },
+            cluster: ClusterSettings { id: CLUSTER, key: vec![9; 32], token: TokenMode::Demand, cache_bytes: 0, nodes },
             nodes: BTreeMap::new(),
             gates: BTreeMap::new(),
             uuids,

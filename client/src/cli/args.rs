@@ -54,6 +54,9 @@ pub(super) struct Global {
     /// majority of them; without it, what this session has seen, and others' writes soon
     #[arg(long, global = true)]
     pub(super) fresh: bool,
+    /// Let reads go past what a front end keeps itself, to the servers behind it
+    #[arg(long, global = true)]
+    pub(super) no_cache: bool,
     /// Time for a request: 500ms, 5s, or seconds [default: 5s; for each batch of an import 60s]
     #[arg(long, global = true, value_name = "TIME", value_parser = time)]
     pub(super) timeout: Option<Duration>,

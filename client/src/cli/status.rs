@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pygmy_client::{Client, Error};
-use pygmy_proto::message::StatusOk;
+use pygmy_proto::message::{FrontStatus, StatusOk};
 use serde::Serialize;
 
 use super::args::Global;
@@ -67,6 +67,11 @@ pub(super) fn run(global: &Global, target: &Target, output: &mut Output) -> Resu
         for (asked, answer) in asked.iter().zip(&answers) {
             if let Err(error) = answer {
                 output.line(format!("{}: {}", asked.name, why(error)))?;
+            }
+        }
+        for status in answers.iter().flatten() {
+            if let Some(front) = &status.front {
+                output.line(cache_line(&target.node_name(status.node), front, target))?;
             }
         }
         if let Some(voters) = voters {
@@ -168,6 +173,27 @@ fn table(asked: &[Asked], answers: &[Result<StatusOk, Error>], target: &Target) 
         grid.row(cells);
     }
     grid
+}
+
+/// What a front keeps, in one line.
+fn cache_line(name: &str, front: &FrontStatus, target: &Target) -> String {
+    let FrontStatus { hits, delayed, misses, coalesced, invalidations, refused, emptied, processed, entries, .. } =
+        front;
+    if front.bytes_max == 0 {
+        return format!("{name}: no cache");
+    }
+    let asked = hits + misses;
+    let share = if asked == 0 { 0.0 } else { *hits as f64 * 100.0 / asked as f64 };
+    let feed = if front.feed == 0 { "nobody".to_owned() } else { target.node_name(front.feed) };
+    let age = front.fresh_age_ms.map_or("never".to_owned(), |ms| format!("{ms} ms ago"));
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    format!(
+        "{name}: {hits} hits ({share:.1} %, {delayed} waited for the feed), {misses} misses ({coalesced} coalesced); \
+         {entries} entries, {:.1} of {:.1} MiB; {invalidations} changed, {refused} refused, emptied {emptied} times; \
+         fed by {feed} up to {processed}, last barrier {age}",
+        mib(front.bytes),
+        mib(front.bytes_max),
+    )
 }
 
 fn status_cells(status: &StatusOk, target: &Target) -> Vec<String> {

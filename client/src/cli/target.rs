@@ -61,6 +61,7 @@ impl Target {
         client.set_timeout(global.timeout());
         client.set_trace(global.trace);
         client.set_fresh(global.fresh);
+        client.set_no_cache(global.no_cache);
         client
     }
 

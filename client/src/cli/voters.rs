@@ -175,7 +175,18 @@ mod tests {
         };
         let (name, links) = (Name::truncated("x"), Bounded::default());
         let replica = Some(replica);
-        StatusOk { node, name, role: Role::Catalog, uptime_ms: 1, clients: 0, jobs: 0, answered: 0, links, replica }
+        StatusOk {
+            node,
+            name,
+            role: Role::Catalog,
+            uptime_ms: 1,
+            clients: 0,
+            jobs: 0,
+            answered: 0,
+            links,
+            replica,
+            front: None,
+        }
     }
 
     fn target() -> Target {

@@ -95,6 +95,8 @@ impl Engine {
 
     fn on_final_refusal(&mut self, now_ns: u64, token: Token, answer: &Answer<'_>, refusal: ErrorBody) {
         self.on_good_answer();
+        // A refusal by what is in the store has been seen like any answer.
+        self.raise_floor(refusal.seq);
         let Some(call) = self.calls.get(&token) else { return };
         let error = match call.id {
             Some(id) if call.in_doubt && !settles(&refusal) => self.unknown(id, refusal.clone()),

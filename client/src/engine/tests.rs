@@ -1,7 +1,7 @@
 //! The engine against a server that the test plays itself, frame by frame.
 
 use pygmy_proto::frame::Flow;
-use pygmy_proto::header::{FLAG_FRESH, FLAG_TRACE, Header};
+use pygmy_proto::header::{FLAG_FRESH, FLAG_NO_CACHE, FLAG_TRACE, Header};
 use pygmy_proto::limits::{SESSION_WINDOW, VERSION};
 use pygmy_proto::message::{
     Book, Command, Hello, Lookup, LookupOk, Message, Outcome, Role, SessionOpened, Stage, Trace, Write, WriteOk,
@@ -689,7 +689,7 @@ fn servers_get_a_little_less_time_than_the_caller_has() {
 fn a_trace_is_taken_off_its_answer() {
     let mut bench = Bench::in_session(1);
     let request = Request::Lookup(Lookup { floor: 0, book: book_id() });
-    let token = bench.engine.submit(bench.now, request, bench.now + ms(100), Asks { trace: true, fresh: false });
+    let token = bench.engine.submit(bench.now, request, bench.now + ms(100), Asks { trace: true, ..Asks::default() });
     let sent = bench.sent();
     assert_eq!(sent[0].header.flags, FLAG_TRACE);
     let spans = vec![Span { stage: Stage::Front, node: 1, ns: 5 }, Span { stage: Stage::Catalog, node: 5, ns: 3 }];
@@ -706,10 +706,22 @@ fn a_trace_is_taken_off_its_answer() {
 #[test]
 fn only_reads_ask_to_be_fresh() {
     let mut bench = Bench::in_session(1);
-    let asks = Asks { trace: false, fresh: true };
+    let asks = Asks { fresh: true, ..Asks::default() };
     let command = Command::Restock { book: book_id(), copies: 1 };
     let lookup = Request::Lookup(Lookup { floor: 0, book: book_id() });
     for (request, flags) in [(lookup, FLAG_FRESH), (Request::Status, 0), (Request::Write(command), 0)] {
+        bench.engine.submit(bench.now, request, bench.now + ms(100), asks);
+        assert_eq!(bench.sent()[0].header.flags, flags);
+    }
+}
+
+#[test]
+fn only_reads_go_past_caches() {
+    let mut bench = Bench::in_session(1);
+    let asks = Asks { no_cache: true, ..Asks::default() };
+    let command = Command::Restock { book: book_id(), copies: 1 };
+    let lookup = Request::Lookup(Lookup { floor: 0, book: book_id() });
+    for (request, flags) in [(lookup, FLAG_NO_CACHE), (Request::Status, 0), (Request::Write(command), 0)] {
         bench.engine.submit(bench.now, request, bench.now + ms(100), asks);
         assert_eq!(bench.sent()[0].header.flags, flags);
     }

@@ -93,6 +93,8 @@ pub struct Plan {
     pub fresh_permille: u64,
     /// Books in the store.
     pub books: u64,
+    /// Bytes of a front's cache; 0: there is none.
+    pub cache_bytes: u64,
     /// Bytes of the log between two snapshots at least; `None`: none are taken.
     pub snapshot_bytes: Option<u64>,
     /// Committed entries that a replica may have left to apply before it lags, those at which it no longer does, and those
@@ -221,6 +223,7 @@ impl Plan {
             think: chance.between(MS, 60 * MS),
             fresh_permille,
             books: chance.between(3, 7),
+            cache_bytes: aside.pick(&[0, 2_000, 1 << 20, 1 << 20]).unwrap_or(0),
             snapshot_bytes,
             lag,
             latency,

@@ -543,7 +543,7 @@ fn cluster_of(plan: &Plan, chance: &mut Chance) -> ClusterSettings {
         }
     }
     let token = if plan.rotate { TokenMode::Rotate } else { TokenMode::Demand };
-    ClusterSettings { id: chance.uuid(), key: chance.uuid().to_vec(), token, nodes }
+    ClusterSettings { id: chance.uuid(), key: chance.uuid().to_vec(), token, cache_bytes: plan.cache_bytes, nodes }
 }
 
 #[cfg(feature = "mistakes")]

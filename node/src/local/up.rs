@@ -18,7 +18,7 @@ use super::process::{self, LOOK_EVERY};
 use super::run::{self, draw};
 use super::{ClusterDir, LocalError, control, ports};
 use crate::config;
-use crate::settings::{ClusterSettings, NodeSettings, TokenMode};
+use crate::settings::{CACHE_BYTES_DEFAULT, ClusterSettings, NodeSettings, TokenMode};
 
 /// Longest wait for all nodes to answer and to be linked with each other.
 const READY_PATIENCE: Duration = Duration::from_secs(15);
@@ -42,6 +42,8 @@ pub struct Shape {
     pub base_port: Option<u16>,
     /// How the token moves.
     pub token: Option<TokenMode>,
+    /// Bytes of each front's cache.
+    pub cache_bytes: Option<u64>,
     /// A new cluster, even where there is one: that one's books and orders are removed.
     pub fresh: bool,
 }
@@ -320,6 +322,9 @@ fn refuse_other_shape(dir: &ClusterDir, settings: &ClusterSettings, shape: Shape
     if shape.token.is_some_and(|token| token != settings.token) {
         differences.push(format!("its token on {}", config::token_name(settings.token)));
     }
+    if shape.cache_bytes.is_some_and(|bytes| bytes != settings.cache_bytes) {
+        differences.push(format!("caches of {} bytes", settings.cache_bytes));
+    }
     let first = settings.nodes.first().map(|node| node.address.clone()).unwrap_or_default();
     let port = first.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     if shape.base_port.is_some_and(|wanted| wanted != 0 && Some(wanted) != port) {
@@ -386,7 +391,8 @@ fn make_settings(shape: Shape) -> Result<ClusterSettings, LocalError> {
         })
         .collect::<Result<_, LocalError>>()?;
     let key = draw::<{ config::KEY_LEN }>()?.to_vec();
-    Ok(ClusterSettings { id: draw()?, key, token: shape.token.unwrap_or_default(), nodes })
+    let cache_bytes = shape.cache_bytes.unwrap_or(CACHE_BYTES_DEFAULT);
+    Ok(ClusterSettings { id: draw()?, key, token: shape.token.unwrap_or_default(), cache_bytes, nodes })
 }
 
 fn is_ready(settings: &ClusterSettings, node: &NodeSettings) -> bool {

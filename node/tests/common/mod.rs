@@ -38,7 +38,8 @@ impl Cluster {
             log_uuid: [index as u8 + 1; 16],
         };
         let nodes = roles.iter().enumerate().map(node).collect();
-        let cluster = ClusterSettings { id: CLUSTER, key: vec![9; 32], token: TokenMode::Demand, nodes };
+        let cluster =
+            ClusterSettings { id: CLUSTER, key: vec![9; 32], token: TokenMode::Demand, cache_bytes: 1 << 20, nodes };
         let bind = || UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let datagrams: Vec<UdpSocket> = roles.iter().map(|_| bind()).collect();
         let heartbeats: Vec<SocketAddr> = datagrams.iter().map(|s| s.local_addr().expect("bound")).collect();

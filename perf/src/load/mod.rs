@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use pygmy_proto::header::FLAG_NO_CACHE;
 use pygmy_proto::limits::{REQUESTS_IN_FLIGHT_MAX, SESSION_WINDOW};
 
 use crate::ask::Asker;
@@ -63,6 +64,9 @@ pub struct LoadArgs {
     /// Before the load, restock every book to at least so many copies
     #[arg(long, value_name = "COPIES", default_value_t = 0)]
     stock: u32,
+    /// Let reads go past what the front ends keep themselves
+    #[arg(long)]
+    no_cache: bool,
     /// Deadline of each request
     #[arg(long, default_value = "5s", value_parser = span::parse)]
     deadline: Duration,
@@ -215,6 +219,7 @@ fn drive(args: &LoadArgs, mix: &Mix, books: &Arc<Books>, addresses: &[SocketAddr
                 depth: args.depth,
                 connections: count,
                 deadline_ms: u32::try_from(args.deadline.as_millis()).unwrap_or(u32::MAX),
+                read_flags: if args.no_cache { FLAG_NO_CACHE } else { 0 },
                 wants_sessions: mix.has_writes(),
                 ready_by_ns: span::ns(READY_WITHIN),
             };

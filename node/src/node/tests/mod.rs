@@ -28,7 +28,7 @@ fn cluster() -> ClusterSettings {
         log_uuid: [index as u8 + 1; 16],
     };
     let nodes = ROLES.iter().enumerate().map(node).collect();
-    ClusterSettings { id: [7; 16], key: vec![9; 32], token: TokenMode::Demand, nodes }
+    ClusterSettings { id: [7; 16], key: vec![9; 32], token: TokenMode::Demand, cache_bytes: 0, nodes }
 }
 
 /// A frame as the test sees it.
@@ -65,9 +65,8 @@ impl Bench {
         let cluster = cluster();
         let log_uuid = cluster.nodes[usize::from(me) - 1].log_uuid;
         let now = Now { mono_ns: ms(1_000), wall_us: 1 };
-        let mut node =
+        let node =
             Node::new(Settings { cluster, me, address: String::new(), log_uuid, boot_nonce: 1 }, now).expect("a ring");
-        node.keep_cache(0);
         Self { node, now, out: Outbox::new(), next_conn: 1, closed: Vec::new(), floor: Some(0) }
     }
 

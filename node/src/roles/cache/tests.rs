@@ -46,6 +46,8 @@ enum Step {
     Hear(usize),
     /// A catalog answers a read; the answer is on its way.
     Ask(usize, Read),
+    /// A catalog answers a read at once.
+    Fetch(usize, Read),
     /// An answer comes, in whatever order.
     Arrive(usize),
     /// The feed goes on at another catalog.
@@ -85,12 +87,13 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => command().prop_map(Step::Write),
         5 => (0..CATALOGS, 1..5_usize).prop_map(|(catalog, count)| Step::Turn(catalog, count)),
-        5 => (1..4_usize).prop_map(Step::Hear),
+        6 => (1..6_usize).prop_map(Step::Hear),
         4 => (0..CATALOGS, read()).prop_map(|(catalog, read)| Step::Ask(catalog, read)),
+        6 => (0..CATALOGS, read()).prop_map(|(catalog, read)| Step::Fetch(catalog, read)),
         4 => any::<usize>().prop_map(Step::Arrive),
         1 => (0..CATALOGS).prop_map(Step::Move),
         1 => (0..CATALOGS).prop_map(Step::GiveUp),
-        6 => (read(), 0..8_u64).prop_map(|(read, ahead)| Step::Read(read, ahead)),
+        12 => (read(), 0..4_u64).prop_map(|(read, ahead)| Step::Read(read, ahead)),
     ]
 }
 
@@ -166,6 +169,11 @@ impl World {
             given: 0,
         };
         world.open(0);
+        for (number, of) in [(0, 0), (1, 0), (2, 1)] {
+            world.log.push(Command::Add { book: book(number, of, 5) });
+        }
+        (0..CATALOGS).for_each(|catalog| world.turn(catalog, 3));
+        (0..2).for_each(|_| world.hear());
         world
     }
 
@@ -236,6 +244,11 @@ impl World {
                 let (kind, bytes) = answer_of(store, &read, *applied as u64);
                 self.answers.push((read, *applied as u64, kind, bytes));
             }
+            Step::Fetch(catalog, read) => {
+                let Catalog { store, applied, .. } = &self.catalogs[catalog];
+                let (kind, bytes) = answer_of(store, &read, *applied as u64);
+                self.cache.fill(&read, kind, *applied as u64, &bytes[SEQ_LEN..]);
+            }
             Step::Arrive(index) if !self.answers.is_empty() => {
                 let (read, seq, kind, bytes) = self.answers.swap_remove(index % self.answers.len());
                 self.cache.fill(&read, kind, seq, &bytes[SEQ_LEN..]);
@@ -276,7 +289,7 @@ impl World {
 
 fn run(planted: Planted, cases: u32) -> Result<usize, String> {
     let given = std::cell::Cell::new(0);
-    let steps = (proptest::collection::vec(step(), 1..120), prop_oneof![Just(1_u64 << 20), 600..4_000_u64]);
+    let steps = (proptest::collection::vec(step(), 20..120), prop_oneof![Just(1_u64 << 20), 600..4_000_u64]);
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(
         config,
@@ -299,8 +312,8 @@ fn run(planted: Planted, cases: u32) -> Result<usize, String> {
 
 #[test]
 fn whatever_it_answers_is_what_the_log_says() {
-    let given = run(Planted::default(), 3_000).unwrap_or_else(|why| panic!("{why}"));
-    assert!(given > 10_000, "only {given} answers came from the cache");
+    let given = run(Planted::default(), 1_000).unwrap_or_else(|why| panic!("{why}"));
+    assert!(given > 3_000, "only {given} answers came from the cache");
 }
 
 #[cfg(feature = "mistakes")]

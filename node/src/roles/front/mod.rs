@@ -25,9 +25,6 @@ use crate::settings::ClusterSettings;
 /// back the next one, too. Not least the same one, should its turn come again.
 const SPARED_NS: u64 = ms(50);
 
-/// Bytes that a front's cache takes when nothing else is said: some 150,000 books.
-pub const CACHE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
-
 /// What a request asks for.
 #[derive(Debug, Clone, Copy)]
 struct Ask {
@@ -78,7 +75,7 @@ pub struct Front {
 }
 
 impl Front {
-    /// The front of a cluster, with a cache of the usual size. `seed` makes its hashes its own.
+    /// The front of a cluster. `seed` makes its hashes its own.
     pub fn new(cluster: &ClusterSettings, seed: u64) -> Self {
         let of = |role| cluster.nodes.iter().filter(move |node| node.role == role).map(|node| node.number);
         Self {
@@ -87,7 +84,7 @@ impl Front {
             jobs: Jobs::default(),
             clients: HashMap::new(),
             acknowledged: 0,
-            reads: ReadPath::new(CACHE_BYTES_DEFAULT, seed, of(Role::Catalog)),
+            reads: ReadPath::new(cluster.cache_bytes, seed, of(Role::Catalog)),
             answered: 0,
             leaving: false,
         }
