@@ -208,3 +208,182 @@ fn change_of(catalog: &Catalog, touch: &Touch) -> Option<FeedChange> {
         (Some(now), Part::Whole) => FeedChange::Book { book: now },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use pygmy_proto::frame::{Deframer, Flow};
+    use pygmy_proto::limits::PEER_BODY_MAX;
+    use pygmy_proto::message::{Command, NewBook};
+    use pygmy_proto::{Kind, codec, types};
+    use pygmy_ring::StateMachine;
+
+    use super::*;
+    use crate::machine::{Now, Outbox};
+    use crate::roles::Links;
+
+    const FRONT: ConnId = ConnId(1);
+
+    /// What a front is sent.
+    #[derive(Debug, PartialEq)]
+    enum Told {
+        Ok(u64),
+        /// After, up to, changes, and bytes of the frame.
+        Feed(u64, u64, usize, u64),
+    }
+
+    struct Bench {
+        source: FeedSource,
+        store: Store,
+        seq: u64,
+        links: Links,
+        out: Outbox,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let mut store = Store::new();
+            store.track_changes();
+            Self { source: FeedSource::default(), store, seq: 0, links: Links::default(), out: Outbox::new() }
+        }
+
+        fn apply(&mut self, command: &Command) {
+            self.seq += 1;
+            self.store.apply(self.seq, 0, &codec::encode(command), &mut BytesMut::new());
+        }
+
+        fn put(&mut self, first: usize, count: usize) {
+            let title = types::title(&"x".repeat(400)).expect("a valid title");
+            let topic = types::topic("x").expect("a valid topic");
+            let book = |n| NewBook {
+                id: BookId::new(&format!("book-{n}")).expect("a valid id"),
+                title: title.clone(),
+                topic,
+                cost_cents: 1,
+                stock: self.seq as u32,
+            };
+            let books = Bounded::truncated((first..first + count).map(book).collect());
+            self.apply(&Command::Put { books });
+        }
+
+        fn open(&mut self, after: Option<u64>) {
+            self.source.on_open(FRONT, 77, FeedOpen { after });
+        }
+
+        fn turn(&mut self) -> Vec<Told> {
+            let now = Now { mono_ns: 0, wall_us: 0 };
+            let touched = self.store.take_changes();
+            let mut ctx = Ctx { now, me: 5, name: "catalog", links: &self.links, out: &mut self.out };
+            self.source.on_turn(&mut ctx, self.seq, touched, &self.store);
+            let mut told = Vec::new();
+            for output in self.out.take_outputs() {
+                let bytes = match output {
+                    Output::Frame { range, .. } => self.out.bytes()[range].to_vec(),
+                    Output::Shared { bytes, .. } => bytes.to_vec(),
+                    other => panic!("{other:?}"),
+                };
+                let fed = Deframer::new(PEER_BODY_MAX).feed(&bytes, |_, frame| {
+                    told.push(match frame.kind() {
+                        Some(Kind::FeedOk) => {
+                            assert_eq!(frame.header.request_id, 77);
+                            Told::Ok(frame.decode::<FeedOk>().expect("a FeedOk").after)
+                        }
+                        _ => {
+                            let feed: Feed = frame.decode().expect("a Feed");
+                            let bytes = (HEADER_LEN + frame.body.len()) as u64;
+                            Told::Feed(feed.after, feed.upto, feed.changes.len(), bytes)
+                        }
+                    });
+                    Flow::Continue
+                });
+                fed.expect("whole frames");
+            }
+            self.out.recycle(Vec::new());
+            told
+        }
+    }
+
+    #[test]
+    fn a_front_goes_on_where_it_is_as_long_as_that_is_kept() {
+        let mut bench = Bench::new();
+        for n in 0..3 {
+            bench.put(n, 1);
+            assert_eq!(bench.turn(), [], "nobody listens");
+        }
+        bench.open(Some(1));
+        let told = bench.turn();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert_eq!(told[0], Told::Ok(1));
+        assert!(matches!(told[1..], [Told::Feed(1, 2, 2, _), Told::Feed(2, 3, 2, _)]), "{told:?}");
+        // In the midst of a turn it is told of the whole.
+        bench.put(3, 1);
+        bench.put(4, 1);
+        bench.turn();
+        bench.open(Some(4));
+        assert!(matches!(bench.turn()[..], [Told::Ok(4), Told::Feed(3, 5, 3, _)]));
+        bench.open(None);
+        assert_eq!(bench.turn(), [Told::Ok(5)], "one that keeps nothing needs nothing of what was");
+        for n in 0..10_000 {
+            bench.put(n, 1);
+            bench.turn();
+        }
+        assert!(bench.source.kept_bytes <= KEPT_BYTES_MAX);
+        bench.open(Some(5));
+        assert_eq!(bench.turn(), [Told::Ok(10_005)], "what was after 5 is forgotten");
+    }
+
+    #[test]
+    fn a_front_that_is_ahead_is_answered_when_as_much_is_applied() {
+        let mut bench = Bench::new();
+        bench.put(0, 1);
+        bench.open(Some(3));
+        assert_eq!(bench.turn(), []);
+        bench.put(1, 1);
+        assert_eq!(bench.turn(), []);
+        bench.put(2, 1);
+        assert_eq!(bench.turn(), [Told::Ok(3)]);
+        bench.put(3, 1);
+        assert!(matches!(bench.turn()[..], [Told::Feed(3, 4, 2, _)]));
+    }
+
+    /// It is told what it has missed when it goes on, or that it must begin anew.
+    #[test]
+    fn a_front_that_does_not_read_is_sent_a_bounded_amount() {
+        let mut bench = Bench::new();
+        bench.open(None);
+        bench.turn();
+        let (mut sent, mut upto) = (0, 0);
+        for n in 0..1_000 {
+            bench.put(10 * n, 10);
+            for told in bench.turn() {
+                let Told::Feed(_, last, _, bytes) = told else { panic!("{told:?}") };
+                (sent, upto) = (sent + bytes, last);
+            }
+        }
+        assert!((UNREAD_BYTES_MAX..UNREAD_BYTES_MAX + 10_000).contains(&sent), "{sent} bytes");
+        bench.source.on_read(FRONT, FeedRead { bytes: sent });
+        let told = bench.turn();
+        assert!(matches!(told[0], Told::Feed(after, ..) if after == upto), "it goes on: {:?}", told[0]);
+        for n in 0..2_000 {
+            bench.put(10 * n, 10);
+            assert_eq!(bench.turn(), []);
+        }
+        bench.source.on_read(FRONT, FeedRead { bytes: u64::MAX });
+        assert_eq!(bench.turn(), [Told::Ok(3_000)], "too much was missed");
+        bench.put(0, 1);
+        assert!(matches!(bench.turn()[..], [Told::Feed(3_000, 3_001, ..)]));
+    }
+
+    #[test]
+    fn a_turn_of_many_changes_is_told_in_several_frames_and_of_too_many_not_at_all() {
+        let mut bench = Bench::new();
+        bench.open(None);
+        bench.turn();
+        (0..20).for_each(|n| bench.put(256 * n, 256));
+        let told = bench.turn();
+        assert!(matches!(told[..], [Told::Feed(0, 0, FEED_CHANGES_MAX, _), Told::Feed(0, 20, ..)]), "{}", told.len());
+        bench.source.on_read(FRONT, FeedRead { bytes: u64::MAX });
+        (0..300).for_each(|n| bench.put(256 * n, 256));
+        assert_eq!(bench.turn(), [Told::Ok(320)]);
+    }
+}
