@@ -222,6 +222,7 @@ MESSAGES = {
         replica=option(REPLICA),
     ),
     ERROR: record(
+        seq=U64,
         code=U16,
         retry=unit(NEVER, LATER, ELSEWHERE, SETTLE),
         retry_after_ms=U32,
