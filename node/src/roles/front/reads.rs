@@ -546,8 +546,10 @@ impl Front {
         if self.reads.feed.gives_up_ns().is_some_and(|at| at <= now_ns) {
             self.doubt(ctx, "no catalog says that it can go on with the feed");
         }
-        while let Some((_, key)) = self.reads.for_feed.pop_front_if(|(until_ns, _)| *until_ns <= now_ns) {
-            self.proceed(ctx, key);
+        while self.reads.for_feed.front().is_some_and(|(until_ns, _)| *until_ns <= now_ns) {
+            if let Some((_, key)) = self.reads.for_feed.pop_front() {
+                self.proceed(ctx, key);
+            }
         }
         self.ask_if_awaited(ctx);
     }
