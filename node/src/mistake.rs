@@ -9,11 +9,21 @@ pub enum Mistake {
     FeedResumedBackwards,
     /// A barrier counts from its answer instead of from when it was sent.
     FreshOnArrival,
+    /// A front that moves a write to another server gives it a new number.
+    MoveUnderNewId,
+    /// Suspicion is not heeded: a server has its share as long as its link stands.
+    KeepSendingToSuspects,
 }
 
 impl Mistake {
     /// Every mistake.
-    pub const ALL: [Self; 3] = [Self::FillRacesInvalidation, Self::FeedResumedBackwards, Self::FreshOnArrival];
+    pub const ALL: [Self; 5] = [
+        Self::FillRacesInvalidation,
+        Self::FeedResumedBackwards,
+        Self::FreshOnArrival,
+        Self::MoveUnderNewId,
+        Self::KeepSendingToSuspects,
+    ];
 }
 
 /// The mistake that a part of a node was told to make, if any.

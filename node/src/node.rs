@@ -170,7 +170,7 @@ impl Node {
         match &mut self.duty {
             Duty::Front(front) => front.plant(mistake),
             Duty::Catalog(.., feed) => feed.plant(mistake),
-            Duty::Order(..) => {}
+            Duty::Order(order, ..) => order.plant(mistake),
         }
     }
 

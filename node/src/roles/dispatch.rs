@@ -1,24 +1,124 @@
-//! Round-robin over the servers of a role, those left out that others should spare for a while.
+//! Round-robin over the servers of a role.
+//!
+//! A server is *down* (no link), *up*, *suspected* (its link stands, but it is not heard), *starting* (up, but since
+//! lately) or *removed* (it finishes what it has). Under steady health each has its turn, and so as many requests as the
+//! others. There are four reasons why one has less:
+//!
+//! * It is suspected, or to be *spared* for a while. It is picked only where there is no other: one that is to be spared
+//!   before one that is suspected, and that before nobody, for a slow answer is better than none.
+//! * It is starting: of as many turns as a warm server takes, it takes one at first, and one more for each request that it
+//!   has answered, until it is warm itself. Its steps are answers, not time, so that one that answers nothing gets little.
+//! * It is slow: it passes its turn while it has more than twice as many requests as the least busy one, and some more. It
+//!   is measured both at the moment and over the last thousand requests, since answers come in swarms; and it passes only so
+//!   many turns in a row, since otherwise nobody would find out that it is well again.
 
-/// The servers of one role, which of them are up, and how many requests each has.
+/// Answers after which a server has its whole share.
+const WARM: u32 = 16;
+/// A server that is slow has this many requests more than twice those of the least busy one.
+const SLACK: u32 = 64;
+/// Turns that a slow server passes in a row at most.
+const PASSES_MAX: u32 = 8;
+/// Requests over which the load of a server is averaged.
+const SPAN: u32 = 1_024;
+
+/// The servers of one role, how each is, and how many requests each has.
 #[derive(Debug)]
 pub struct Dispatcher {
+    /// Those that were removed stay until they have answered what they have.
     servers: Vec<Server>,
     next: usize,
+}
+
+/// Whom to take first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Grade {
+    Well,
+    Spared,
+    Suspected,
 }
 
 #[derive(Debug)]
 struct Server {
     node: u16,
     up: bool,
+    suspected: bool,
+    removed: bool,
     /// Picked only where there is no other, before this.
     spared_until_ns: u64,
     in_flight: u32,
+    /// Requests in flight over the last [`SPAN`] requests of the role, times that.
+    load: u64,
+    /// Answers since it started, up to [`WARM`].
+    warmth: u32,
+    /// Parts of a turn that it has saved while it starts.
+    saved: u32,
+    /// Turns passed in a row because it is slow.
+    passed: u32,
+}
+
+/// The most warm and the least busy of the servers among which one is picked.
+#[derive(Debug, Clone, Copy)]
+struct Best {
+    warmth: u32,
+    in_flight: u32,
+    load: u64,
 }
 
 impl Server {
     fn new(node: u16, up: bool) -> Self {
-        Self { node, up, spared_until_ns: 0, in_flight: 0 }
+        Self {
+            node,
+            up,
+            suspected: false,
+            removed: false,
+            spared_until_ns: 0,
+            in_flight: 0,
+            load: 0,
+            warmth: 0,
+            saved: 0,
+            passed: 0,
+        }
+    }
+
+    /// Its link came or went: either way nothing that was known of it counts any more.
+    fn set_up(&mut self, up: bool) {
+        self.up = up;
+        self.suspected = false;
+        self.start();
+    }
+
+    fn start(&mut self) {
+        (self.warmth, self.saved, self.passed) = (0, 0, 0);
+    }
+
+    fn grade(&self, now_ns: u64) -> Option<Grade> {
+        match self {
+            _ if !self.up || self.removed => None,
+            _ if self.suspected => Some(Grade::Suspected),
+            _ if self.spared_until_ns > now_ns => Some(Grade::Spared),
+            _ => Some(Grade::Well),
+        }
+    }
+
+    /// Whether it takes the turn that it has now.
+    fn takes_turn(&mut self, best: Best) -> bool {
+        let is_slow = self.in_flight > best.in_flight.saturating_mul(2).saturating_add(SLACK)
+            && self.load > 2 * best.load + u64::from(SLACK * SPAN);
+        if is_slow && self.passed < PASSES_MAX {
+            self.passed += 1;
+            return false;
+        }
+        self.passed = 0;
+        if self.warmth >= best.warmth {
+            return true;
+        }
+        self.saved += self.warmth + 1;
+        let whole = best.warmth + 1;
+        if self.saved < whole {
+            return false;
+        }
+        self.saved -= whole;
+        true
     }
 }
 
@@ -31,31 +131,58 @@ impl Dispatcher {
 
     /// How many servers the role has.
     pub fn len(&self) -> usize {
-        self.servers.len()
+        self.nodes().count()
     }
     /// Whether the role has no servers at all.
     pub fn is_empty(&self) -> bool {
-        self.servers.is_empty()
+        self.len() == 0
     }
 
-    /// Adds a server that may be up already, if it is not there.
+    /// Adds a server that may be up already.
     pub fn insert(&mut self, node: u16, up: bool) {
         match self.server(node) {
-            Some(server) => server.up = up,
+            Some(server) => {
+                server.removed = false;
+                server.set_up(up);
+            }
             None => self.servers.push(Server::new(node, up)),
         }
     }
 
-    /// Takes a server out: it is picked no more. What it has in work is no longer counted.
+    /// Takes a server out: it is picked no more.
     pub fn remove(&mut self, node: u16) {
-        self.servers.retain(|server| server.node != node);
-        self.next = 0;
+        if let Some(server) = self.server(node) {
+            server.removed = true;
+        }
+        self.drop_removed();
+    }
+
+    fn drop_removed(&mut self) {
+        while let Some(index) = self.servers.iter().position(|server| server.removed && server.in_flight == 0) {
+            self.servers.remove(index);
+            self.next -= usize::from(index < self.next);
+        }
     }
 
     /// Notes that a server came or went. One of another role is ignored.
     pub fn set_up(&mut self, node: u16, up: bool) {
         if let Some(server) = self.server(node) {
-            server.up = up;
+            server.set_up(up);
+        }
+    }
+
+    /// Notes that a server is not heard though its link stands. One of another role is ignored.
+    pub fn suspect(&mut self, node: u16) {
+        if let Some(server) = self.server(node) {
+            server.suspected = true;
+        }
+    }
+
+    /// Notes that a server is heard again: it starts. One of another role is ignored.
+    pub fn trust(&mut self, node: u16) {
+        if let Some(server) = self.server(node).filter(|server| server.suspected) {
+            server.suspected = false;
+            server.start();
         }
     }
 
@@ -66,33 +193,83 @@ impl Dispatcher {
         }
     }
 
-    /// The next server that is up, one that is spared only where there is no other, and counts one more request for it.
+    /// Suspected servers that have requests which another one could take.
+    pub fn stranded(&self) -> impl Iterator<Item = u16> {
+        let others = self.servers.iter().any(|server| server.up && !server.removed && !server.suspected);
+        let stranded = self.servers.iter().filter(move |server| others && server.suspected && server.in_flight > 0);
+        stranded.map(|server| server.node)
+    }
+
+    /// Whether a server that is up is suspected.
+    pub fn is_suspected(&self, node: u16) -> bool {
+        self.servers.iter().any(|server| server.node == node && server.suspected)
+    }
+
+    /// The next server in turn, and counts one more request for it.
     pub fn pick(&mut self, now_ns: u64) -> Option<u16> {
+        let node = self.next(now_ns)?;
+        self.add(node, 1);
+        Some(node)
+    }
+
+    /// The next server in turn; what it gets is still to be counted.
+    pub fn next(&mut self, now_ns: u64) -> Option<u16> {
         let count = self.servers.len();
-        let in_turn = || (0..count).map(|step| (self.next + step) % count).filter(|index| self.servers[*index].up);
-        let index =
-            in_turn().find(|index| self.servers[*index].spared_until_ns <= now_ns).or_else(|| in_turn().next())?;
+        let grade = self.servers.iter().filter_map(|server| server.grade(now_ns)).min()?;
+        let same = || self.servers.iter().filter(|server| server.grade(now_ns) == Some(grade));
+        let best = Best {
+            warmth: same().map(|server| server.warmth).max()?,
+            in_flight: same().map(|server| server.in_flight).min()?,
+            load: same().map(|server| server.load).min()?,
+        };
+        let (mut first, mut taken) = (None, None);
+        for index in (0..count).map(|step| (self.next + step) % count) {
+            let server = &mut self.servers[index];
+            if server.grade(now_ns) != Some(grade) {
+                continue;
+            }
+            first = first.or(Some(index));
+            if server.takes_turn(best) {
+                taken = Some(index);
+                break;
+            }
+        }
+        // It may be that the warm are busy and the others start.
+        let index = taken.or(first)?;
         self.next = (index + 1) % count;
-        self.servers[index].in_flight += 1;
         Some(self.servers[index].node)
     }
 
     /// The servers' numbers.
     pub fn nodes(&self) -> impl Iterator<Item = u16> {
-        self.servers.iter().map(|server| server.node)
+        self.servers.iter().filter(|server| !server.removed).map(|server| server.node)
     }
 
-    /// Counts one more request that goes with one already picked, as in a batch.
+    /// Counts requests that a server was given.
     pub fn add(&mut self, node: u16, count: u32) {
         if let Some(server) = self.server(node) {
             server.in_flight += count;
+        }
+        let weight = u64::from(count.min(SPAN));
+        for server in &mut self.servers {
+            let kept = server.load * (u64::from(SPAN) - weight) / u64::from(SPAN);
+            server.load = kept + u64::from(server.in_flight) * weight;
+        }
+    }
+
+    /// A server has answered a request, be it its own still or not.
+    pub fn warm(&mut self, node: u16) {
+        if let Some(server) = self.server(node) {
+            server.warmth = (server.warmth + 1).min(WARM);
         }
     }
 
     /// Counts one request less: it was answered, given up or moved.
     pub fn done(&mut self, node: u16) {
-        if let Some(server) = self.server(node) {
-            server.in_flight = server.in_flight.saturating_sub(1);
+        let Some(server) = self.server(node) else { return };
+        server.in_flight = server.in_flight.saturating_sub(1);
+        if server.removed {
+            self.drop_removed();
         }
     }
 
@@ -138,7 +315,12 @@ mod tests {
         assert_eq!((picked, dispatcher.len()), (vec![5, 6, 7, 5, 6], 3));
         dispatcher.remove(5);
         let picked: Vec<_> = (0..3).filter_map(|_| dispatcher.pick(0)).collect();
-        assert_eq!((picked, dispatcher.len()), (vec![6, 7, 6], 2));
+        assert_eq!((picked, dispatcher.len()), (vec![7, 6, 7], 2));
+        assert_eq!(dispatcher.in_flight(5), 2, "it finishes what it has");
+        for _ in 0..3 {
+            dispatcher.done(5);
+        }
+        assert_eq!((dispatcher.servers.len(), dispatcher.pick(0)), (2, Some(6)), "and is forgotten then");
     }
 
     #[test]
@@ -165,5 +347,95 @@ mod tests {
         dispatcher.set_up(9, true);
         dispatcher.done(9);
         assert_eq!((dispatcher.pick(0), dispatcher.in_flight(9)), (None, 0));
+    }
+
+    /// Servers that are up and warm.
+    fn warm(nodes: &[u16]) -> Dispatcher {
+        let mut dispatcher = Dispatcher::new(nodes.iter().copied());
+        for node in nodes {
+            dispatcher.set_up(*node, true);
+            (0..WARM).for_each(|_| dispatcher.warm(*node));
+        }
+        dispatcher
+    }
+
+    fn shares(dispatcher: &mut Dispatcher, turns: usize, nodes: [u16; 3]) -> [usize; 3] {
+        let picked: Vec<_> = (0..turns).filter_map(|_| dispatcher.next(0)).collect();
+        nodes.map(|node| picked.iter().filter(|other| **other == node).count())
+    }
+
+    #[test]
+    fn the_suspected_are_picked_only_where_there_is_no_other() {
+        let mut dispatcher = warm(&[5, 6, 7]);
+        dispatcher.suspect(6);
+        assert_eq!(shares(&mut dispatcher, 10, [5, 6, 7]), [5, 0, 5]);
+        dispatcher.spare(5, 100);
+        dispatcher.set_up(7, false);
+        assert_eq!(shares(&mut dispatcher, 10, [5, 6, 7]), [10, 0, 0], "one that is behind is better");
+        dispatcher.set_up(5, false);
+        assert_eq!(dispatcher.pick(0), Some(6), "a slow answer is better than none");
+        assert_eq!(dispatcher.stranded().count(), 0, "nobody else can take it");
+        dispatcher.set_up(5, true);
+        assert_eq!(dispatcher.stranded().collect::<Vec<_>>(), [6]);
+        dispatcher.set_up(6, false);
+        dispatcher.set_up(6, true);
+        assert!(!dispatcher.is_suspected(6), "its handshake shows that it lives");
+    }
+
+    #[test]
+    fn a_server_that_starts_grows_by_what_it_answers_and_not_by_waiting() {
+        let mut dispatcher = warm(&[5, 6, 7]);
+        dispatcher.suspect(6);
+        dispatcher.trust(6);
+        let whole = WARM as usize + 1;
+        assert_eq!(shares(&mut dispatcher, (2 * whole + 1) * 10, [5, 6, 7]), [170, 10, 170]);
+        let mut last = 10;
+        for _ in 0..WARM {
+            dispatcher.warm(6);
+            let [_, share, _] = shares(&mut dispatcher, 510, [5, 6, 7]);
+            assert!(share > last, "{share} after {last}");
+            last = share;
+        }
+        assert_eq!(shares(&mut dispatcher, 300, [5, 6, 7]), [100, 100, 100]);
+        dispatcher.trust(6);
+        assert_eq!(shares(&mut dispatcher, 300, [5, 6, 7]), [100, 100, 100], "it was not suspected");
+    }
+
+    #[test]
+    fn who_is_slow_has_less_and_never_nothing() {
+        let mut dispatcher = warm(&[5, 6, 7]);
+        let mut given = [0_u32; 3];
+        for _ in 0..20_000 {
+            // All but 6 answer at once.
+            let node = dispatcher.pick(0).unwrap();
+            given[usize::from(node) - 5] += 1;
+            if node != 6 {
+                dispatcher.done(node);
+            }
+        }
+        assert_eq!(dispatcher.in_flight(6), given[1]);
+        assert!((20_000 / (2 * PASSES_MAX + 1)..1_500).contains(&given[1]), "{given:?}");
+        assert!(given[0].abs_diff(given[2]) <= PASSES_MAX, "{given:?}");
+        for _ in 0..given[1] {
+            dispatcher.done(6);
+        }
+        assert_eq!(shares(&mut dispatcher, 300, [5, 6, 7]), [100, 100, 100], "it has caught up");
+    }
+
+    #[test]
+    fn answers_that_come_in_swarms_change_nothing() {
+        let mut dispatcher = warm(&[5, 6, 7]);
+        let mut given = [0_i32; 3];
+        for turn in 0..300 {
+            for _ in 0..300 {
+                given[usize::from(dispatcher.pick(0).unwrap()) - 5] += 1;
+            }
+            // One server at a time answers all that it has.
+            let node = 5 + turn % 3;
+            while dispatcher.in_flight(node) > 0 {
+                dispatcher.done(node);
+            }
+        }
+        assert!(given.iter().all(|count| *count == 30_000), "{given:?}");
     }
 }

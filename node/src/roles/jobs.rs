@@ -108,6 +108,12 @@ impl<J> Jobs<J> {
         Some(job)
     }
 
+    /// Gives a job another key: what comes under the old one finds nothing from now on.
+    pub fn renew(&mut self, deadline_ns: Option<u64>, key: JobKey) -> Option<JobKey> {
+        let job = self.remove(key)?;
+        Some(self.insert(deadline_ns, job))
+    }
+
     /// Keys of the jobs for which `wanted` holds, in the order of the table.
     pub fn keys(&self, wanted: impl Fn(&J) -> bool) -> Vec<JobKey> {
         let with_index = self.slots.iter().enumerate();
@@ -161,6 +167,18 @@ mod tests {
         assert_eq!(jobs.remove(first), None);
         assert_eq!(jobs.remove(second), Some('b'));
         assert!(jobs.is_empty());
+    }
+
+    #[test]
+    fn a_job_is_found_under_its_latest_key_only() {
+        let mut jobs = Jobs::default();
+        let first = jobs.insert(Some(ms(100)), 'a');
+        let second = jobs.renew(Some(ms(100)), first).unwrap();
+        assert_eq!(jobs.get_mut(first), None);
+        assert_eq!(jobs.renew(None, first), None);
+        assert_eq!(jobs.get_mut(second), Some(&mut 'a'));
+        let late: Vec<_> = jobs.take_late(ms(200)).into_iter().collect();
+        assert_eq!(late, [(second, 'a')], "its deadline stays");
     }
 
     #[test]

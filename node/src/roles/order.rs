@@ -14,6 +14,7 @@ use super::dispatch::Dispatcher;
 use super::jobs::{JobKey, Jobs};
 use super::{Ctx, deadline_of, extend_trace, late, leaving, malformed, queue_full, remaining_ms, span, was_not_taken};
 use crate::machine::ConnId;
+use crate::mistake::{Mistake, Planted};
 use crate::settings::ClusterSettings;
 
 /// A write that was passed on or is about to be.
@@ -29,7 +30,7 @@ struct Job {
     /// The catalog that has it; 0: none yet.
     server: u16,
     refusals: usize,
-    /// It was with a catalog that went away without an answer: it may have taken effect.
+    /// It was with a catalog that went away, or was suspected, without an answer: it may have taken effect.
     orphaned: bool,
 }
 
@@ -42,6 +43,7 @@ pub struct Order {
     outgoing: Vec<JobKey>,
     answered: u64,
     leaving: bool,
+    planted: Planted,
 }
 
 impl Order {
@@ -54,7 +56,14 @@ impl Order {
             outgoing: Vec::new(),
             answered: 0,
             leaving: false,
+            planted: Planted::default(),
         }
+    }
+
+    /// Makes a known mistake from now on.
+    #[cfg(feature = "mistakes")]
+    pub fn plant(&mut self, mistake: Mistake) {
+        self.planted = Planted(Some(mistake));
     }
 
     /// Writes in work.
@@ -135,8 +144,7 @@ impl Order {
     /// Passes on what this turn brought: as one batch, to the next catalog.
     pub fn end_turn(&mut self, ctx: &mut Ctx<'_>) {
         while !self.outgoing.is_empty() {
-            let Some(node) = self.catalogs.pick(ctx.now.mono_ns) else { return self.fail_outgoing(ctx) };
-            self.catalogs.done(node);
+            let Some(node) = self.catalogs.next(ctx.now.mono_ns) else { return self.fail_outgoing(ctx) };
             let Some(conn) = ctx.links.get(node) else { return self.fail_outgoing(ctx) };
             let submit = self.take_batch(ctx, node);
             if !submit.jobs.is_empty() {
@@ -186,10 +194,15 @@ impl Order {
     }
 
     fn on_result(&mut self, ctx: &mut Ctx<'_>, node: u16, result: &JobResult) {
-        // Results of jobs that were given up or moved find nothing, or another catalog's number.
-        let Some(job) = self.jobs.get_mut(result.job).filter(|job| job.server == node) else { return };
-        let error = (result.kind == ErrorBody::KIND as u16).then(|| codec::decode::<ErrorBody>(&result.body).ok());
-        let error = error.flatten();
+        // Results of jobs that were given up find nothing.
+        let Some(job) = self.jobs.get_mut(result.job) else { return };
+        let is_error = result.kind == ErrorBody::KIND as u16;
+        if is_error && job.server != node {
+            // The catalog that has it now may do better. Anything else is true whoever says it first: the write has the
+            // same session and counter everywhere.
+            return;
+        }
+        let error = is_error.then(|| codec::decode::<ErrorBody>(&result.body).ok()).flatten();
         let handed_back = error.as_ref().is_some_and(was_not_taken);
         if error.is_some_and(|error| error.known_code() == Some(ErrorCode::OutcomeUnknown)) {
             // Its epoch is over. Under the same id it takes effect once, whatever became of it there.
@@ -212,6 +225,7 @@ impl Order {
             return self.fail(ctx, result.job, &unknown_outcome());
         }
         if let Some(job) = self.take(result.job) {
+            self.catalogs.warm(node);
             let spans = [span(Stage::Order, ctx.me, ctx.now.mono_ns.saturating_sub(job.arrived_ns))];
             ctx.out.send_kind(job.conn, result.kind, job.request_id, node.into(), result.flags, |out| {
                 extend_trace(out, result.flags, &result.body, &spans);
@@ -235,6 +249,7 @@ impl Order {
     /// A catalog's link is up.
     pub fn on_server_up(&mut self, node: u16) {
         self.catalogs.set_up(node, true);
+        self.move_stranded();
     }
 
     /// A server has taken a place; its link may be up already.
@@ -252,11 +267,36 @@ impl Order {
     /// A catalog's link is gone: its writes go to the next one at the end of this turn, under the same ids.
     pub fn on_server_down(&mut self, node: u16) {
         self.catalogs.set_up(node, false);
-        for key in self.jobs.keys(|job| job.server == node) {
+        self.move_jobs(&[node]);
+    }
+
+    /// A catalog is taken for gone though its link stands: its writes go to the next one at the end of this turn, if there is
+    /// one that is not suspected itself. Otherwise they stay until there is.
+    pub fn on_suspect(&mut self, _: &mut Ctx<'_>, node: u16) {
+        if !self.planted.makes(Mistake::KeepSendingToSuspects) {
+            self.catalogs.suspect(node);
+            self.move_stranded();
+        }
+    }
+
+    /// It is heard again.
+    pub fn on_trust(&mut self, _: &mut Ctx<'_>, node: u16) {
+        self.catalogs.trust(node);
+        self.move_stranded();
+    }
+
+    fn move_stranded(&mut self) {
+        let nodes: Vec<u16> = self.catalogs.stranded().collect();
+        if !nodes.is_empty() {
+            self.move_jobs(&nodes);
+        }
+    }
+
+    fn move_jobs(&mut self, nodes: &[u16]) {
+        for key in self.jobs.keys(|job| nodes.contains(&job.server)) {
             if let Some(job) = self.jobs.get_mut(key) {
                 job.orphaned = true;
-                job.server = 0;
-                self.catalogs.done(node);
+                self.catalogs.done(std::mem::take(&mut job.server));
                 self.outgoing.push(key);
             }
         }

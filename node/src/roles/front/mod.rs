@@ -3,6 +3,8 @@
 //! in the same turn; a write can be moved because its session makes it take effect once.
 
 mod reads;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -19,6 +21,7 @@ use super::{
     Ctx, check_in_flight, deadline_of, extend_trace, late, leaving, queue_full, remaining_ms, span, was_not_taken,
 };
 use crate::machine::{ConnId, ms};
+use crate::mistake::{Mistake, Planted};
 use crate::settings::ClusterSettings;
 
 /// A server that hands a request back is spared for so long: it lags, is full or has nobody to pass it on to, and would hand
@@ -47,7 +50,7 @@ struct Job {
     server: u16,
     /// Servers that refused it without effect.
     refusals: usize,
-    /// It was with a server that went away without an answer: it may have taken effect.
+    /// It was with a server that went away, or was suspected, without an answer: it may have taken effect.
     orphaned: bool,
     /// For reads.
     reading: Option<Reading>,
@@ -72,6 +75,7 @@ pub struct Front {
     reads: ReadPath,
     answered: u64,
     leaving: bool,
+    planted: Planted,
 }
 
 impl Front {
@@ -87,6 +91,7 @@ impl Front {
             reads: ReadPath::new(cluster.cache_bytes, seed, of(Role::Catalog)),
             answered: 0,
             leaving: false,
+            planted: Planted::default(),
         }
     }
 
@@ -98,7 +103,8 @@ impl Front {
 
     /// Makes a known mistake from now on.
     #[cfg(feature = "mistakes")]
-    pub fn plant(&mut self, mistake: crate::mistake::Mistake) {
+    pub fn plant(&mut self, mistake: Mistake) {
+        self.planted = Planted(Some(mistake));
         self.reads.plant(mistake);
     }
 
@@ -203,9 +209,13 @@ impl Front {
     /// Sends a job to the next server, or answers that there is none.
     fn dispatch(&mut self, ctx: &mut Ctx<'_>, key: JobKey) {
         let Some(kind) = self.jobs.get_mut(key).map(|job| job.kind) else { return };
-        let server = self.servers_for(kind).pick(ctx.now.mono_ns);
+        let server = self.servers_for(kind).next(ctx.now.mono_ns);
+        let server = server.and_then(|node| ctx.links.get(node).map(|conn| (node, conn)));
+        if let Some((node, _)) = server {
+            self.servers_for(kind).add(node, 1);
+        }
         let Some(job) = self.jobs.get_mut(key) else { return };
-        match server.and_then(|node| ctx.links.get(node).map(|conn| (node, conn))) {
+        match server {
             Some((node, conn)) => {
                 job.server = node;
                 let left = remaining_ms(ctx.now, job.deadline_ns);
@@ -225,17 +235,27 @@ impl Front {
             return;
         }
         let key = frame.header.request_id;
-        // Answers to jobs that were given up or moved find nothing, or another server's name.
-        let Some(job) = self.jobs.get_mut(key).filter(|job| job.server == node) else { return };
-        if frame.kind() == Some(Kind::Error)
+        // Answers to jobs that were given up find nothing.
+        let Some(job) = self.jobs.get_mut(key) else { return };
+        let (is_error, is_former) = (frame.kind() == Some(Kind::Error), job.server != node);
+        if is_former && is_error {
+            // The one that has it now may do better.
+            return;
+        }
+        // Otherwise the first answer is as good as the second: a write has its session and counter wherever it went, and
+        // what a read was promised is looked at when its answer leaves.
+        if is_error
             && let Ok(error) = frame.decode::<ErrorBody>()
             && was_not_taken(&error)
         {
             job.refusals += 1;
             let (kind, refusals) = (job.kind, job.refusals);
-            self.servers_for(kind).spare(node, ctx.now.mono_ns + SPARED_NS);
-            if refusals < self.servers_for(kind).len() {
-                self.forget(kind, node);
+            let servers = self.servers_for(kind);
+            servers.spare(node, ctx.now.mono_ns + SPARED_NS);
+            if refusals < servers.len() {
+                servers.done(node);
+                self.jobs.get_mut(key).iter_mut().for_each(|job| job.server = 0);
+
                 return self.dispatch(ctx, key);
             }
             if let Some(job) = self.jobs.get_mut(key).filter(|job| job.orphaned && job.is_write()) {
@@ -244,7 +264,9 @@ impl Front {
                 return self.finish_with_error(ctx, key, &error);
             }
         }
-        let is_read = self.jobs.get_mut(key).is_some_and(|job| job.reading.is_some());
+        let Some(job) = self.jobs.get_mut(key) else { return };
+        let (kind, is_read) = (job.kind, job.reading.is_some());
+        self.servers_for(kind).warm(node);
         if is_read {
             return self.on_read_answer(ctx, key, frame);
         }
@@ -286,6 +308,7 @@ impl Front {
     pub fn on_server_up(&mut self, ctx: &mut Ctx<'_>, node: u16) {
         self.catalogs.set_up(node, true);
         self.orders.set_up(node, true);
+        self.move_stranded(ctx);
         self.on_source_up(ctx, node);
     }
 
@@ -312,15 +335,51 @@ impl Front {
     pub fn on_server_down(&mut self, ctx: &mut Ctx<'_>, node: u16) {
         self.catalogs.set_up(node, false);
         self.orders.set_up(node, false);
-        for key in self.jobs.keys(|job| job.server == node) {
+        self.move_jobs(ctx, &[node]);
+        self.on_source_down(ctx, node);
+    }
+
+    /// A server is taken for gone though its link stands: its jobs move to the next in this very turn, if there is one that
+    /// is not suspected itself. Otherwise they stay until there is.
+    pub fn on_suspect(&mut self, ctx: &mut Ctx<'_>, node: u16) {
+        if self.planted.makes(Mistake::KeepSendingToSuspects) {
+            return;
+        }
+        self.catalogs.suspect(node);
+        self.orders.suspect(node);
+        self.move_stranded(ctx);
+        self.on_source_suspected(ctx, node);
+    }
+
+    /// It is heard again.
+    pub fn on_trust(&mut self, ctx: &mut Ctx<'_>, node: u16) {
+        self.catalogs.trust(node);
+        self.orders.trust(node);
+        self.move_stranded(ctx);
+        self.on_source_trusted(ctx, node);
+    }
+
+    /// Moves what suspected servers have, where others can take it.
+    fn move_stranded(&mut self, ctx: &mut Ctx<'_>) {
+        let nodes: Vec<u16> = self.catalogs.stranded().chain(self.orders.stranded()).collect();
+        if !nodes.is_empty() {
+            self.move_jobs(ctx, &nodes);
+        }
+    }
+
+    /// Moves all that these servers have to the next ones, under the same identity.
+    fn move_jobs(&mut self, ctx: &mut Ctx<'_>, nodes: &[u16]) {
+        for key in self.jobs.keys(|job| nodes.contains(&job.server)) {
             if let Some(job) = self.jobs.get_mut(key) {
                 job.orphaned = true;
-                let kind = job.kind;
-                self.forget(kind, node);
+                if self.planted.makes(Mistake::MoveUnderNewId) && job.is_write() {
+                    job.body = under_new_id(&job.body);
+                }
+                let (kind, server) = (job.kind, std::mem::take(&mut job.server));
+                self.forget(kind, server);
             }
             self.dispatch(ctx, key);
         }
-        self.on_source_down(ctx, node);
     }
 
     /// When [`Self::on_timeout`] must be called next.
@@ -360,4 +419,14 @@ fn no_server(job: &Job) -> ErrorBody {
 fn unknown_outcome(job: &Job) -> ErrorBody {
     let detail = "the server that had this write is gone; ask again with the same session and counter";
     ErrorBody::new(ErrorCode::OutcomeUnknown).subject(&format!("{:?}", job.kind)).detail(detail)
+}
+
+/// The body of a write under another number of its session.
+fn under_new_id(body: &[u8]) -> Bytes {
+    let mut changed = body.to_vec();
+    if let Some(counter) = changed.get_mut(8..16) {
+        // Far from those that the client uses next, and within what a session may have open.
+        counter[1] ^= 1;
+    }
+    changed.into()
 }

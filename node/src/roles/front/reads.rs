@@ -47,6 +47,21 @@ pub(super) struct Reading {
     delayed: bool,
 }
 
+/// Whether a catalog can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Down,
+    /// Its link stands, but it is not heard: asked only where there is no other.
+    Suspected,
+    Up,
+}
+
+impl Source {
+    fn of(up: bool) -> Self {
+        if up { Self::Up } else { Self::Down }
+    }
+}
+
 /// What a front knows for its reads.
 #[derive(Debug)]
 pub(super) struct ReadPath {
@@ -54,8 +69,8 @@ pub(super) struct ReadPath {
     floors: Floors,
     feed: FeedLink,
     fetches: Fetches,
-    /// The catalogs, and whether each can be asked.
-    sources: BTreeMap<u16, bool>,
+    /// The catalogs.
+    sources: BTreeMap<u16, Source>,
     /// Jobs that wait for a floor.
     for_floor: Vec<JobKey>,
     /// Jobs that wait for the feed, and until when, the earliest first.
@@ -76,7 +91,7 @@ impl ReadPath {
             floors: Floors::default(),
             feed: FeedLink::default(),
             fetches: Fetches::new(seed),
-            sources: catalogs.map(|node| (node, false)).collect(),
+            sources: catalogs.map(|node| (node, Source::Down)).collect(),
             for_floor: Vec::new(),
             for_feed: VecDeque::new(),
             fed: false,
@@ -116,14 +131,16 @@ impl ReadPath {
 
     /// Whether any catalog can be asked.
     fn has_source(&self) -> bool {
-        self.sources.values().any(|up| *up)
+        self.sources.values().any(|source| *source != Source::Down)
     }
 
     /// A catalog that can be asked: the one behind `avoid` in the circle, and `avoid` itself only when there is no other.
     fn source_behind(&self, avoid: u16) -> Option<u16> {
-        let up = |(node, up): (&u16, &bool)| up.then_some(*node);
-        let behind = self.sources.range(avoid.saturating_add(1)..).find_map(up);
-        behind.or_else(|| self.sources.iter().find_map(up))
+        let behind = |wanted| {
+            let is = move |(node, source): (&u16, &Source)| (*source == wanted).then_some(*node);
+            self.sources.range(avoid.saturating_add(1)..).find_map(is).or_else(|| self.sources.iter().find_map(is))
+        };
+        behind(Source::Up).or_else(|| behind(Source::Suspected))
     }
 
     fn next_request(&mut self) -> u64 {
@@ -315,11 +332,14 @@ impl Front {
         seq >= reading.floor && (holds || current.is_some_and(|bound| seq >= bound.seq))
     }
 
-    /// The answer came too late for what it says: another one is needed.
+    /// The answer came too late for what it says: another one is needed, and none of those that are under way.
     fn ask_again(&mut self, ctx: &mut Ctx<'_>, key: JobKey) {
         let Some(job) = self.jobs.get_mut(key) else { return };
+        let (conn, request_id, deadline_ns) = (job.conn, job.request_id, job.deadline_ns);
         let (kind, server) = (job.kind, std::mem::take(&mut job.server));
         self.forget(kind, server);
+        let Some(key) = self.jobs.renew(Some(deadline_ns), key) else { return };
+        self.clients.entry(conn).or_default().insert(request_id, key);
         self.proceed(ctx, key);
     }
 
@@ -481,8 +501,8 @@ impl Front {
 
     /// A catalog can be asked from now on.
     pub(super) fn on_source_up(&mut self, ctx: &mut Ctx<'_>, node: u16) {
-        let Some(up) = self.reads.sources.get_mut(&node) else { return };
-        *up = true;
+        let Some(source) = self.reads.sources.get_mut(&node) else { return };
+        *source = Source::Up;
         if self.reads.feed.node().is_none() {
             self.open_feed(ctx);
         }
@@ -491,18 +511,35 @@ impl Front {
 
     /// A catalog cannot be asked any more.
     pub(super) fn on_source_down(&mut self, ctx: &mut Ctx<'_>, node: u16) {
-        let Some(up) = self.reads.sources.get_mut(&node) else { return };
-        *up = false;
+        self.on_source_lost(ctx, node, Source::Down);
+    }
+
+    /// A catalog is not heard though its link stands: another one is asked, and feeds, if there is one.
+    pub(super) fn on_source_suspected(&mut self, ctx: &mut Ctx<'_>, node: u16) {
+        self.on_source_lost(ctx, node, Source::Suspected);
+    }
+
+    fn on_source_lost(&mut self, ctx: &mut Ctx<'_>, node: u16, now: Source) {
+        let Some(source) = self.reads.sources.get_mut(&node) else { return };
+        *source = now;
         self.reads.floors.on_lost(node);
-        if self.reads.feed.node() == Some(node) {
+        if self.reads.feed.node() == Some(node) && (now == Source::Down || self.reads.source_behind(node) != Some(node))
+        {
             self.open_feed(ctx);
         }
         self.ask_if_awaited(ctx);
     }
 
+    /// A catalog is heard again.
+    pub(super) fn on_source_trusted(&mut self, ctx: &mut Ctx<'_>, node: u16) {
+        if self.reads.sources.get(&node) == Some(&Source::Suspected) {
+            self.on_source_up(ctx, node);
+        }
+    }
+
     /// A catalog has taken a place.
     pub(super) fn add_source(&mut self, node: u16, up: bool) {
-        self.reads.sources.insert(node, up);
+        self.reads.sources.insert(node, Source::of(up));
     }
 
     /// A catalog was replaced; its link goes later.

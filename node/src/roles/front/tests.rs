@@ -1,0 +1,346 @@
+//! Servers come, go, fall silent, return, refuse and answer late, in any order: held against a model that knows of each
+//! request only where it was sent last.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::BytesMut;
+use proptest::prelude::*;
+use pygmy_proto::frame::{Deframer, Flow};
+use pygmy_proto::header::{FLAG_FRESH, FLAG_NO_CACHE};
+use pygmy_proto::limits::PEER_BODY_MAX;
+use pygmy_proto::message::Lookup;
+use pygmy_proto::{BookId, codec};
+
+use super::*;
+use crate::machine::{Now, Outbox, Output};
+use crate::roles::Links;
+use crate::settings::{NodeSettings, TokenMode};
+
+const ORDERS: [u16; 3] = [2, 3, 4];
+const CATALOGS: [u16; 3] = [5, 6, 7];
+const CLIENTS: u64 = 3;
+/// Connections with servers are numbered from here.
+const LINKS: u64 = 100;
+
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Ask { client: u64, write: bool },
+    Answer { server: u16, which: usize, how: How },
+    Down(u16),
+    Up(u16),
+    Suspect(u16),
+    Trust(u16),
+    Wait(u64),
+    Hangs(u64),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Done,
+    Busy,
+    /// For reads: it is older than what was acknowledged.
+    Stale,
+    /// An error that is an answer.
+    Refused,
+}
+
+fn acts() -> impl Strategy<Value = Act> {
+    let server = 2..8_u16;
+    let how = prop_oneof![6 => Just(How::Done), 2 => Just(How::Busy), 1 => Just(How::Stale), 1 => Just(How::Refused)];
+    prop_oneof![
+        8 => (0..CLIENTS, any::<bool>()).prop_map(|(client, write)| Act::Ask { client, write }),
+        6 => (server.clone(), 0..8_usize, how).prop_map(|(server, which, how)| Act::Answer { server, which, how }),
+        1 => server.clone().prop_map(Act::Down),
+        2 => server.clone().prop_map(Act::Up),
+        2 => server.clone().prop_map(Act::Suspect),
+        2 => server.prop_map(Act::Trust),
+        1 => prop_oneof![5 => 1..100_u64, 1 => 1_000..20_000_u64].prop_map(Act::Wait),
+        1 => (0..CLIENTS).prop_map(Act::Hangs),
+    ]
+}
+
+/// A request as it came to a server.
+#[derive(Debug, Clone)]
+struct Given {
+    key: u64,
+    request: u64,
+}
+
+#[derive(Debug, Default)]
+struct Server {
+    up: bool,
+    suspected: bool,
+    /// What came over its link.
+    given: Vec<Given>,
+}
+
+struct World {
+    front: Front,
+    links: Links,
+    out: Outbox,
+    now: Now,
+    servers: BTreeMap<u16, Server>,
+    /// Requests without an answer: whose, which server had it last, and what had been acknowledged before.
+    open: BTreeMap<u64, (ConnId, u16, u64)>,
+    gone: BTreeSet<u64>,
+    asked: u64,
+    acknowledged: u64,
+}
+
+fn is_order(node: u16) -> bool {
+    ORDERS.contains(&node)
+}
+
+/// A request's body names it, and is never the same twice.
+fn body_of(request: u64, write: bool) -> Vec<u8> {
+    if write {
+        return [7, request, 1, 0].iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
+    }
+    let mut out = BytesMut::new();
+    codec::encode_to(&Lookup { floor: 0, book: BookId::new(&request.to_string()).unwrap() }, &mut out);
+    out.to_vec()
+}
+
+fn header_of(kind: Kind, flags: u8, aux: u32, request_id: u64) -> Header {
+    Header { body_len: 0, crc: 0, version: 0, flags, kind: kind as u16, aux, request_id }
+}
+
+impl World {
+    fn new() -> Self {
+        let roles = std::iter::once((1, Role::Front)).chain(ORDERS.map(|node| (node, Role::Order)));
+        let nodes = roles.chain(CATALOGS.map(|node| (node, Role::Catalog))).map(|(number, role)| NodeSettings {
+            number,
+            name: format!("{}-{number}", role.name()),
+            role,
+            address: String::new(),
+            log_uuid: [0; 16],
+        });
+        let cluster = ClusterSettings {
+            id: [0; 16],
+            key: Vec::new(),
+            token: TokenMode::Demand,
+            cache_bytes: 0,
+            nodes: nodes.collect(),
+        };
+        let mut world = Self {
+            front: Front::new(&cluster, 1),
+            links: Links::default(),
+            out: Outbox::new(),
+            now: Now { mono_ns: ms(1), wall_us: 0 },
+            servers: ORDERS.iter().chain(&CATALOGS).map(|node| (*node, Server::default())).collect(),
+            open: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            asked: 0,
+            acknowledged: 0,
+        };
+        (0..CLIENTS).for_each(|client| world.front.on_client(ConnId(client)));
+        (2..8).for_each(|node| world.act(Act::Up(node)));
+        world
+    }
+
+    /// Lends the front its surroundings.
+    fn turn(&mut self, act: impl FnOnce(&mut Front, &mut Ctx<'_>)) {
+        let mut ctx = Ctx { now: self.now, me: 1, name: "front-1", links: &self.links, out: &mut self.out };
+        act(&mut self.front, &mut ctx);
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Ask { client, write } => self.ask(client, write),
+            Act::Answer { server, which, how } => self.answer(server, which, how),
+            Act::Down(node) => {
+                let server = self.servers.get_mut(&node).unwrap();
+                if std::mem::take(server).up {
+                    self.links.remove(node);
+                    self.turn(|front, ctx| front.on_server_down(ctx, node));
+                }
+            }
+            Act::Up(node) => {
+                let server = self.servers.get_mut(&node).unwrap();
+                if !std::mem::replace(&mut server.up, true) {
+                    self.links.insert(node, ConnId(LINKS + u64::from(node)), true);
+                    self.turn(|front, ctx| front.on_server_up(ctx, node));
+                }
+            }
+            Act::Suspect(node) => {
+                let server = self.servers.get_mut(&node).unwrap();
+                if server.up {
+                    server.suspected = true;
+                    self.turn(|front, ctx| front.on_suspect(ctx, node));
+                }
+            }
+            Act::Trust(node) => {
+                let server = self.servers.get_mut(&node).unwrap();
+                if server.up {
+                    server.suspected = false;
+                    self.turn(|front, ctx| front.on_trust(ctx, node));
+                }
+            }
+            Act::Wait(milliseconds) => {
+                self.now.mono_ns += ms(milliseconds);
+                self.turn(|front, ctx| front.on_timeout(ctx));
+            }
+            Act::Hangs(client) => {
+                let (gone, stay) =
+                    std::mem::take(&mut self.open).into_iter().partition(|(_, (conn, ..))| *conn == ConnId(client));
+                self.open = stay;
+                self.gone.extend(BTreeMap::into_keys(gone));
+                self.turn(|front, ctx| front.on_client_gone(ctx, ConnId(client)));
+                self.front.on_client(ConnId(client));
+            }
+        }
+        self.take_outputs();
+        self.check();
+    }
+
+    fn ask(&mut self, client: u64, write: bool) {
+        self.asked += 1;
+        let request = self.asked;
+        self.open.insert(request, (ConnId(client), 0, self.acknowledged));
+        let body = body_of(request, write);
+        let kind = if write { Kind::Write } else { Kind::Lookup };
+        let flags = if write { 0 } else { FLAG_FRESH | FLAG_NO_CACHE };
+        let header = header_of(kind, flags, 10_000, request);
+        let frame = Frame { header, body: &body };
+        self.turn(|front, ctx| front.on_request(ctx, ConnId(client), kind, &frame));
+    }
+
+    /// A server answers something that it was given, be it its own still or not.
+    fn answer(&mut self, node: u16, which: usize, how: How) {
+        let server = self.servers.get_mut(&node).unwrap();
+        if server.given.is_empty() {
+            return;
+        }
+        let Given { key, .. } = server.given.remove(which % server.given.len());
+        let seq = self.acknowledged + 1;
+        let mut body = BytesMut::new();
+        let kind = match how {
+            How::Busy | How::Refused => {
+                let code = if matches!(how, How::Busy) { ErrorCode::Busy } else { ErrorCode::InvalidArgument };
+                codec::encode_to(&ErrorBody::new(code), &mut body);
+                Kind::Error
+            }
+            How::Done | How::Stale if is_order(node) => {
+                body.extend_from_slice(&seq.to_le_bytes());
+                Kind::WriteOk
+            }
+            How::Done | How::Stale => {
+                let seq = if matches!(how, How::Stale) { self.acknowledged.saturating_sub(1) } else { seq };
+                body.extend_from_slice(&seq.to_le_bytes());
+                Kind::LookupOk
+            }
+        };
+        let header = header_of(kind, 0, node.into(), key);
+        let frame = Frame { header, body: &body };
+        self.turn(|front, ctx| front.on_answer(ctx, node, &frame));
+    }
+
+    fn take_outputs(&mut self) {
+        let outputs = self.out.take_outputs();
+        for output in &outputs {
+            let Output::Frame { conn, range } = output else { panic!("{output:?}") };
+            let mut deframer = Deframer::new(PEER_BODY_MAX);
+            let mut frames: Vec<(Header, Vec<u8>)> = Vec::new();
+            deframer
+                .feed(&self.out.bytes()[range.clone()], |_, frame| {
+                    frames.push((frame.header, frame.body.to_vec()));
+                    Flow::Continue
+                })
+                .unwrap();
+            for (header, body) in frames {
+                self.on_frame(*conn, &header, &body);
+            }
+        }
+        self.out.recycle(outputs);
+    }
+
+    fn on_frame(&mut self, conn: ConnId, header: &Header, body: &[u8]) {
+        let kind = Kind::from_u16(header.kind).unwrap();
+        if conn.0 < LINKS {
+            let (whose, _, floor) = self.open.remove(&header.request_id).expect("one answer to each request");
+            assert_eq!(whose, conn);
+            if kind == Kind::WriteOk {
+                let seq = u64::from_le_bytes(*body.first_chunk().unwrap());
+                self.acknowledged = self.acknowledged.max(seq);
+            } else if kind == Kind::LookupOk {
+                let seq = u64::from_le_bytes(*body.first_chunk().unwrap());
+                assert!(seq >= floor, "{seq} of {floor}");
+            }
+            return;
+        }
+        if !matches!(kind, Kind::Write | Kind::Lookup) {
+            return;
+        }
+        let node = (conn.0 - LINKS) as u16;
+        let server = self.servers.get_mut(&node).unwrap();
+        assert!(server.up && is_order(node) == (kind == Kind::Write));
+        let request = match kind {
+            Kind::Write => u64::from_le_bytes(*body[8..].first_chunk().unwrap()),
+            _ => codec::decode::<Lookup>(body).unwrap().book.parse().unwrap(),
+        };
+        assert_eq!(body[8..], body_of(request, kind == Kind::Write)[8..], "it is what it was");
+        assert!(kind == Kind::Lookup || body[..8] == 7_u64.to_le_bytes(), "and of the same session");
+        server.given.push(Given { key: header.request_id, request });
+        self.open.get_mut(&request).expect("nobody waits for it").1 = node;
+    }
+
+    fn check(&self) {
+        assert_eq!(self.front.in_flight(), self.open.len(), "no request is lost");
+        for (node, server) in &self.servers {
+            let has = self.open.values().filter(|(_, holder, _)| holder == node).count();
+            assert_eq!(self.front.link_status(*node, true).in_flight as usize, has, "in flight at {node}");
+            assert!(server.up || has == 0, "{has} wait for {node}, which is gone");
+            let role = self.servers.iter().filter(|(other, _)| is_order(**other) == is_order(*node));
+            let others = role.filter(|(_, other)| other.up && !other.suspected).count();
+            assert!(!server.suspected || others == 0 || has == 0, "{has} wait for {node}, which is suspected");
+        }
+        assert!(self.open.values().all(|(_, holder, _)| *holder != 0), "every request is somewhere");
+        assert!(self.front.clients.values().map(HashMap::len).sum::<usize>() == self.open.len());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_request_is_lost_doubled_or_changed(script in proptest::collection::vec(acts(), 1..200)) {
+        let mut world = World::new();
+        for act in script {
+            world.act(act);
+        }
+        world.act(Act::Wait(60_000));
+        prop_assert_eq!(world.front.in_flight(), 0);
+        prop_assert!(world.front.jobs.next_timeout().is_none(), "nothing is left to wake up for");
+    }
+}
+
+#[test]
+fn a_former_server_that_answers_first_saves_the_wait() {
+    let mut world = World::new();
+    world.act(Act::Ask { client: 0, write: true });
+    let (_, first, _) = world.open[&1];
+    world.act(Act::Suspect(first));
+    let (_, second, _) = world.open[&1];
+    assert!(first != second);
+    world.act(Act::Answer { server: first, which: 0, how: How::Refused });
+    assert_eq!(world.open.len(), 1, "its errors are not: the other one may do better");
+    world.act(Act::Ask { client: 0, write: true });
+    let (_, third, _) = world.open[&2];
+    world.act(Act::Suspect(third));
+    world.act(Act::Answer { server: third, which: 0, how: How::Done });
+    assert!(!world.open.contains_key(&2));
+    assert_eq!(world.servers[&second].given.iter().filter(|given| given.request == 1).count(), 1);
+}
+
+#[test]
+fn among_the_suspected_requests_stay_until_somebody_is_heard() {
+    let mut world = World::new();
+    for node in ORDERS {
+        world.act(Act::Suspect(node));
+    }
+    world.act(Act::Ask { client: 0, write: true });
+    let (_, holder, _) = world.open[&1];
+    let other = ORDERS.into_iter().find(|node| *node != holder).unwrap();
+    world.act(Act::Trust(other));
+    assert_eq!(world.open[&1].1, other);
+}
