@@ -314,8 +314,8 @@ fn what_one_server_does_not_take_another_gets_but_each_only_once() {
     let first = bench.send(client, 1, 0, 0, &write(1));
     let second = bench.send(orders[0], first[0].header.request_id, 0, 0, &busy);
     assert_eq!(second[0].conn, orders[1]);
-    // A late answer of the first changes nothing any more.
-    assert!(bench.send(orders[0], first[0].header.request_id, 0, 0, &write_ok(3)).is_empty());
+    // What else the first has to complain of changes nothing any more.
+    assert!(bench.send(orders[0], first[0].header.request_id, 0, 0, &busy).is_empty());
     let told = bench.send(orders[1], second[0].header.request_id, 0, 0, &busy);
     assert_eq!((told[0].conn, told[0].error()), (client, ErrorCode::Busy));
 }
@@ -519,6 +519,42 @@ fn a_catalog_that_goes_or_hands_back_has_its_writes_moved_under_the_same_identit
     let told = bench.send(catalogs[0], 0, 0, 0, &result(job, Kind::WriteOk, &done));
     assert_eq!((told[0].conn, told[0].header.request_id, told[0].decode::<WriteOk>()), (front, 7, write_ok(9)));
     assert!(bench.send(catalogs[0], 0, 0, 0, &result(job, Kind::WriteOk, &done)).is_empty());
+}
+
+#[test]
+fn of_two_catalogs_that_had_a_write_the_first_to_have_done_it_is_believed_and_no_complaint_of_the_former() {
+    let mut bench = Bench::new(ORDERS[0]);
+    let front = bench.conn();
+    bench.input(Input::Accepted { conn: front });
+    bench.send(front, 1, 0, 0, &hello(Role::Front, "front-1", [7; 16]));
+    let catalogs = [accept_catalog(&mut bench, CATALOGS[0]), accept_catalog(&mut bench, CATALOGS[1])];
+    let sent = bench.send(front, 7, 0, 0, &write(1));
+    let job = sent[0].decode::<Submit>().jobs[0].job;
+    let duty = |bench: &mut Bench, act: fn(&mut crate::roles::order::Order, &mut Ctx<'_>, u16)| {
+        let (mut ctx, duty) = bench.node.parts(bench.now, &mut bench.out);
+        let Duty::Order(order, ..) = duty else { panic!("an order server") };
+        act(order, &mut ctx, CATALOGS[0]);
+    };
+    duty(&mut bench, crate::roles::order::Order::on_suspect);
+    let moved = bench.turn();
+    let again = moved.iter().find(|seen| seen.header.kind == Kind::Submit as u16).expect("it is sent again");
+    assert_eq!((again.conn, again.decode::<Submit>().jobs[0].job), (catalogs[1], job));
+    let result = |kind: Kind, body: bytes::Bytes| {
+        let body = Blob::new(body).expect("short");
+        Results { results: Bounded::truncated(vec![JobResult { job, kind: kind as u16, flags: 0, body }]) }
+    };
+    let complaint = pygmy_proto::codec::encode(&ErrorBody::new(ErrorCode::SessionExpired));
+    assert!(bench.send(catalogs[0], 0, 0, 0, &result(Kind::Error, complaint)).is_empty());
+    let done = pygmy_proto::codec::encode(&write_ok(9));
+    let told = bench.send(catalogs[0], 0, 0, 0, &result(Kind::WriteOk, done.clone()));
+    assert_eq!((told[0].conn, told[0].decode::<WriteOk>()), (front, write_ok(9)));
+    assert!(bench.send(catalogs[1], 0, 0, 0, &result(Kind::WriteOk, done)).is_empty(), "once");
+    let next = bench.send(front, 8, 0, 0, &write(2));
+    assert_eq!(next[0].conn, catalogs[1], "the suspected one gets nothing new");
+    duty(&mut bench, crate::roles::order::Order::on_trust);
+    bench.turn();
+    let conns = [9, 10, 11, 12].map(|id| bench.send(front, id, 0, 0, &write(id))[0].conn);
+    assert!(conns.contains(&catalogs[0]), "and has its share when it is heard again: {conns:?}");
 }
 
 /// The `Hello` of the second catalog.
