@@ -285,6 +285,10 @@ impl Dispatcher {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -437,5 +441,128 @@ mod tests {
             }
         }
         assert!(given.iter().all(|count| *count == 30_000), "{given:?}");
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Act {
+        Pick,
+        Batch(u32),
+        Answer(u16),
+        Refuse(u16),
+        SetUp(u16, bool),
+        Suspect(u16),
+        Trust(u16),
+        Spare(u16, u64),
+        Insert(u16, bool),
+        Remove(u16),
+    }
+
+    fn acts() -> impl Strategy<Value = Act> {
+        let node = || 1..6_u16;
+        prop_oneof![
+            8 => Just(Act::Pick),
+            2 => (1..200_u32).prop_map(Act::Batch),
+            6 => node().prop_map(Act::Answer),
+            2 => node().prop_map(Act::Refuse),
+            2 => (node(), any::<bool>()).prop_map(|(node, up)| Act::SetUp(node, up)),
+            1 => node().prop_map(Act::Suspect),
+            1 => node().prop_map(Act::Trust),
+            1 => (node(), 0..100_u64).prop_map(|(node, until)| Act::Spare(node, until)),
+            1 => (node(), any::<bool>()).prop_map(|(node, up)| Act::Insert(node, up)),
+            1 => node().prop_map(Act::Remove),
+        ]
+    }
+
+    /// What is known of a server that is there: whether it is up, whether suspected, until when spared.
+    type Known = BTreeMap<u16, (bool, bool, u64)>;
+
+    /// Does the same to both, and holds what is picked against what is known.
+    fn act(dispatcher: &mut Dispatcher, known: &mut Known, given: &mut BTreeMap<u16, u32>, now_ns: u64, act: Act) {
+        let worth = |(up, suspected, until): &(bool, bool, u64)| up.then_some((*suspected, *until > now_ns));
+        let best = known.values().filter_map(worth).min();
+        let mut check = |node: Option<u16>, count| {
+            assert_eq!(node.and_then(|node| worth(&known[&node])), best, "{node:?} of {known:?}");
+            node.into_iter().for_each(|node| *given.entry(node).or_default() += count);
+        };
+        match act {
+            Act::Pick => check(dispatcher.pick(now_ns), 1),
+            Act::Batch(count) => {
+                let node = dispatcher.next(now_ns);
+                node.into_iter().for_each(|node| dispatcher.add(node, count));
+                check(node, count);
+            }
+            Act::Answer(node) | Act::Refuse(node) => {
+                if let Some(count) = given.get_mut(&node).filter(|count| **count > 0) {
+                    *count -= 1;
+                    dispatcher.done(node);
+                    if matches!(act, Act::Answer(_)) {
+                        dispatcher.warm(node);
+                    }
+                }
+            }
+            Act::SetUp(node, up) => {
+                dispatcher.set_up(node, up);
+                known.entry(node).and_modify(|known| (known.0, known.1) = (up, false));
+            }
+            Act::Suspect(node) => {
+                dispatcher.suspect(node);
+                known.entry(node).and_modify(|known| known.1 = true);
+            }
+            Act::Trust(node) => {
+                dispatcher.trust(node);
+                known.entry(node).and_modify(|known| known.1 = false);
+            }
+            Act::Spare(node, until_ns) => {
+                dispatcher.spare(node, until_ns);
+                known.entry(node).and_modify(|known| known.2 = until_ns);
+            }
+            Act::Insert(node, up) => {
+                dispatcher.insert(node, up);
+                dispatcher.spare(node, 0);
+                known.insert(node, (up, false, 0));
+            }
+            Act::Remove(node) => {
+                dispatcher.remove(node);
+                known.remove(&node);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_has_been_the_count_is_exact_and_in_the_end_all_have_the_same(
+            script in proptest::collection::vec(acts(), 1..300)
+        ) {
+            let mut dispatcher = Dispatcher::new([1, 2, 3]);
+            let mut known: Known = [1, 2, 3].map(|node| (node, (false, false, 0))).into();
+            let mut given = BTreeMap::new();
+            for (now_ns, next) in script.into_iter().enumerate() {
+                act(&mut dispatcher, &mut known, &mut given, now_ns as u64, next);
+                for node in 1..6 {
+                    let count = given.get(&node).copied().unwrap_or(0);
+                    prop_assert_eq!(dispatcher.in_flight(node), count, "at {}", node);
+                }
+                prop_assert_eq!(dispatcher.len(), known.len());
+                prop_assert!(dispatcher.servers.len() <= 5);
+            }
+            for (node, count) in given {
+                (0..count).for_each(|_| dispatcher.done(node));
+            }
+            prop_assert_eq!(dispatcher.servers.len(), known.len(), "the removed are forgotten");
+            for node in known.keys() {
+                dispatcher.set_up(*node, true);
+                dispatcher.spare(*node, 0);
+                (0..WARM).for_each(|_| dispatcher.warm(*node));
+            }
+            let mut shares: BTreeMap<u16, u32> = known.keys().map(|node| (*node, 0)).collect();
+            for _ in 0..100 {
+                if let Some(node) = dispatcher.pick(0) {
+                    *shares.entry(node).or_default() += 1;
+                    dispatcher.done(node);
+                }
+                let (least, most) = (shares.values().min(), shares.values().max());
+                prop_assert!(most <= least.map(|least| least + 1).as_ref(), "{:?}", shares);
+            }
+        }
     }
 }
