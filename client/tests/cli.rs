@@ -16,8 +16,8 @@ use bytes::BytesMut;
 use pygmy_proto::frame::{self, Deframer, Flow, Frame};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, VERSION};
 use pygmy_proto::message::{
-    Book, BooksOk, Command as Change, HelloOk, LookupOk, OrderLine, OrderRecord, Orders, OrdersOk, Outcome,
-    ReplicaStatus, Role, SearchOk, SessionOpened, Status, StatusOk, Write, WriteOk,
+    Book, BooksOk, Command as Change, HelloOk, LookupOk, OrderLine, OrderRecord, Orders, OrdersOk, Outcome, PeerReason,
+    PeerState, PeerStatus, ReplicaStatus, Role, SearchOk, SessionOpened, Status, StatusOk, Write, WriteOk,
 };
 use pygmy_proto::message::{Epoch, Line, Lookup, Message};
 use pygmy_proto::types::{self, Bounded, Name};
@@ -300,6 +300,15 @@ fn status_ok() -> StatusOk {
         jobs: 0,
         answered: 0,
         links: Bounded::default(),
+        peers: Bounded::truncated(vec![PeerStatus {
+            node: 2,
+            state: PeerState::Red,
+            reason: PeerReason::OneWay,
+            heard_ms: Some(17),
+            limit_ms: 345,
+            suspicions: 1,
+            returns: 0,
+        }]),
         replica: Some(replica()),
         front: None,
     }
@@ -695,6 +704,7 @@ fn lists_are_one_object_a_line() {
     let (json, _) = check(&server.run(&["--json", "status"]), 0);
     let status: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&status["up"], &status["role"]), (&true.into(), &"front".into()));
+    assert_eq!((&status["peers"][0]["reason"], &status["peers"][0]["limit_ms"]), (&"one_way".into(), &345.into()));
     assert_eq!(status["replica"]["state_hash"], "fffffffffffffffe", "no number, which many would round");
 }
 
@@ -765,6 +775,9 @@ fn a_cluster_file_names_the_nodes() {
     check(&pygmy(server.home.path()).args(["buy", "b00000"]).output().unwrap(), 0);
     let (table, _) = check(&pygmy(server.home.path()).arg("status").output().unwrap(), 0);
     assert!(table.contains("front-1") && table.contains("catalog-1: no connection"), "{table}");
+    let (table, _) = check(&pygmy(server.home.path()).args(["status", "--links"]).output().unwrap(), 0);
+    let row: Vec<&str> = table.lines().nth(1).unwrap_or_default().split_whitespace().collect();
+    assert_eq!(row.join(" "), "front-1 catalog-1 - red does not hear it 17 345 1 0 -", "{table}");
     let other = server.home.path().join("other.toml");
     std::fs::write(&other, text.replace(&"ab".repeat(16), &"cd".repeat(16))).unwrap();
     let output = pygmy(server.home.path()).env("PYGMY_CLUSTER", &other).args(["--json", "topics"]).output().unwrap();

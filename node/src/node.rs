@@ -126,7 +126,7 @@ impl Node {
             }
             Role::Front | Role::Client => Duty::Front(Box::new(Front::new(&settings.cluster, settings.boot_nonce))),
         };
-        Ok(Self {
+        let mut node = Self {
             settings_hash: settings.cluster.hash(),
             started_ns: now.mono_ns,
             conns: HashMap::new(),
@@ -134,11 +134,13 @@ impl Node {
             links: Links::default(),
             directory: Directory::new(&settings),
             duty,
-            beats: Beats::new(&settings),
+            beats: Beats::new(&settings, now),
             leaving: false,
             left: false,
             settings,
-        })
+        };
+        node.watch_all();
+        Ok(node)
     }
 
     /// Its replica, if it has one, takes snapshots from now on: there is a place for them.
@@ -303,6 +305,7 @@ impl Node {
     }
 
     fn on_peer_frame(&mut self, now: Now, conn: ConnId, node: u16, frame: &Frame<'_>, out: &mut Outbox) {
+        self.beats.detector.hear_frame(now.mono_ns, node);
         let members = (frame.kind() == Some(Kind::Members)).then(|| frame.decode::<Members>());
         let (mut ctx, duty) = self.parts(now, out);
         let understood = match duty {
@@ -379,6 +382,7 @@ impl Node {
         if let Some(hello) = &hello {
             self.beats.pin(node, hello.boot_nonce);
         }
+        self.watch_link(now, node, hello.as_ref().map_or(0, |hello| hello.boot_nonce));
         if let (Some(replica), Some(hello)) = (self.duty.replica_mut(), hello) {
             replica.handle(now, pygmy_ring::Input::PeerUp { node, hello });
         }
@@ -418,6 +422,7 @@ impl Node {
         log::warn!("link with {} is down", self.name_of(node));
         self.pass_on(now, out);
         self.links.remove(node);
+        self.beats.detector.link_down(node);
         self.part(node, out);
         let (mut ctx, duty) = self.parts(now, out);
         match duty {
@@ -535,6 +540,7 @@ impl Node {
             jobs: jobs as u32,
             answered,
             links: Bounded::truncated(links.collect()),
+            peers: Bounded::truncated(self.peer_statuses(now)),
             replica: self.duty.replica().map(StoreReplica::status),
             front: self.duty.front().map(|front| front.cache_status(now.mono_ns)),
         }
@@ -564,6 +570,7 @@ fn on_read_or_ring_frame(
 
 impl Machine for Node {
     fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Outbox) {
+        self.tick(now);
         match input {
             Input::Accepted { conn } => {
                 self.conns.insert(conn, Conn::Greeted);
@@ -572,7 +579,7 @@ impl Machine for Node {
             Input::Frame { conn, frame } => self.on_frame(now, conn, &frame, out),
             Input::BadFrame { conn, error } => self.on_bad_frame(now, conn, error, out),
             Input::Closed { conn, .. } => self.forget(now, conn, out),
-            Input::Datagram { bytes } => self.on_datagram(now, bytes),
+            Input::Datagram { bytes } => self.on_datagram(now, bytes, out),
             Input::Durable { epoch, seq, hash } => self.ring(now, pygmy_ring::Input::Durable { epoch, seq, hash }),
             Input::VoteDurable(vote) => self.ring(now, pygmy_ring::Input::VoteDurable(vote)),
             Input::DiskFull(full) => self.ring(now, pygmy_ring::Input::DiskFull(full)),
@@ -585,17 +592,21 @@ impl Machine for Node {
     }
 
     fn end_turn(&mut self, now: Now, out: &mut Outbox) {
+        self.tick(now);
+        let (mut ctx, duty) = self.parts(now, out);
+        if let Some(replica) = duty.replica_mut() {
+            replica.end_turn(&mut ctx);
+        }
+        self.judge_peers(now, out);
         let (mut ctx, duty) = self.parts(now, out);
         match duty {
             Duty::Front(front) => front.end_turn(&mut ctx),
             Duty::Order(order, replica, reads) => {
-                replica.end_turn(&mut ctx);
                 reads.on_turn(&mut ctx, replica);
                 order.spare_catalogs(|node| replica.ring().is_lagging(node));
                 order.end_turn(&mut ctx);
             }
             Duty::Catalog(catalog, replica, reads, feed) => {
-                replica.end_turn(&mut ctx);
                 // Before all else that is sent of this turn: a front that hears of a position has been told what changed.
                 let touched = replica.take_changes();
                 feed.on_turn(&mut ctx, replica.applied(), touched, replica.store());
@@ -604,7 +615,7 @@ impl Machine for Node {
                 reads.on_turn(&mut ctx, replica);
             }
         }
-        self.send_beat(out);
+        self.send_beat(now, out);
         self.follow_membership(out);
         self.leave_if_removed(now);
         if self.leaving && !self.left && self.has_left() {
@@ -615,16 +626,19 @@ impl Machine for Node {
 
     fn next_timeout(&self) -> Option<u64> {
         let both = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
-        match &self.duty {
+        let duty = match &self.duty {
             Duty::Front(front) => front.next_timeout(),
             Duty::Order(order, replica, reads) => {
                 both(order.next_timeout(), both(replica.next_timeout(), reads.next_timeout()))
             }
             Duty::Catalog(_, replica, reads, _) => both(replica.next_timeout(), reads.next_timeout()),
-        }
+        };
+        both(duty, self.next_beat_timeout())
     }
 
     fn on_timeout(&mut self, now: Now, out: &mut Outbox) {
+        self.tick(now);
+        self.on_beat_timeout(now);
         let (mut ctx, duty) = self.parts(now, out);
         match duty {
             Duty::Front(front) => front.on_timeout(&mut ctx),

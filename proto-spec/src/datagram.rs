@@ -29,7 +29,7 @@ const KEY_CONTEXT: &str = "pygmy heartbeat datagrams, version 1";
 
 // The largest heartbeat there is fits.
 const REPLICA_BEAT_BYTES_MAX: usize = 132 + 8 + REPLICAS_MAX * 2;
-const HEARTBEAT_BYTES_MAX: usize = 4 + 8 + NODES_MAX * 2 + 1 + REPLICA_BEAT_BYTES_MAX;
+const HEARTBEAT_BYTES_MAX: usize = 4 + 8 + 1 + 8 + NODES_MAX * 2 + 1 + REPLICA_BEAT_BYTES_MAX;
 const _: () = assert!(HEADER_LEN + HEARTBEAT_BYTES_MAX + MAC_LEN <= DATAGRAM_LEN_MAX);
 
 /// The key under which the nodes of one cluster write their datagrams.
@@ -73,6 +73,11 @@ pub struct Header {
 pub struct Heartbeat {
     /// By how many microseconds its loop has been late at most since the last heartbeat.
     pub late_us: u32,
+    /// How many heartbeats its process has sent so far, counting as one what goes to all others at once, and not counting
+    /// what is sent out of turn.
+    pub number: u64,
+    /// The receiver is to send one at once.
+    pub asks: bool,
     /// Nodes of every role whose datagrams it has received lately.
     pub hears: Bounded<u16, NODES_MAX>,
     /// From log replicas.

@@ -94,7 +94,7 @@ fn members_are_not_believed_everything() {
     let trailing = BodyError::Trailing { extra: 2 };
     assert_eq!(refusal(&with_body(&[&body[..], &[0, 0]].concat())), DatagramError::Body(trailing));
     let mut crowd = body.to_vec();
-    crowd[4..12].copy_from_slice(&(NODES_MAX as u64 + 1).to_le_bytes());
+    crowd[13..21].copy_from_slice(&(NODES_MAX as u64 + 1).to_le_bytes());
     assert!(matches!(refusal(&with_body(&crowd)), DatagramError::Body(BodyError::Value(_))));
 }
 

@@ -42,6 +42,8 @@ macro_rules! mirrored_enums {
 
 mirrored_enums! {
     enum Role { Client, Front, Order, Catalog }
+    enum PeerState { Green, Yellow, Red }
+    enum PeerReason { Heard, NeverHeard, Silent, OneWay, Reset, OwnLoopLate }
     enum Retry { Never, Later, Elsewhere, Settle }
     enum SnapshotRefusal { Gone, Busy, Unreadable }
     enum Stage { Front, Order, Catalog, Token, Replicate, Sync, Apply }
@@ -120,6 +122,9 @@ mirrors! {
     struct OrderOk { seq: u64, order: OrderRecord }
     struct OrdersOk { seq: u64, total: u64, orders: Vec<OrderRecord>, next: Option<u64> }
     struct WriteOk { seq: u64, outcome: Outcome }
+    struct PeerStatus {
+        node: u16, state: PeerState, reason: PeerReason, heard_ms: Option<u32>, limit_ms: u32, suspicions: u64, returns: u64,
+    }
     struct LinkStatus { node: u16, up: bool, in_flight: u32 }
     struct MemberStatus {
         node: u16, log_uuid: [u8; 16], address: String, voter: bool, withheld: bool, heard: bool,
@@ -135,7 +140,7 @@ mirrors! {
     }
     struct StatusOk {
         node: u16, name: String, role: Role, uptime_ms: u64, clients: u32, jobs: u32, answered: u64,
-        links: Vec<LinkStatus>, replica: Option<ReplicaStatus>, front: Option<FrontStatus>,
+        links: Vec<LinkStatus>, peers: Vec<PeerStatus>, replica: Option<ReplicaStatus>, front: Option<FrontStatus>,
     }
     struct FrontStatus {
         hits: u64, delayed: u64, misses: u64, coalesced: u64, invalidations: u64, refused: u64, emptied: u64,
@@ -191,7 +196,7 @@ mirrors! {
         want: u64, last: LogEnd, durable: u64, durable_hash: u128, committed: u64, applied: u64, withheld: bool,
         fetched: u64, hears: Vec<u16>, late_us: u32,
     }
-    struct Heartbeat { late_us: u32, hears: Vec<u16>, replica: Option<ReplicaBeat> }
+    struct Heartbeat { late_us: u32, number: u64, asks: bool, hears: Vec<u16>, replica: Option<ReplicaBeat> }
 }
 
 /// Reads `body` with `wincode` as the mirror of `kind`; its debug form, and the bytes written again.

@@ -127,11 +127,16 @@ pub enum Mistake {
     BarrierServesLater,
     /// A barrier counts the answers of those that are in another epoch.
     BarrierOfAnyEpoch,
+    /// A replica whose own loop was late takes the others for silent.
+    AccuseWhenLate,
+    /// How long a peer may be silent does not depend on how long it has been.
+    LimitNeverGrows,
 }
 
 impl Mistake {
-    /// All of them.
-    pub const ALL: [Self; 36] = [
+    /// All that whole clusters under faults bring to light: `LimitNeverGrows` harms nobody but by its number of false alarms,
+    /// which the tests of the detector count.
+    pub const ALL: [Self; 37] = [
         Self::TakeOldToken,
         Self::AppendWithGaps,
         Self::NoDeduplication,
@@ -168,6 +173,7 @@ impl Mistake {
         Self::BarrierOfEpochAlone,
         Self::BarrierServesLater,
         Self::BarrierOfAnyEpoch,
+        Self::AccuseWhenLate,
     ];
 }
 

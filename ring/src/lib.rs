@@ -4,12 +4,14 @@
 //! so the driver and the simulator run the very same code. It replicates opaque commands over any [`StateMachine`]
 //! and knows nothing of book stores. `README.md` beside this crate explains the protocol and its words.
 //!
+//! * [`detector`]: who is heard, and who is taken for gone; used for all nodes, replicas or not.
 //! * [`replica`]: ordering under the token, replication, commit, application.
 //! * [`sessions`]: exactly-once execution, part of the replicated state.
 //! * [`state`]: what is replicated, and how an entry changes it.
 //! * [`log`]: the part of the log that is kept in memory.
 
 pub mod config;
+pub mod detector;
 pub mod log;
 pub mod replica;
 pub mod sessions;
@@ -17,6 +19,7 @@ pub mod state;
 mod timer;
 
 pub use config::{Config, ConfigError, Limits, LogUuid, Mistake};
+pub use detector::{Detector, Heard, Notice};
 pub use log::Base;
 pub use replica::{
     Change, Checkpoint, Completion, Input, NotTaken, Now, Output, PeerMessage, Proposal, Queues, Recovered, Replica,

@@ -126,7 +126,7 @@ fn what_a_catalog_said_before_its_links_stood_does_not_make_it_a_holder_that_is_
     // A datagram from before the handshakes is read behind them by everyone but the holder.
     for other in 3..=5 {
         let early = deaf_beat(&bench.hello(2, other));
-        bench.input(other, Input::Beat { node: 2, beat: early });
+        bench.input(other, Input::Beat { node: 2, number: 1, beat: early });
     }
     bench.write(2, 8);
     bench.settle();

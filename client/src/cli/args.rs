@@ -93,7 +93,11 @@ pub(super) enum Verb {
     /// Write all books to a file or to standard output
     Export(Export),
     /// Ask every node how it is
-    Status,
+    Status {
+        /// Show for each node which others it hears, how long each may be silent, and whom it suspects and why
+        #[arg(long)]
+        links: bool,
+    },
     /// List the writes whose outcome is unknown, each with the command that settles it
     Unsettled {
         /// Forget this one, without knowing whether it was done; if it was not, it never will be

@@ -4,6 +4,7 @@ mod args;
 mod failure;
 mod interrupt;
 mod keeper;
+mod links;
 mod output;
 mod reads;
 mod state;
@@ -58,7 +59,7 @@ fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         Verb::Write(write) => writes::run(write, global, &target, output),
         Verb::Import(import) => transfer::import(import, global, &target, output),
         Verb::Export(export) => transfer::export(export, global, &target, output),
-        Verb::Status => status::run(global, &target, output),
+        Verb::Status { links } => status::run(*links, global, &target, output),
         Verb::Unsettled { forget } => unsettled::run(*forget, global, &target, output),
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::args::Global;
 use super::failure::Failure;
+use super::links;
 use super::output::{Grid, Output};
 use super::target::Target;
 use super::voters::Voters;
@@ -49,7 +50,7 @@ struct Whole<'a> {
     voters: Voters<'a>,
 }
 
-pub(super) fn run(global: &Global, target: &Target, output: &mut Output) -> Result<(), Failure> {
+pub(super) fn run(show_links: bool, global: &Global, target: &Target, output: &mut Output) -> Result<(), Failure> {
     let asked = whom(global, target);
     let answers = ask(&asked, global, target);
     // Who was asked alone speaks for itself.
@@ -63,7 +64,11 @@ pub(super) fn run(global: &Global, target: &Target, output: &mut Output) -> Resu
             output.object(&Whole { voters })?;
         }
     } else {
-        output.line(table(&asked, &answers, target))?;
+        if show_links {
+            output.line(links::table(answers.iter().flatten(), target))?;
+        } else {
+            output.line(table(&asked, &answers, target))?;
+        }
         for (asked, answer) in asked.iter().zip(&answers) {
             if let Err(error) = answer {
                 output.line(format!("{}: {}", asked.name, why(error)))?;

@@ -173,7 +173,7 @@ mod tests {
             sessions: 0,
             members: Bounded::truncated(members),
         };
-        let (name, links) = (Name::truncated("x"), Bounded::default());
+        let (name, links, peers) = (Name::truncated("x"), Bounded::default(), Bounded::default());
         let replica = Some(replica);
         StatusOk {
             node,
@@ -184,6 +184,7 @@ mod tests {
             jobs: 0,
             answered: 0,
             links,
+            peers,
             replica,
             front: None,
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use pygmy_node::machine::{CloseReason, Now};
 use pygmy_node::node::Node;
 use pygmy_node::settings::{ClusterSettings, NodeSettings, Settings, SnapshotPolicy, TokenMode};
@@ -483,8 +484,12 @@ impl World {
                 self.checker.on_sent(&host.name, &host.disk, &frame)?;
             }
         }
-        // All that leave in one turn are the same.
-        if let Some((_, bytes)) = effects.datagrams.first() {
+        let mut before: Option<&Bytes> = None;
+        for (_, bytes) in &effects.datagrams {
+            // The regular ones of a turn are all the same.
+            if before.replace(bytes) == Some(bytes) {
+                continue;
+            }
             match datagram::read(bytes, &self.key) {
                 Ok((_, heartbeat)) => {
                     if let Some(beat) = &heartbeat.replica {

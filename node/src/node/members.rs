@@ -64,6 +64,7 @@ impl Node {
 
     /// A link stands: if it is with a replica that nobody had named, there are heartbeats for it from now on.
     pub(super) fn meet(&mut self, node: u16, address: &str, out: &mut Outbox) {
+        self.watch(node);
         if self.directory.set_up(node, true) {
             out.push(Output::Meet { node, address: address.to_owned(), dial: self.is_dialed(node) });
         }
@@ -145,6 +146,7 @@ impl Node {
         if is_new && !voter.address.is_empty() {
             log::info!("{} at {} has taken a place", self.settings.cluster.name_of(node), &*voter.address);
             self.directory.set_up(node, false);
+            self.watch(node);
             out.push(Output::Meet { node, address: voter.address.to_string(), dial: self.is_dialed(node) });
         }
         let up = self.links.get(node).is_some();
@@ -173,6 +175,7 @@ impl Node {
 
     fn forget_server(&mut self, node: u16, out: &mut Outbox) {
         self.directory.servers.remove(&node);
+        self.beats.detector.forget(node);
         out.push(Output::Forget { node });
     }
 }

@@ -7,7 +7,7 @@ use pygmy_proto::message::{Membership, ReplicaBeat, ReplicaHello, ReplicaStatus,
 use pygmy_proto::types::{Bounded, Text};
 use pygmy_proto::{Kind, Message, codec};
 use pygmy_ring::replica::Completion;
-use pygmy_ring::{Config, ConfigError, Input, Limits, NotTaken, PeerMessage, Recovered, Replica, Target};
+use pygmy_ring::{Config, ConfigError, Input, Limits, NotTaken, Notice, PeerMessage, Recovered, Replica, Target};
 
 use super::Ctx;
 use super::snapshots::SnapshotPlan;
@@ -44,6 +44,7 @@ pub struct StoreReplica {
     ring: Replica<Store>,
     settled: Vec<Settled>,
     beat: Option<ReplicaBeat>,
+    notices: Vec<Notice>,
     /// The latest barrier that was answered: its ticket, and the position.
     fresh: Option<(u64, u64)>,
     /// Whether changes of the store are noted for a feed.
@@ -122,6 +123,7 @@ impl StoreReplica {
             ring,
             settled: Vec::new(),
             beat: None,
+            notices: Vec::new(),
             fresh: None,
             feeds: false,
             snapshots: None,
@@ -199,6 +201,15 @@ impl StoreReplica {
     /// The heartbeat that is due, if one is.
     pub fn take_beat(&mut self) -> Option<ReplicaBeat> {
         self.beat.take()
+    }
+    /// What a heartbeat says at this moment.
+    pub fn beat_now(&self) -> ReplicaBeat {
+        let beat = self.ring.beat_now();
+        ReplicaBeat { fetched: beat.fetched + self.receiver.received(), ..beat }
+    }
+    /// What the ring's failure detector has said since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
     }
 
     /// The highest ticket of the barriers that were answered since the last call, and the position that it asked for.
@@ -351,6 +362,7 @@ impl StoreReplica {
                     let fetched = beat.fetched + self.receiver.received();
                     self.beat = Some(ReplicaBeat { fetched, ..beat });
                 }
+                pygmy_ring::Output::Notice(notice) => self.notices.push(notice),
                 pygmy_ring::Output::ReadLog { node, from_seq, upto } => {
                     ctx.out.push(Output::ReadLog { node, from_seq, upto });
                 }

@@ -430,6 +430,55 @@ pub struct LinkStatus {
     pub in_flight: u32,
 }
 
+/// How a node's failure detector judges another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerState {
+    /// It is heard.
+    Green,
+    /// It has been silent for a while, or it cannot be told.
+    Yellow,
+    /// It is taken for gone.
+    Red,
+}
+
+/// Why it is judged so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerReason {
+    /// It was heard lately.
+    Heard,
+    /// It never was.
+    NeverHeard,
+    /// It has said nothing since.
+    Silent,
+    /// It is heard, and says that it does not hear.
+    OneWay,
+    /// Its connection is gone.
+    Reset,
+    /// The judging node's own loop was late: it accuses nobody.
+    OwnLoopLate,
+}
+
+/// Another node as a node's failure detector sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct PeerStatus {
+    /// Number of the other node.
+    pub node: u16,
+    /// What is thought of it.
+    pub state: PeerState,
+    /// Why.
+    pub reason: PeerReason,
+    /// Milliseconds since it was heard last, if it ever was.
+    pub heard_ms: Option<u32>,
+    /// How many milliseconds of silence make it suspected.
+    pub limit_ms: u32,
+    /// How often it was suspected although its connection stood.
+    pub suspicions: u64,
+    /// How often it came back from that.
+    pub returns: u64,
+}
+
 /// The answer to [`Status`]. Counters are since the process started.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
 pub struct StatusOk {
@@ -449,6 +498,8 @@ pub struct StatusOk {
     pub answered: u64,
     /// Links to other servers.
     pub links: Bounded<LinkStatus, NODES_MAX>,
+    /// The other nodes of every role, by number, as its failure detector sees them.
+    pub peers: Bounded<PeerStatus, NODES_MAX>,
     /// For log replicas.
     pub replica: Option<ReplicaStatus>,
     /// For fronts.

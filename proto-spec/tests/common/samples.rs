@@ -170,7 +170,7 @@ pub fn special_batches() -> [Batch; 2] {
 /// A front's heartbeat.
 pub fn heartbeat_of_front() -> (Header, Heartbeat) {
     let header = Header { node: 1, boot_nonce: 0x99aa_bbcc_ddee_ff00, counter: 7 };
-    (header, Heartbeat { late_us: 1_500, hears: list(vec![2, 5, 6]), replica: None })
+    (header, Heartbeat { late_us: 1_500, number: 5, asks: true, hears: list(vec![2, 5, 6]), replica: None })
 }
 
 /// A log replica's heartbeat.
@@ -195,7 +195,7 @@ pub fn heartbeat_of_replica() -> (Header, Heartbeat) {
         hears: list(vec![4, 5]),
         late_us: 250,
     };
-    (header, Heartbeat { late_us: 300, hears: list(vec![1, 4, 5]), replica: Some(beat) })
+    (header, Heartbeat { late_us: 300, number: 9_000, asks: false, hears: list(vec![1, 4, 5]), replica: Some(beat) })
 }
 
 /// The key of the datagrams in the vectors: that of the cluster and under the credentials of the sample `Hello`s.
@@ -335,6 +335,12 @@ fn statuses(all: &mut Samples) {
             LinkStatus { node: 5, up: true, in_flight: 2 },
             LinkStatus { node: 6, up: false, in_flight: 0 },
         ]),
+        peers: list(vec![
+            peer(1, PeerState::Green, PeerReason::Heard, Some(20)),
+            peer(2, PeerState::Yellow, PeerReason::OwnLoopLate, Some(140)),
+            peer(5, PeerState::Red, PeerReason::OneWay, Some(3)),
+            peer(6, PeerState::Red, PeerReason::NeverHeard, None),
+        ]),
         replica,
         front,
     };
@@ -377,6 +383,10 @@ fn front_status() -> FrontStatus {
         bytes: 123_456,
         bytes_max: 67_108_864,
     }
+}
+
+fn peer(node: u16, state: PeerState, reason: PeerReason, heard_ms: Option<u32>) -> PeerStatus {
+    PeerStatus { node, state, reason, heard_ms, limit_ms: 200 + u32::from(node), suspicions: 3, returns: 2 }
 }
 
 fn member(of: Voter, voter: bool) -> MemberStatus {

@@ -328,11 +328,35 @@ pub fn members() -> impl Strategy<Value = Members> + Clone {
     (any::<u64>(), list(voter())).prop_map(|(config_id, voters)| Members { config_id, voters })
 }
 
+fn peer_status() -> impl Strategy<Value = PeerStatus> + Clone {
+    let state = prop_oneof![Just(PeerState::Green), Just(PeerState::Yellow), Just(PeerState::Red)];
+    let reason = prop_oneof![
+        Just(PeerReason::Heard),
+        Just(PeerReason::NeverHeard),
+        Just(PeerReason::Silent),
+        Just(PeerReason::OneWay),
+        Just(PeerReason::Reset),
+        Just(PeerReason::OwnLoopLate),
+    ];
+    (any::<(u16, Option<u32>, u32, u64, u64)>(), state, reason).prop_map(
+        |((node, heard_ms, limit_ms, suspicions, returns), state, reason)| PeerStatus {
+            node,
+            state,
+            reason,
+            heard_ms,
+            limit_ms,
+            suspicions,
+            returns,
+        },
+    )
+}
+
 pub fn status_ok() -> impl Strategy<Value = StatusOk> + Clone {
     let link = any::<(u16, bool, u32)>().prop_map(|(node, up, in_flight)| LinkStatus { node, up, in_flight });
     let statuses = (option::of(replica_status()), option::of(front_status()));
-    (any::<(u16, u64, u32, u32, u64)>(), inline(), role(), list(link), statuses).prop_map(
-        |((node, uptime_ms, clients, jobs, answered), name, role, links, (replica, front))| StatusOk {
+    let lists = (list(link), list(peer_status()));
+    (any::<(u16, u64, u32, u32, u64)>(), inline(), role(), lists, statuses).prop_map(
+        |((node, uptime_ms, clients, jobs, answered), name, role, (links, peers), (replica, front))| StatusOk {
             node,
             name,
             role,
@@ -341,6 +365,7 @@ pub fn status_ok() -> impl Strategy<Value = StatusOk> + Clone {
             jobs,
             answered,
             links,
+            peers,
             replica,
             front,
         },
@@ -579,10 +604,10 @@ fn replica_beat() -> impl Strategy<Value = ReplicaBeat> + Clone {
 /// A heartbeat and the header that it may be sent under.
 pub fn heartbeat() -> impl Strategy<Value = (Header, Heartbeat)> + Clone {
     let header = (1..=u16::MAX, any::<(u64, u64)>());
-    (header, any::<u32>(), list(any::<u16>()), option::of(replica_beat())).prop_map(
-        |((node, (nonce, counter)), late_us, hears, replica)| {
+    (header, any::<(u32, u64, bool)>(), list(any::<u16>()), option::of(replica_beat())).prop_map(
+        |((node, (nonce, counter)), (late_us, number, asks), hears, replica)| {
             let boot_nonce = replica.as_ref().map_or(nonce, |beat| beat.boot_nonce);
-            (Header { node, boot_nonce, counter }, Heartbeat { late_us, hears, replica })
+            (Header { node, boot_nonce, counter }, Heartbeat { late_us, number, asks, hears, replica })
         },
     )
 }

@@ -8,6 +8,7 @@ use pygmy_proto::message::{
 };
 
 use crate::config::LogUuid;
+use crate::detector::Notice;
 use crate::log::Base;
 use crate::sessions::{SessionError, SessionLimits, Sessions};
 
@@ -190,6 +191,8 @@ pub enum Input {
     Beat {
         /// From which node.
         node: u16,
+        /// Its number among the heartbeats of its process.
+        number: u64,
         /// What it says.
         beat: ReplicaBeat,
     },
@@ -307,6 +310,9 @@ pub enum Output {
     Vote(Vote),
     /// Tell all replicas how this one is; a datagram each.
     Beat(ReplicaBeat),
+    /// Another replica is suspected, trusted again, or to be asked for a heartbeat: [`Replica::beat_now`] is sent to it, and
+    /// it answers with its own.
+    Notice(Notice),
     /// Read a part of the log that is no longer in memory. Answered by [`Input::LogRead`].
     ReadLog {
         /// For which node.

@@ -54,8 +54,10 @@ impl<S: StateMachine> Replica<S> {
                 return log::warn!("node {node} is one log replica too many: it is not heard");
             };
             self.peers.remove(&gone);
+            self.detector.forget(gone);
         }
         self.peers.insert(node, Peer::default());
+        self.detector.meet(node);
     }
 
     /// Whether this replica was started with `node` for a peer.
@@ -69,6 +71,7 @@ impl<S: StateMachine> Replica<S> {
         let nodes: Vec<u16> = self.peers.iter().filter(|(_, peer)| gone(peer)).map(|(node, _)| *node).collect();
         for node in nodes {
             self.peers.remove(&node);
+            self.detector.forget(node);
         }
     }
 

@@ -32,6 +32,7 @@ use self::lag::Lag;
 use self::watch::Watch;
 use crate::StateMachine;
 use crate::config::{Config, ConfigError, LogUuid, Mistake};
+use crate::detector::{Detector, Notice};
 use crate::log::Log;
 use crate::sessions::Sessions;
 use crate::state::State;
@@ -64,10 +65,6 @@ struct Peer {
     withheld: bool,
     /// When a frame or a heartbeat of it came last.
     heard_ns: u64,
-    /// When the link came up last.
-    up_ns: u64,
-    /// Whether it hears this replica, by its own word.
-    hears_me: bool,
     /// Whether it hears a majority of the voters.
     hears_majority: bool,
     /// Since when it has been well, if it is, and how long it must be before it gets the token again.
@@ -187,6 +184,10 @@ pub struct Replica<S> {
     checks: VecDeque<(u64, u64)>,
     lag: Lag,
     watch: Watch,
+    /// Which of the other replicas live.
+    detector: Detector,
+    /// What it has said in this turn.
+    notices: Vec<Notice>,
     campaign: Campaign,
     adoption: Option<Adoption>,
     /// Whom a promise is owed once it is durable, and its boot nonce.
@@ -268,6 +269,8 @@ impl<S: StateMachine> Replica<S> {
             checks: VecDeque::new(),
             lag: Lag::default(),
             watch: Watch::new(now.mono_ns),
+            detector: Detector::new().with_mistake(config.mistake),
+            notices: Vec::new(),
             campaign: Campaign::new(config.boot_nonce),
             adoption: None,
             owed: None,
@@ -286,6 +289,7 @@ impl<S: StateMachine> Replica<S> {
             }
             replica.take_into_log(batch);
         }
+        replica.peers.keys().for_each(|node| replica.detector.meet(*node));
         replica.renew_catalogs();
         replica.begin(now, damaged);
         Ok(replica)
@@ -337,7 +341,7 @@ impl<S: StateMachine> Replica<S> {
             Input::PeerUp { node, hello } => self.on_peer_up(now, node, &hello),
             Input::PeerDown { node } => self.on_peer_down(now, node),
             Input::Message { node, message } => self.on_message(now, node, message),
-            Input::Beat { node, beat } => self.on_beat(now, node, &beat),
+            Input::Beat { node, number, beat } => self.on_beat(now, node, number, &beat),
             Input::Barrier { ticket } => self.on_fresh(ticket),
             Input::Propose(proposal) => self.on_propose(now, proposal),
             Input::Change { ticket, change } => self.on_change(ticket, change),
@@ -354,6 +358,7 @@ impl<S: StateMachine> Replica<S> {
         let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.up) else { return };
         peer.heard_ns = now.mono_ns;
         peer.promised = peer.promised.max(epoch);
+        self.detector.hear_frame(now.mono_ns, node);
         self.watch.highest_epoch = self.watch.highest_epoch.max(epoch);
         match message {
             PeerMessage::PreVote(ask) => self.on_pre_vote(now, node, ask),
@@ -406,10 +411,9 @@ impl<S: StateMachine> Replica<S> {
         peer.told = hello.committed;
         peer.refused_fetch = None;
         peer.heard_ns = now.mono_ns;
-        peer.up_ns = now.mono_ns;
-        peer.hears_me = true;
         peer.hears_majority = true;
         peer.well_since_ns = Some(now.mono_ns);
+        self.detector.link_up(now.mono_ns, node, hello.boot_nonce);
         self.watch.highest_epoch = self.watch.highest_epoch.max(hello.promised);
         self.hear_committed(hello.committed);
         self.hear_applied(node, hello.committed, true);
@@ -458,6 +462,7 @@ impl<S: StateMachine> Replica<S> {
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.up = false;
         }
+        self.detector.link_down(node);
         if self.fetching_from == Some(node) {
             self.fetching_from = None;
             self.timers.set(Timer::Gap, now.mono_ns);
@@ -472,6 +477,7 @@ impl<S: StateMachine> Replica<S> {
     /// Ends a turn: what was proposed is ordered, the token goes on, commits are applied.
     pub fn end_turn(&mut self, now: Now) {
         self.tick(now);
+        self.judge_peers(now);
         let left = self.apply_committed(now, self.config.limits.applied_per_turn_max);
         self.judge_lag();
         self.drive_campaign(now);
@@ -485,7 +491,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// When [`Self::on_timeout`] must be called next, in nanoseconds of the monotonic clock.
     pub fn next_timeout(&self) -> Option<u64> {
-        self.timers.next()
+        self.timers.next().into_iter().chain(self.detector.next_timeout()).min()
     }
 
     /// Fires what is due. To be followed by [`Self::end_turn`].
@@ -601,6 +607,11 @@ impl<S: StateMachine> Replica<S> {
             swap: membership.swap.clone(),
             members: self.members(),
         }
+    }
+
+    /// Which of the other replicas live, as far as this one hears.
+    pub fn detector(&self) -> &Detector {
+        &self.detector
     }
 
     /// Who holds the token, as far as this replica knows; 0: unknown.

@@ -6,12 +6,9 @@ use pygmy_proto::types::Bounded;
 
 use super::{Now, Output, Peer, PeerMessage, Replica, Target, Timer};
 use crate::StateMachine;
-use crate::config::Mistake;
+use crate::config::{LogUuid, Mistake};
+use crate::detector::{BEAT_NS, GRACE_NS, Heard, LATE_NS};
 
-/// Between two heartbeats.
-const BEAT_NS: u64 = 50_000_000;
-/// A peer that was not heard for this long is taken for gone.
-const SILENT_NS: u64 = 200_000_000;
 /// A holder that has not heard a majority for this long orders nothing more.
 pub(super) const DEAF_NS: u64 = 500_000_000;
 /// The token is missing when nobody has claimed its latest hop for this long.
@@ -26,10 +23,6 @@ const PROMISE_PATIENCE_NS: u64 = 500_000_000;
 const BOOT_PATIENCE_NS: u64 = 300_000_000;
 /// How long a holder waits for what is missing in its log before the token.
 const GAP_PATIENCE_NS: u64 = 200_000_000;
-/// A timer that fires later than this shows that this process did not run: it must read before it accuses.
-const LATE_NS: u64 = 100_000_000;
-/// For how long it then accuses nobody.
-const GRACE_NS: u64 = 100_000_000;
 /// How long a catalog that was unwell must be well before it gets the token again; doubles up to the maximum.
 const PENALTY_MIN_NS: u64 = 1_000_000_000;
 const PENALTY_MAX_NS: u64 = 60_000_000_000;
@@ -124,9 +117,10 @@ impl<S: StateMachine> Replica<S> {
     /// nothing about the others: it must read what has come before it accuses anyone or goes on as holder.
     pub(super) fn tick(&mut self, now: Now) {
         self.now_ns = now.mono_ns;
-        let late = now.mono_ns.saturating_sub(self.timers.at(Timer::Beat).unwrap_or(now.mono_ns));
+        self.detector.tick(now.mono_ns, self.beat_due_ns());
+        let late = now.mono_ns.saturating_sub(self.beat_due_ns());
         self.watch.late_ns = self.watch.late_ns.max(late);
-        if late <= LATE_NS {
+        if late <= LATE_NS || self.config.makes(Mistake::AccuseWhenLate) {
             return;
         }
         self.watch.grace_until_ns = now.mono_ns + GRACE_NS;
@@ -136,6 +130,16 @@ impl<S: StateMachine> Replica<S> {
         if self.token.is_some() && !self.config.makes(Mistake::BelieveOldHolder) {
             self.watch.confirm_from_ns = Some(now.mono_ns);
         }
+    }
+
+    /// When this replica's next heartbeat is due, and so its loop to run.
+    pub fn beat_due_ns(&self) -> u64 {
+        self.timers.at(Timer::Beat).unwrap_or(self.now_ns)
+    }
+
+    /// What a heartbeat says at this moment.
+    pub fn beat_now(&self) -> ReplicaBeat {
+        self.beat(self.watch.late_ns)
     }
 
     fn beat(&self, late_ns: u64) -> ReplicaBeat {
@@ -168,7 +172,7 @@ impl<S: StateMachine> Replica<S> {
         self.token.is_some() || self.passed.as_ref().is_some_and(|passed| self.is_up(passed.to) && lately(passed.at_ns))
     }
 
-    pub(super) fn on_beat(&mut self, now: Now, node: u16, beat: &ReplicaBeat) {
+    pub(super) fn on_beat(&mut self, now: Now, node: u16, number: u64, beat: &ReplicaBeat) {
         let me = self.config.me;
         let Some(peer) = self.peers.get_mut(&node) else { return };
         // A datagram may come from a process that is gone, or from before the link.
@@ -176,10 +180,9 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         peer.heard_ns = now.mono_ns;
-        // The handshake has shown that both ends hear each other; a datagram from before it may say otherwise, and the
-        // token that a process gets as soon as it is back must not be taken for lost over that.
-        let just_met = now.mono_ns.saturating_sub(peer.up_ns) <= SILENT_NS;
-        peer.hears_me = just_met || beat.hears.contains(&me);
+        let (hears_me, late_ns) = (beat.hears.contains(&me), u64::from(beat.late_us) * 1_000);
+        let heard = Heard { boot_nonce: beat.boot_nonce, number, hears_me, late_ns };
+        self.detector.hear_beat(now.mono_ns, node, &heard);
         peer.promised = beat.promised;
         peer.withheld = beat.withheld;
         if beat.last.epoch != peer.last.epoch || beat.last.seq > peer.last.seq {
@@ -260,6 +263,12 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
+    /// Looks who has been silent for too long, and says so.
+    pub(super) fn judge_peers(&mut self, now: Now) {
+        self.detector.judge(now.mono_ns, &mut self.notices);
+        self.outputs.extend(self.notices.drain(..).map(Output::Notice));
+    }
+
     /// Keeps the account of who has been well for how long. Who says nothing over a connection that stands is paused, or
     /// cut off in one direction, and would hold the token up.
     fn judge_health(&mut self, now: Now) {
@@ -289,13 +298,12 @@ impl<S: StateMachine> Replica<S> {
 
     /// Whether `node` was heard lately, by this replica's own ears alone.
     fn is_heard_here(&self, node: u16) -> bool {
-        let lately = |peer: &Peer| peer.up && self.now_ns.saturating_sub(peer.heard_ns) <= SILENT_NS;
-        self.peers.get(&node).is_some_and(lately)
+        self.peers.get(&node).is_some_and(|peer| peer.up) && self.detector.hears(self.now_ns, node)
     }
 
     /// Whether the link with `node` works: both ends hear each other.
     pub(super) fn is_heard(&self, node: u16) -> bool {
-        self.is_heard_here(node) && self.peers.get(&node).is_some_and(|peer| peer.hears_me)
+        self.peers.get(&node).is_some_and(|peer| peer.up) && self.detector.trusts(self.now_ns, node)
     }
 
     /// Voters heard within `within_ns`, this replica included if it votes.
@@ -315,7 +323,12 @@ impl<S: StateMachine> Replica<S> {
     }
 
     pub(super) fn hears_majority(&self) -> bool {
-        self.voters_heard(SILENT_NS) >= self.majority()
+        let voters = self.membership().voters.iter();
+        let heard = |uuid: LogUuid| {
+            let own = uuid == self.config.log_uuid;
+            own || self.peers.iter().any(|(node, peer)| peer.log_uuid == uuid && self.is_heard_here(*node))
+        };
+        voters.filter(|voter| heard(voter.log_uuid)).count() >= self.majority()
     }
 
     /// Whether no majority was heard for so long that nothing numbered here is likely to be committed. That links have

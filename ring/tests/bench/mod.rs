@@ -46,7 +46,9 @@ pub struct Bench {
     /// What is under way, by (from, to); a pair without a link has none.
     pub links: BTreeMap<(u16, u16), VecDeque<PeerMessage>>,
     /// Heartbeats under way.
-    beats: Vec<(u16, u16, ReplicaBeat)>,
+    beats: Vec<(u16, u16, bool, ReplicaBeat)>,
+    /// Heartbeats that each process has sent to all.
+    numbers: BTreeMap<u16, u64>,
     /// Those that do not run: whatever comes to them waits.
     pub paused: BTreeSet<u16>,
     /// Directions in which nothing arrives, though the connection stands.
@@ -55,6 +57,10 @@ pub struct Bench {
     pub slow: BTreeSet<u16>,
     pub frames: Frames,
     pub beats_sent: usize,
+    /// Heartbeats that asked for one.
+    pub probes_sent: usize,
+    /// Who suspected whom, and who trusted whom again.
+    pub notices: Vec<(u16, pygmy_ring::Notice)>,
     /// Votes written, by whom.
     pub votes: BTreeMap<u16, usize>,
     /// Acknowledgements by whom they went to.
@@ -96,11 +102,14 @@ impl Bench {
             disks: BTreeMap::new(),
             links: BTreeMap::new(),
             beats: Vec::new(),
+            numbers: BTreeMap::new(),
             paused: BTreeSet::new(),
             held: BTreeSet::new(),
             slow: BTreeSet::new(),
             frames: Frames::default(),
             beats_sent: 0,
+            probes_sent: 0,
+            notices: Vec::new(),
             votes: BTreeMap::new(),
             acks_to: BTreeMap::new(),
             done: Vec::new(),
@@ -143,6 +152,8 @@ impl Bench {
     pub fn forget(&mut self) {
         self.frames = Frames::default();
         self.beats_sent = 0;
+        self.probes_sent = 0;
+        self.notices.clear();
         self.votes.clear();
         self.acks_to.clear();
         self.done.clear();
@@ -219,7 +230,7 @@ impl Bench {
         self.replicas.remove(&node);
         self.isolate(node);
         self.disk(node).crash(0);
-        self.beats.retain(|(from, _, _)| *from != node);
+        self.beats.retain(|(from, ..)| *from != node);
     }
 
     /// It comes back with its disk, linked to nobody.
@@ -291,8 +302,15 @@ impl Bench {
                 Output::Beat(beat) => {
                     self.beats_sent += 1;
                     let up = self.links.keys().filter(|(from, _)| *from == node);
-                    self.beats.extend(up.map(|(_, to)| (node, *to, beat.clone())));
+                    self.beats.extend(up.map(|(_, to)| (node, *to, false, beat.clone())));
+                    *self.numbers.entry(node).or_default() += 1;
                 }
+                Output::Notice(pygmy_ring::Notice::Probe(to)) => {
+                    self.probes_sent += 1;
+                    let beat = self.replica(node).beat_now();
+                    self.beats.push((node, to, true, beat));
+                }
+                Output::Notice(notice) => self.notices.push((node, notice)),
                 Output::ReadLog { node: to, .. } => self.input(node, Input::LogRead { node: to, batches: Vec::new() }),
                 Output::NeedSnapshot { node: from } => self.need_snapshot.push((node, from)),
                 Output::Done(done) => self.done.push(done),
@@ -371,10 +389,15 @@ impl Bench {
             let under_way = self.links.iter().filter(|(link, queue)| !queue.is_empty() && arrives(link));
             let busy: Vec<_> = under_way.map(|(link, _)| *link).collect();
             let beats = std::mem::take(&mut self.beats);
-            for (from, to, beat) in &beats {
+            for (from, to, asks, beat) in &beats {
                 let arrives = !self.paused.contains(to) && !self.held.contains(&(*from, *to));
                 if arrives && self.links.contains_key(&(*from, *to)) {
-                    self.input(*to, Input::Beat { node: *from, beat: beat.clone() });
+                    let number = self.numbers.get(from).copied().unwrap_or_default();
+                    self.input(*to, Input::Beat { node: *from, number, beat: beat.clone() });
+                    if *asks {
+                        let answer = self.replica(*to).beat_now();
+                        self.beats.push((*to, *from, false, answer));
+                    }
                 }
             }
             for (from, to) in &busy {

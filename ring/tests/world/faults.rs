@@ -83,7 +83,7 @@ impl World {
                 self.kill(*node)?;
             }
             if let Some(state) = self.nodes.get_mut(node) {
-                state.paused_until = 0;
+                (state.paused_at, state.paused_until) = (0, 0);
             }
         }
         let rest = self.upto(nodes.len() as u64) as usize;
@@ -162,7 +162,7 @@ impl World {
                 super::add(&mut self.summary.counters, &replica.counters());
             }
             state.disk.crash(reached);
-            state.paused_until = 0;
+            (state.paused_at, state.paused_until) = (0, 0);
             self.checker.on_platter(state.disk.uuid, &state.disk.log);
         }
         self.fresh.retain(|(asked, _), _| *asked != node);
@@ -241,6 +241,7 @@ impl World {
         self.trace(|| format!("{node} is paused for {} ms", length / MS));
         self.summary.pauses += 1;
         if let Some(state) = self.nodes.get_mut(&node) {
+            state.paused_at = self.now;
             state.paused_until = self.now + length;
         }
     }

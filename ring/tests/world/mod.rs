@@ -21,9 +21,11 @@ use pygmy_proto::batch::EntryKind;
 use pygmy_proto::message::{Membership, ReplicaBeat, ReplicaHello, Voter};
 use pygmy_proto::types::{Bounded, Text};
 use pygmy_ring::config::LogUuid;
+use pygmy_ring::detector::{GRACE_NS, LATE_NS};
 use pygmy_ring::replica::Counters;
 use pygmy_ring::{
-    Change, Config, Input, Limits, Mistake, NotTaken, Now, Output, PeerMessage, Proposal, Replica, Target,
+    Change, Config, Input, Limits, Mistake, NotTaken, Notice as Heed, Now, Output, PeerMessage, Proposal, Replica,
+    Target,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -115,7 +117,7 @@ pub fn run(plan: Plan) -> Result<Summary, String> {
 #[derive(Debug, Clone)]
 enum Event {
     Message { from: u16, to: u16, conn: u64, message: PeerMessage },
-    Beat { from: u16, to: u16, beat: ReplicaBeat },
+    Beat { from: u16, to: u16, number: u64, asks: bool, beat: ReplicaBeat },
     Hello { from: u16, to: u16, conn: u64, hello: ReplicaHello },
     HelloOk { from: u16, to: u16, conn: u64, hello: ReplicaHello },
     Down { node: u16, peer: u16, conn: u64 },
@@ -158,7 +160,10 @@ struct Node {
     /// A turn is scheduled.
     dirty: bool,
     timer_at: Option<u64>,
+    paused_at: u64,
     paused_until: u64,
+    /// Heartbeats that the process has sent to all.
+    beats: u64,
     /// When the disk's latest notice arrives.
     notice_at: u64,
     seen: Seen,
@@ -409,7 +414,9 @@ impl World {
                 disk,
                 dirty: false,
                 timer_at: None,
+                paused_at: 0,
                 paused_until: 0,
+                beats: 0,
                 notice_at: 0,
                 seen,
                 leaving,
@@ -525,7 +532,12 @@ impl World {
                     self.input(to, Input::Message { node: from, message });
                 }
             }
-            Event::Beat { from, to, beat } => self.input(to, Input::Beat { node: from, beat }),
+            Event::Beat { from, to, number, asks, beat } => {
+                self.input(to, Input::Beat { node: from, number, beat });
+                if asks {
+                    self.send_beat_out_of_turn(to, from, false);
+                }
+            }
             Event::Connect { dialer, acceptor } => self.connect(dialer, acceptor),
             Event::Hello { from, to, conn, hello } => return self.on_hello(from, to, conn, hello),
             Event::HelloOk { from, to, conn, hello } => return self.on_hello_ok(from, to, conn, hello),
@@ -633,6 +645,9 @@ impl World {
                     }
                 }
                 Output::Beat(beat) => self.send_beats(node, &beat),
+                Output::Notice(Heed::Probe(to)) => self.send_beat_out_of_turn(node, to, true),
+                Output::Notice(Heed::Suspect(of)) => self.check_suspicion(node, of)?,
+                Output::Notice(Heed::Trust(_)) => {}
                 Output::Append { epoch, batch } => {
                     if let Some(replica) = &self.nodes[&node].replica
                         && self.checker.on_append(node, &batch, replica, &self.nodes[&node].disk)?
@@ -659,6 +674,17 @@ impl World {
                 Output::Fatal(why) => return Err(format!("node {node} must stop: {why}")),
             }
         }
+        Ok(())
+    }
+
+    /// Whoever did not run must read what came meanwhile before it accuses anyone.
+    fn check_suspicion(&mut self, node: u16, of: u16) -> Check {
+        self.trace(|| format!("{node} suspects {of}"));
+        self.summary.rare.suspicions += 1;
+        let Node { paused_at, paused_until, .. } = self.nodes[&node];
+        let was_stopped = paused_until - paused_at > 2 * LATE_NS && self.now >= paused_until;
+        let just_woke = was_stopped && self.now - paused_until < GRACE_NS * 9 / 10;
+        ensure!(!just_woke, "{node} did not run until a moment ago, and accuses {of} of silence");
         Ok(())
     }
 

@@ -63,15 +63,31 @@ impl World {
             return;
         }
         let beat: ReplicaBeat = codec::decode(&codec::encode(beat)).expect("what was encoded can be decoded");
+        let Some(state) = self.nodes.get_mut(&from) else { return };
+        state.beats += 1;
+        let number = state.beats;
         let others: Vec<u16> = self.nodes.keys().copied().filter(|other| *other != from).collect();
         for to in others {
-            let lost = self.upto(100) < self.pace.loss && self.now < self.faults_end;
-            let deaf = self.link(from, to).deaf[usize::from(to > from)];
-            if lost || deaf || self.boot(to).is_none() {
-                continue;
-            }
+            self.send_beat(Event::Beat { from, to, number, asks: false, beat: beat.clone() });
+        }
+    }
+
+    /// A heartbeat that asks for one, or answers such a one.
+    pub(super) fn send_beat_out_of_turn(&mut self, from: u16, to: u16, asks: bool) {
+        let Some(state) = self.nodes.get(&from) else { return };
+        let (number, beat) = (state.beats, state.replica.as_ref().map(Replica::beat_now));
+        if let Some(beat) = beat.filter(|_| self.plan.mix != Mix::Links || self.now < LINKS_FROM_NS) {
+            self.send_beat(Event::Beat { from, to, number, asks, beat });
+        }
+    }
+
+    fn send_beat(&mut self, event: Event) {
+        let Event::Beat { from, to, .. } = event else { return };
+        let lost = self.upto(100) < self.pace.loss && self.now < self.faults_end;
+        let deaf = self.link(from, to).deaf[usize::from(to > from)];
+        if !(lost || deaf || self.boot(to).is_none()) {
             let takes = self.upto(self.pace.frame_ns);
-            self.schedule(takes, Event::Beat { from, to, beat: beat.clone() });
+            self.schedule(takes, event);
         }
     }
 

@@ -58,6 +58,8 @@ rare! {
     /// The holder itself asked for another epoch: it lacks what comes before the token, or was refused.
     asked_lacking_entries,
     asked_when_refused,
+    /// A replica was suspected though its connection stood.
+    suspicions,
     /// A configuration was undone by a truncation.
     configurations_undone,
 }
