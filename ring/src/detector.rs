@@ -1,8 +1,8 @@
 //! The failure detector: who is heard, and after how much silence a peer is taken for gone.
 //!
 //! Every node sends every other one a heartbeat every [`BEAT_NS`], from its event loop. A [`Detector`] keeps, for each peer, how
-//! long it may be silent: its **limit**. A peer is *green* while it is heard, *yellow* from half of its limit on, when it is asked for a
-//! heartbeat at once (a **probe**), and *red* at its limit: suspected. Suspicion is an opinion. It is told
+//! long it may be silent: its **limit**. A peer is *green* while it is heard, *yellow* when two heartbeats are missing and a third of its limit
+//! has passed: it is asked for a heartbeat at once (a **probe**), and *red* at its limit: suspected. Suspicion is an opinion. It is told
 //! to whoever asks ([`Notice`]), and what is done about it is decided elsewhere.
 //!
 //! The limit is the largest of three estimates, never below [`LIMIT_MIN_NS`] nor above [`LIMIT_MAX_NS`]:
@@ -10,7 +10,7 @@
 //! * **Pace.** The smoothed interval between heartbeats and four times its mean deviation, as RFC 6298 computes the
 //!   retransmission timer of TCP from round trips. The interval is what passed divided by how many heartbeats the sender says to have
 //!   sent meanwhile: a lost one does not make the sender look slow, nor a flood after a stop fast.
-//! * **Memory.** Half as much again as the longest silence that the peer came back from, in the last one to two [`WINDOW_NS`]. This is
+//! * **Memory.** Twice the longest silence that the peer came back from, in the last one to two [`WINDOW_NS`]. This is
 //!   what grows under loss and on a machine with too much to do: their silences come in tails that a mean deviation
 //!   does not describe, and a limit that forgets them at once makes the same mistake again.
 //! * **Prior.** [`LIMIT_PRIOR_NS`], until enough heartbeats were heard. A new process, a new connection, and one that comes
@@ -44,6 +44,8 @@ pub const WINDOW_NS: u64 = 60_000_000_000;
 pub const LATE_NS: u64 = 100_000_000;
 /// For how long after that nobody is accused.
 pub const GRACE_NS: u64 = 100_000_000;
+/// So long nobody is yellow: two heartbeats are missing.
+pub const YELLOW_MIN_NS: u64 = 2 * BEAT_NS;
 /// A peer that is yellow is asked no more often.
 pub const PROBE_NS: u64 = 25_000_000;
 
@@ -53,7 +55,7 @@ const TOGETHER_NS: u64 = 10_000_000;
 const SAMPLES_MIN: u32 = 8;
 
 const _: () = assert!(LIMIT_MIN_NS > 2 * BEAT_NS && LIMIT_MIN_NS <= LIMIT_PRIOR_NS && LIMIT_PRIOR_NS < LIMIT_MAX_NS);
-const _: () = assert!(LATE_NS < LIMIT_MIN_NS && PROBE_NS < LIMIT_MIN_NS / 2);
+const _: () = assert!(LATE_NS < LIMIT_MIN_NS && YELLOW_MIN_NS + 2 * PROBE_NS < LIMIT_MIN_NS);
 
 /// What a detector wants to be known or done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,9 +165,8 @@ struct Peer {
 
 impl Peer {
     fn limit(&self) -> u64 {
-        let memory = self.longest.get() + self.longest.get() / 2;
-        let learned = self.pace.limit().max(memory);
-        (learned + self.late_ns).clamp(LIMIT_MIN_NS, LIMIT_MAX_NS)
+        let learned = self.pace.limit().max(2 * self.longest.get()).max(LIMIT_MIN_NS);
+        (learned + self.late_ns).min(LIMIT_MAX_NS)
     }
 
     /// Nothing that was learned says anything any more.
@@ -231,7 +232,8 @@ impl Peer {
 
     /// From when on it is yellow.
     fn yellow_at(&self) -> u64 {
-        self.quiet_from_ns + self.limit() / 2
+        // Well below half of the limit: a silence that a probe has ended would otherwise raise it, and itself with it.
+        self.quiet_from_ns + (self.limit() / 3).max(YELLOW_MIN_NS)
     }
 
     fn probe_at(&self) -> u64 {
@@ -425,6 +427,11 @@ impl Detector {
     /// When [`Self::judge`] is to be called next.
     pub fn next_timeout(&self) -> Option<u64> {
         (self.judge_at_ns != u64::MAX).then_some(self.judge_at_ns)
+    }
+
+    /// How often anyone was suspected so far.
+    pub fn suspicions(&self) -> u64 {
+        self.peers.values().map(|peer| peer.suspicions).sum()
     }
 
     /// What is thought of everyone, and why.

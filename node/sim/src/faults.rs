@@ -162,9 +162,10 @@ impl World {
     fn pause_somebody(&mut self) {
         let holder = self.holder().filter(|_| self.chance.permille(300));
         let Some(host) = holder.or_else(|| self.pick_running(|_, _| true)) else { return };
-        let until = self.at + self.chance.between(MS, self.plan.faults.pause_max);
+        let at = self.at;
+        let until = at + self.chance.between(MS, self.plan.faults.pause_max);
         let Some(process) = &mut self.hosts[host].process else { return };
-        process.paused_until = until;
+        (process.paused_from, process.paused_until) = (at, until);
         self.rare.pauses += 1;
         let name = &self.hosts[host].name;
         self.trace.note(self.at, 602, &[host as u8], || format!("{name} is stopped until {}", until / MS));

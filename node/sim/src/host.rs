@@ -13,6 +13,7 @@ use pygmy_proto::batch::Batch;
 use pygmy_proto::frame::{self, Deframer, Flow, Frame};
 use pygmy_proto::header::{HEADER_LEN, HeaderView};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, HELLO_BODY_MAX, PEER_BODY_MAX};
+use pygmy_ring::detector::{GRACE_NS, LATE_NS};
 
 use crate::disk::Write;
 use crate::mistake::Mistake;
@@ -124,7 +125,9 @@ pub struct Process {
     pub inbox: VecDeque<Item>,
     /// When the next turn is planned.
     pub turn_at: Option<u64>,
-    /// No turns before this.
+    /// No turns from then on,
+    pub paused_from: u64,
+    /// before this.
     pub paused_until: u64,
     /// Its clocks.
     pub clocks: Clocks,
@@ -146,6 +149,7 @@ impl Process {
             node,
             inbox: VecDeque::new(),
             turn_at: None,
+            paused_from: 0,
             paused_until: 0,
             clocks,
             leaving: false,
@@ -154,6 +158,12 @@ impl Process {
             links: BTreeMap::new(),
             outbox: Outbox::new(),
         }
+    }
+
+    /// Whether it did not run for a while, until so lately that it can have heard nobody yet.
+    pub fn just_woke(&self, at: u64) -> bool {
+        let was_stopped = self.paused_until.saturating_sub(self.paused_from) > 2 * LATE_NS;
+        was_stopped && at < self.paused_until + GRACE_NS * 9 / 10
     }
 
     /// Its time at a time of the simulation.

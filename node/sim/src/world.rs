@@ -354,11 +354,17 @@ impl World {
             self.plan_turn(host, at);
             return Ok(());
         }
+        let before = process.just_woke(at).then(|| process.node.suspicions());
         let mut effects = process.turn(at, budget, mistake);
+        let accuses = before.is_some_and(|before| process.node.suspicions() > before);
         let (more, timeout) = (!process.inbox.is_empty(), process.next_timeout());
         self.activity.turns += 1;
         self.rare.shared_turns += u64::from(effects.inputs > 1);
         self.trace_turn(host, &effects);
+        if accuses {
+            let detail = format!("{} did not run until a moment ago, and accuses others", self.hosts[host].name);
+            return Err(Violation { invariant: "detector", detail });
+        }
         if let Some(why) = effects.fatal {
             return Err(Violation { invariant: "fatal", detail: format!("{}: {why}", self.hosts[host].name) });
         }

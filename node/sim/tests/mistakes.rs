@@ -48,6 +48,11 @@ fn what_the_files_do_wrong_shows_when_they_are_opened() {
 }
 
 #[test]
+fn whoever_did_not_run_and_accuses_others_is_found() {
+    assert_eq!(found("accuse-when-late", 200), "detector");
+}
+
+#[test]
 fn forgotten_floors_show_as_stale_reads() {
     // An answer that there is no such thing names no position: it is stale when it was true too long ago.
     let invariant = found("forget-floor", 500);

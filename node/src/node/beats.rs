@@ -231,6 +231,12 @@ impl Node {
         }
     }
 
+    /// How often this node has suspected anyone whose connection stood.
+    pub fn suspicions(&self) -> u64 {
+        let ring = self.duty.replica().map_or(0, |replica| replica.ring().detector().suspicions());
+        ring + self.beats.detector.suspicions()
+    }
+
     /// What both detectors think of everyone, by number.
     pub(super) fn peer_statuses(&self, now: Now) -> Vec<PeerStatus> {
         let ring = self.duty.replica().map(|replica| replica.ring().detector());

@@ -478,7 +478,9 @@ mod tests {
 
     /// Does the same to both, and holds what is picked against what is known.
     fn act(dispatcher: &mut Dispatcher, known: &mut Known, given: &mut BTreeMap<u16, u32>, now_ns: u64, act: Act) {
-        let worth = |(up, suspected, until): &(bool, bool, u64)| up.then_some((*suspected, *until > now_ns));
+        // Of those that are suspected none is better for not being spared.
+        let worth =
+            |(up, suspected, until): &(bool, bool, u64)| up.then_some((*suspected, !suspected && *until > now_ns));
         let best = known.values().filter_map(worth).min();
         let mut check = |node: Option<u16>, count| {
             assert_eq!(node.and_then(|node| worth(&known[&node])), best, "{node:?} of {known:?}");

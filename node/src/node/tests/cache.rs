@@ -333,9 +333,13 @@ fn a_feed_that_stays_behind_what_barriers_tell_is_left() {
     let mut front = Cached::new();
     front.bench.floor = Some(11);
     let mut moved = Vec::new();
-    for _ in 0..4 {
-        front.bench.pass(84);
-        moved.extend(front.ask(0, &ask("a", 0)).into_iter().filter(|seen| seen.header.kind == Kind::FeedOpen as u16));
+    for number in 1..=4 {
+        let mut sent = front.bench.pass(84);
+        for catalog in CATALOGS {
+            sent.extend(front.bench.beat(catalog, number, false, &[FRONT]));
+        }
+        sent.extend(front.ask(0, &ask("a", 0)));
+        moved.extend(sent.into_iter().filter(|seen| seen.header.kind == Kind::FeedOpen as u16));
     }
     assert_eq!((moved.len(), moved[0].conn), (1, front.catalogs[1]));
 }

@@ -1,6 +1,7 @@
 //! A node among servers and clients that the test plays, frame by frame.
 
 use bytes::BytesMut;
+use pygmy_proto::datagram::{self, DatagramKey, Heartbeat};
 use pygmy_proto::frame::{self, Deframer, Flow};
 use pygmy_proto::header::FLAG_TRACE;
 use pygmy_proto::limits::{PEER_BODY_MAX, REQUESTS_IN_FLIGHT_MAX, VERSION};
@@ -31,6 +32,10 @@ fn cluster() -> ClusterSettings {
     ClusterSettings { id: [7; 16], key: vec![9; 32], token: TokenMode::Demand, cache_bytes: 0, nodes }
 }
 
+fn datagram_key() -> DatagramKey {
+    DatagramKey::new(&cluster().id, &cluster().key)
+}
+
 /// A frame as the test sees it.
 #[derive(Debug, Clone)]
 struct Seen {
@@ -58,6 +63,10 @@ struct Bench {
     closed: Vec<(ConnId, CloseReason)>,
     /// What the test's servers say to a front that asks for a barrier; none: they leave it unanswered.
     floor: Option<u64>,
+    /// Heartbeats sent, and to whom.
+    beats: Vec<(u16, Heartbeat)>,
+    /// Datagrams that each other node has sent.
+    counters: HashMap<u16, u64>,
 }
 
 impl Bench {
@@ -67,7 +76,16 @@ impl Bench {
         let now = Now { mono_ns: ms(1_000), wall_us: 1 };
         let node =
             Node::new(Settings { cluster, me, address: String::new(), log_uuid, boot_nonce: 1 }, now).expect("a ring");
-        Self { node, now, out: Outbox::new(), next_conn: 1, closed: Vec::new(), floor: Some(0) }
+        Self {
+            node,
+            now,
+            out: Outbox::new(),
+            next_conn: 1,
+            closed: Vec::new(),
+            floor: Some(0),
+            beats: Vec::new(),
+            counters: HashMap::new(),
+        }
     }
 
     fn conn(&mut self) -> ConnId {
@@ -144,6 +162,11 @@ impl Bench {
                     synced.push(Input::VoteDurable(vote));
                     continue;
                 }
+                Output::Datagram { node, range } => {
+                    let read = datagram::read(&self.out.bytes()[range], &datagram_key());
+                    self.beats.push((node, read.expect("a heartbeat of this cluster").1));
+                    continue;
+                }
                 Output::Frame { conn, range } => (conn, self.out.bytes()[range].to_vec()),
                 Output::Shared { conn, bytes } => (conn, bytes.to_vec()),
                 Output::Close { conn, reason } => {
@@ -166,6 +189,26 @@ impl Bench {
         self.now.mono_ns += ms(milliseconds);
         self.node.on_timeout(self.now, &mut self.out);
         self.turn()
+    }
+
+    /// A heartbeat of `node`, which is no log replica's; whom it hears.
+    fn beat(&mut self, node: u16, number: u64, asks: bool, hears: &[u16]) -> Vec<Seen> {
+        let counter = self.counters.entry(node).or_default();
+        *counter += 1;
+        let header = datagram::Header { node, boot_nonce: u64::from(node) + 100, counter: *counter };
+        let hears = Bounded::truncated(hears.to_vec());
+        let mut bytes = BytesMut::new();
+        let heartbeat = Heartbeat { late_us: 0, number, asks, hears, replica: None };
+        datagram::write(&mut bytes, &datagram_key(), &header, &heartbeat);
+        self.input(Input::Datagram { bytes: &bytes });
+        self.turn()
+    }
+
+    /// What is thought of `node`.
+    fn thinks(&self, node: u16) -> (PeerState, PeerReason) {
+        let status = self.node.status(self.now);
+        let peer = status.peers.iter().find(|peer| peer.node == node).expect("it is known");
+        (peer.state, peer.reason)
     }
 
     /// A server to which this node connects.
@@ -333,7 +376,8 @@ fn a_late_write_is_unknown_and_a_late_read_is_late() {
     let codes: Vec<_> = told.iter().map(|seen| (seen.header.request_id, seen.error())).collect();
     assert_eq!(codes, [(1, ErrorCode::OutcomeUnknown), (2, ErrorCode::DeadlineExceeded)]);
     assert!(bench.send(catalog, sent[0].header.request_id, 0, 0, &book_ok(1)).is_empty());
-    assert_eq!(bench.node.next_timeout(), None);
+    let Duty::Front(front) = &bench.node.duty else { panic!("node {FRONT} is a front") };
+    assert_eq!(front.next_timeout(), None);
 }
 
 #[test]
@@ -739,4 +783,84 @@ fn who_came_unnamed_and_goes_is_forgotten_and_numbers_must_fit_their_names() {
     assert!(outputs.iter().any(met) && !refused(&outputs), "it will dial, being the newer: {outputs:?}");
     bench.input(Input::Closed { conn, reason: CloseReason::Ended });
     assert!(bench.out.take_outputs().iter().any(|output| matches!(output, Output::Forget { node: NEW })));
+}
+
+#[test]
+fn every_node_sends_heartbeats_to_all_others_from_its_loop() {
+    for me in [FRONT, ORDERS[0], CATALOGS[1]] {
+        let mut bench = Bench::new(me);
+        bench.pass(0);
+        for _ in 0..20 {
+            bench.pass(50);
+        }
+        let others: Vec<u16> = (1..=5).filter(|node| *node != me).collect();
+        for turn in bench.beats.chunks(others.len()) {
+            let mut to: Vec<u16> = turn.iter().map(|(node, _)| *node).collect();
+            to.sort_unstable();
+            assert_eq!(to, others, "node {me}");
+        }
+        let numbers: Vec<u64> = bench.beats.iter().step_by(4).map(|(_, beat)| beat.number).collect();
+        assert_eq!(numbers, (1..=21).collect::<Vec<_>>());
+        let is_front = me == FRONT;
+        assert!(bench.beats.iter().all(|(_, beat)| beat.replica.is_none() == is_front && !beat.asks));
+    }
+}
+
+#[test]
+fn who_asks_for_a_heartbeat_gets_one_at_once_and_not_too_often() {
+    let mut bench = Bench::new(ORDERS[0]);
+    bench.pass(0);
+    bench.beats.clear();
+    bench.beat(FRONT, 1, false, &[]);
+    assert_eq!(bench.beats, []);
+    bench.beat(FRONT, 1, true, &[]);
+    let answer = bench.beats.pop().expect("an answer");
+    assert_eq!((answer.0, answer.1.number, answer.1.asks), (FRONT, 1, false), "out of turn: it is not counted");
+    assert!(answer.1.replica.is_some() && answer.1.hears.contains(&FRONT));
+    bench.beat(FRONT, 1, true, &[]);
+    assert_eq!(bench.beats, []);
+    bench.pass(10);
+    bench.beat(FRONT, 1, true, &[]);
+    assert_eq!(bench.beats.len(), 1);
+}
+
+#[test]
+fn a_silent_server_is_asked_then_suspected_and_its_jobs_move_though_its_link_stands() {
+    let mut bench = Bench::new(FRONT);
+    let servers = CATALOGS.map(|node| bench.server(node));
+    let client = bench.client();
+    let lookup = lookup(0);
+    let first = bench.send(client, 1, 0, 0, &lookup)[0].conn;
+    let (silent, other) = if first == servers[0] { (0, 1) } else { (1, 0) };
+    let mut seen = Vec::new();
+    for round in 1..=8_u64 {
+        bench.beats.clear();
+        seen.extend(bench.pass(25));
+        seen.extend(bench.beat(CATALOGS[other], round, false, &[FRONT]));
+        let asked: Vec<u16> = bench.beats.iter().filter(|(_, beat)| beat.asks).map(|(node, _)| *node).collect();
+        let expected = if (4..8).contains(&round) { vec![CATALOGS[silent]] } else { vec![] };
+        assert_eq!(asked, expected, "after {} ms", 25 * round);
+        assert_eq!(seen.is_empty(), round < 8, "after {} ms", 25 * round);
+    }
+    assert_eq!(bench.thinks(CATALOGS[silent]), (PeerState::Red, PeerReason::Silent));
+    assert_eq!((seen.len(), seen[0].conn), (1, servers[other]), "the job has moved");
+    bench.beat(CATALOGS[silent], 1, false, &[FRONT]);
+    assert_eq!(bench.thinks(CATALOGS[silent]).0, PeerState::Green);
+    let mut picked: Vec<ConnId> =
+        (2..4).map(|id| bench.send(client, id, 0, 0, &lookup).first().expect("it is passed on").conn).collect();
+    picked.sort_unstable();
+    assert_eq!(picked, servers, "both are used again");
+}
+
+#[test]
+fn a_connection_that_is_lost_counts_at_once() {
+    let mut bench = Bench::new(FRONT);
+    assert_eq!(bench.thinks(CATALOGS[0]), (PeerState::Red, PeerReason::NeverHeard));
+    let conn = bench.server(CATALOGS[0]);
+    assert_eq!(bench.thinks(CATALOGS[0]), (PeerState::Green, PeerReason::Heard));
+    bench.input(Input::Closed { conn, reason: CloseReason::Broken });
+    bench.turn();
+    assert_eq!(bench.thinks(CATALOGS[0]), (PeerState::Red, PeerReason::Reset));
+    bench.server(CATALOGS[0]);
+    assert_eq!(bench.thinks(CATALOGS[0]), (PeerState::Green, PeerReason::Heard));
 }
