@@ -103,9 +103,8 @@ impl World {
         let before = self.activity;
         self.run_until(self.at + WATCH)?;
         let now = self.activity;
-        let counts = |index: &usize| self.hosts[*index].is_replica() && !self.is_removed(*index);
-        let replicas = (0..self.hosts.len()).filter(counts).count() as u64;
-        let beats = BEATS_MAX * replicas;
+        let nodes = (0..self.hosts.len()).filter(|index| !self.is_removed(*index)).count() as u64;
+        let beats = BEATS_MAX * nodes;
         // A rotating token makes two nodes turn at each pass and one at each rest, at most about every millisecond.
         // A catalog that was unwell gets the token that it wanted only when it has been well for long enough.
         let late = 2 * u64::from(self.plan.catalogs);
@@ -114,8 +113,9 @@ impl World {
         let snapshots = SNAPSHOT_TURNS_MAX * (now.snapshots - before.snapshots);
         let counts = [
             ("pieces of streams", now.pieces - before.pieces, passes),
-            ("datagrams", now.datagrams - before.datagrams, beats * (replicas - 1)),
-            ("turns", now.turns - before.turns, beats * replicas + rests + snapshots),
+            ("datagrams", now.datagrams - before.datagrams, beats * (nodes - 1)),
+            // Each node's failure detector may look once between two heartbeats.
+            ("turns", now.turns - before.turns, beats * (nodes + 1) + rests + snapshots),
         ];
         match counts.iter().find(|(_, count, allowed)| count > allowed) {
             None => Ok(()),
