@@ -235,8 +235,8 @@ pub enum Replay {
 /// Refuses datagrams that have been seen before, and those of processes that are gone.
 ///
 /// A boot nonce that is new to the guard is taken for that of a new process, for nothing in it says which of two
-/// processes is the later one. Someone who has recorded a datagram of a process that this guard never heard could so
-/// pass it off as the latest. Where a node is connected as well, [`ReplayGuard::pin`] says which process it is and ends
+/// processes is the later one. One that was taken for replaced is heard again when it sends what it had not sent before.
+/// Someone who has recorded a datagram of a process that this guard never heard could so pass it off as the latest for a moment. Where a node is connected as well, [`ReplayGuard::pin`] says which process it is and ends
 /// that: of a pinned node no other process is heard.
 #[derive(Debug, Default)]
 pub struct ReplayGuard {
@@ -266,8 +266,25 @@ impl Sender {
         Self { process: Process::new(boot_nonce), pinned: false, replaced: VecDeque::new() }
     }
 
-    fn has_replaced(&self, boot_nonce: u64) -> bool {
-        self.replaced.iter().any(|process| process.boot_nonce == boot_nonce)
+    /// Takes out what is known of a process that came before.
+    fn take_replaced(&mut self, boot_nonce: u64) -> Option<Process> {
+        let at = self.replaced.iter().position(|process| process.boot_nonce == boot_nonce)?;
+        self.replaced.remove(at)
+    }
+
+    /// The process that a datagram shows to be there in place of the one that was taken for the latest, if it may.
+    fn successor(&mut self, header: &Header) -> Option<Process> {
+        if self.pinned {
+            return None;
+        }
+        let known = self.replaced.iter().find(|process| process.boot_nonce == header.boot_nonce);
+        match known {
+            // A datagram of a process that is gone may come late, to one who never heard that process, and take the
+            // place of the one that lives: which goes on counting.
+            Some(process) if header.counter <= process.highest => None,
+            Some(_) => self.take_replaced(header.boot_nonce),
+            None => Some(Process::new(header.boot_nonce)),
+        }
     }
 
     fn replace(&mut self, process: Process) {
@@ -316,10 +333,8 @@ impl ReplayGuard {
         let nonce = header.boot_nonce;
         let sender = self.senders.entry(header.node).or_insert_with(|| Sender::new(nonce));
         if sender.process.boot_nonce != nonce {
-            if sender.pinned || sender.has_replaced(nonce) {
-                return Err(Replay::Replaced);
-            }
-            sender.replace(Process::new(nonce));
+            let process = sender.successor(header).ok_or(Replay::Replaced)?;
+            sender.replace(process);
         }
         sender.process.take(header.counter)
     }
@@ -333,8 +348,7 @@ impl ReplayGuard {
             return;
         }
         // What was seen of it before stays seen.
-        let known = sender.replaced.iter().position(|process| process.boot_nonce == boot_nonce);
-        let known = known.and_then(|at| sender.replaced.remove(at));
+        let known = sender.take_replaced(boot_nonce);
         sender.replace(known.unwrap_or(Process::new(boot_nonce)));
     }
 }
