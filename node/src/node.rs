@@ -10,7 +10,9 @@ use std::borrow::Cow;
 
 use hashbrown::HashMap;
 use pygmy_proto::frame::{Frame, FrameError};
-use pygmy_proto::message::{LinkStatus, Members, Ping, Pong, Replace, ReplicaHello, Role, Stage, Status, StatusOk};
+use pygmy_proto::message::{
+    FrontStatus, LinkStatus, Members, Ping, Pong, Replace, ReplicaHello, Role, Stage, Status, StatusOk,
+};
 use pygmy_proto::types::{Bounded, Name};
 use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind};
 use pygmy_ring::{ConfigError, Limits, Recovered};
@@ -542,8 +544,13 @@ impl Node {
             links: Bounded::truncated(links.collect()),
             peers: Bounded::truncated(self.peer_statuses(now)),
             replica: self.duty.replica().map(StoreReplica::status),
-            front: self.duty.front().map(|front| front.cache_status(now.mono_ns)),
+            front: self.front_status(now),
         }
+    }
+
+    /// What a front keeps, and how its reads were answered.
+    pub fn front_status(&self, now: Now) -> Option<FrontStatus> {
+        self.duty.front().map(|front| front.cache_status(now.mono_ns))
     }
 }
 

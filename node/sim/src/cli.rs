@@ -66,8 +66,8 @@ struct Run {
 
 fn parse_mistake(name: &str) -> Result<Mistake, String> {
     let mistake = Mistake::named(name).ok_or_else(|| "no such mistake: `pygmy-sim mistakes` lists them".to_owned())?;
-    if matches!(mistake, Mistake::Ring(_)) && !cfg!(feature = "mistakes") {
-        return Err("mistakes of the ring need a build with `--features mistakes`".to_owned());
+    if mistake.is_inside() && !cfg!(feature = "mistakes") {
+        return Err("mistakes of the ring and the roles need a build with `--features mistakes`".to_owned());
     }
     Ok(mistake)
 }

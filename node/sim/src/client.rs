@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use pygmy_proto::frame::{self, Deframer, Flow, Frame};
-use pygmy_proto::header::FLAG_FRESH;
+use pygmy_proto::header::{FLAG_FRESH, FLAG_NO_CACHE};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, VERSION};
 use pygmy_proto::message::{Hello, OpenSession, Role, Write};
 use pygmy_proto::types::{Blob, Name};
@@ -277,14 +277,16 @@ impl Client {
             return;
         }
         self.to_issue -= 1;
-        if lent.chance.permille(350) {
+        if lent.chance.permille(lent.plan.habits.reads_permille) {
             let read = lent.workload.read(self.seen, lent.chance);
             let permille = lent.plan.fresh_permille;
             let fresh = permille > 0 && lent.chance.permille(permille);
             self.add_op(What::Read { read, fresh }, lent.at);
         } else {
             let initial = self.index == 0 && self.counter == 0;
-            let command = if initial { lent.workload.initial(lent.chance) } else { lent.workload.write(lent.chance) };
+            let churn = lent.plan.habits.churn_permille;
+            let command =
+                if initial { lent.workload.initial(lent.chance) } else { lent.workload.write(churn, lent.chance) };
             self.counter += 1;
             let intent = if initial { INITIAL_INTENT } else { lent.chance.word() };
             self.add_op(What::Write { counter: self.counter, payload: codec::encode(&command), intent }, lent.at);
@@ -298,8 +300,13 @@ impl Client {
             lent.rare.client_timeouts += 1;
             self.give_up_waiting(lent, id);
         }
-        let start = self.preferred;
         let count = self.fronts.len();
+        let habits = &lent.plan.habits;
+        if count > 1 && habits.roam_permille > 0 && lent.chance.permille(habits.roam_permille) {
+            self.preferred = lent.chance.below(count as u64) as usize;
+            lent.rare.roams += 1;
+        }
+        let start = self.preferred;
         let ready = |index: &usize| matches!(self.fronts[*index], State::Up { ready: true, .. });
         let front = (0..count).map(|step| (start + step) % count).find(ready);
         match front {
@@ -357,6 +364,10 @@ impl Client {
                 let least = if *fresh { lent.checker.answered() } else { lent.checker.floor_of_front(*boot) };
                 floor = self.seen.max(least);
                 flags = if *fresh { FLAG_FRESH } else { 0 };
+                let no_cache = lent.plan.habits.no_cache_permille;
+                if no_cache > 0 && lent.chance.permille(no_cache) {
+                    flags |= FLAG_NO_CACHE;
+                }
                 read.encode(self.seen)
             }
         };
@@ -476,7 +487,7 @@ impl Client {
             What::Read { read, fresh } => {
                 let seq = lent.checker.on_read(read, attempt.floor, kind, body)?;
                 lent.rare.fresh_reads += u64::from(*fresh);
-                self.seen = self.seen.max(seq.unwrap_or(0));
+                self.seen = self.seen.max(seq);
                 self.ops.remove(&attempt.op);
             }
             What::Write { counter, payload, intent } => {
@@ -518,7 +529,7 @@ impl Client {
         let again = if lent.calm || op.probe != Probe::None { 1_000 } else { lent.chance.below(1_000) };
         let (probe, payload) = match again {
             0..120 => (Probe::Same, payload),
-            120..200 => (Probe::OtherPayload, codec::encode(&lent.workload.write(lent.chance))),
+            120..200 => (Probe::OtherPayload, codec::encode(&lent.workload.write(0, lent.chance))),
             200..240 => (Probe::Released, payload),
             _ => {
                 self.ops.remove(&attempt.op);

@@ -37,11 +37,15 @@ pub enum Fault {
     Flip,
     /// A voter is replaced.
     Replace,
+    /// What is between a front and the catalog that feeds it, or one of them.
+    Feed,
+    /// Datagrams from one node to another one are lost.
+    Deaf,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Reset,
         Self::Pause,
         Self::Clock,
@@ -55,6 +59,8 @@ impl Fault {
         Self::Error,
         Self::Flip,
         Self::Replace,
+        Self::Feed,
+        Self::Deaf,
     ];
 }
 

@@ -10,7 +10,7 @@ use crate::check::Check;
 use crate::disk::End;
 use crate::events::{Event, Fault};
 use crate::host::{Item, Process};
-use crate::net::{Cut, Owner};
+use crate::net::{Cut, Deaf, Owner};
 use crate::plan::{MS, SEC};
 use crate::world::World;
 
@@ -58,6 +58,8 @@ impl World {
             Fault::Error => self.fail_some_disk(),
             Fault::Flip => self.flip_some_bit(),
             Fault::Replace => self.replace_somebody(),
+            Fault::Feed => self.harm_some_feed()?,
+            Fault::Deaf => self.deafen_somebody(),
         }
         Ok(())
     }
@@ -162,6 +164,10 @@ impl World {
     fn pause_somebody(&mut self) {
         let holder = self.holder().filter(|_| self.chance.permille(300));
         let Some(host) = holder.or_else(|| self.pick_running(|_, _| true)) else { return };
+        self.pause(host);
+    }
+
+    fn pause(&mut self, host: usize) {
         let at = self.at;
         let until = at + self.chance.between(MS, self.plan.faults.pause_max);
         let Some(process) = &mut self.hosts[host].process else { return };
@@ -317,13 +323,17 @@ impl World {
         let all = (0..count).flat_map(|a| (0..count).map(move |b| (a, b)));
         let lost: BTreeSet<(usize, usize)> =
             all.filter(|(a, b)| a != b && crosses(*a, *b) && (!one_way || from_this_side(*a))).collect();
+        self.rare.one_way_cuts += u64::from(one_way);
+        self.rare.bridged_cuts += u64::from(bridge.is_some());
+        self.cut_off(lost, silent)
+    }
+
+    fn cut_off(&mut self, lost: BTreeSet<(usize, usize)>, silent: bool) -> Check {
         self.heal(self.cuts)?;
         self.cuts += 1;
         let number = self.cuts;
         self.rare.cuts += 1;
-        self.rare.one_way_cuts += u64::from(one_way);
         self.rare.silent_cuts += u64::from(silent);
-        self.rare.bridged_cuts += u64::from(bridge.is_some());
         let names: Vec<String> =
             lost.iter().map(|(a, b)| format!("{} > {}", self.hosts[*a].name, self.hosts[*b].name)).collect();
         self.trace.note(self.at, 607, &[u8::from(silent)], || {
@@ -346,6 +356,60 @@ impl World {
         for conn in cut {
             self.net.break_conn(self.at, conn, 200 * MS, &mut self.chance, &mut self.agenda);
         }
+    }
+
+    /// The catalog that feeds a front dies, stops or is not reached from there any more; or the front stops.
+    fn harm_some_feed(&mut self) -> Check {
+        let Some(front) = self.pick_running(|world, index| world.hosts[index].role == Role::Front) else {
+            return Ok(());
+        };
+        let at = self.at;
+        let process = self.hosts[front].process.as_ref();
+        let feed = process.and_then(|process| process.node.front_status(process.clock(at))).map(|front| front.feed);
+        let catalog = feed.and_then(|number| self.host_of(number)).filter(|host| self.hosts[*host].process.is_some());
+        let Some(catalog) = catalog else { return Ok(()) };
+        match self.chance.below(4) {
+            0 => {
+                self.rare.feeds_killed += 1;
+                self.rare.catalog_crashes += 1;
+                self.crash(catalog);
+                self.plan_return(catalog);
+            }
+            1 => {
+                self.rare.feeds_paused += 1;
+                self.pause(catalog);
+            }
+            2 => {
+                let (one_way, silent) = (self.chance.permille(500), self.chance.permille(600));
+                let mut lost = BTreeSet::from([(catalog, front)]);
+                if !one_way {
+                    lost.insert((front, catalog));
+                }
+                self.rare.feeds_cut += 1;
+                return self.cut_off(lost, silent);
+            }
+            _ => {
+                self.rare.fed_paused += 1;
+                self.pause(front);
+            }
+        }
+        Ok(())
+    }
+
+    /// Datagrams from one node to another one get lost for a while, and all else arrives.
+    fn deafen_somebody(&mut self) {
+        let count = self.hosts.len() as u64;
+        let (from, to) = (self.chance.below(count) as usize, self.chance.below(count) as usize);
+        let until = self.at + self.chance.between(50 * MS, 1_500 * MS);
+        if from == to {
+            return;
+        }
+        self.rare.deafened += 1;
+        let (name, other) = (&self.hosts[from].name, &self.hosts[to].name);
+        self.trace.note(self.at, 620, &[from as u8, to as u8], || {
+            format!("{other} does not hear {name} until {}", until / MS)
+        });
+        self.net.deaf = Some(Deaf { from, to, until });
     }
 
     fn pick_running_replica(&mut self) -> Option<usize> {

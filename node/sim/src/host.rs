@@ -15,9 +15,11 @@ use pygmy_proto::header::{HEADER_LEN, HeaderView};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, HELLO_BODY_MAX, PEER_BODY_MAX};
 use pygmy_ring::detector::{GRACE_NS, LATE_NS};
 
+use crate::check::promises::counts;
 use crate::disk::Write;
 use crate::mistake::Mistake;
 use crate::plan::{MS, US};
+use crate::reads::Read;
 
 /// What waits for a node's next turn.
 #[derive(Debug)]
@@ -79,9 +81,24 @@ struct Link {
     dialed: Option<u16>,
 }
 
+/// What a front and a client say to one another: one frame, or some in a row.
+#[derive(Debug)]
+pub struct Talk {
+    /// Where.
+    pub conn: ConnId,
+    /// Whether the front says it.
+    pub said: bool,
+    /// It.
+    pub bytes: Bytes,
+}
+
 /// What a turn leaves for the world to do.
 #[derive(Debug, Default)]
 pub struct Effects {
+    /// Whether the process is a front, of whom it counts what it says to clients.
+    pub is_front: bool,
+    /// Reads that came, answers to reads and acknowledgements, in the order in which the front has dealt with them.
+    pub talk: Vec<Talk>,
     /// Bytes for connections, in order.
     pub writes: Vec<(ConnId, Bytes)>,
     /// Connections to be closed behind them.
@@ -189,7 +206,7 @@ impl Process {
     /// One turn: up to `budget` inputs, then what is due, then the end of the turn.
     pub fn turn(&mut self, at: u64, budget: usize, mistake: Option<Mistake>) -> Effects {
         let now = self.clock(at);
-        let mut effects = Effects::default();
+        let mut effects = Effects { is_front: self.node.replica().is_none(), ..Effects::default() };
         while effects.inputs < budget
             && let Some(item) = self.inbox.pop_front()
         {
@@ -268,6 +285,9 @@ impl Process {
         let mut deframer = std::mem::replace(&mut link.deframer, Deframer::new(HELLO_BODY_MAX));
         let Self { node, outbox, links, .. } = self;
         let result = deframer.feed(bytes, |deframer, frame| {
+            if effects.is_front && Read::decode(&frame).is_some() {
+                effects.talk.push(Talk { conn, said: false, bytes: whole(&frame) });
+            }
             node.handle(now, Input::Frame { conn, frame }, outbox);
             if let Some(class) = carry_out_for(conn, outbox, links, effects) {
                 deframer.set_body_max(body_max(class));
@@ -327,6 +347,10 @@ fn carry_out_for(
     for output in outputs.drain(..) {
         match output {
             Output::Frame { conn, range } => {
+                if effects.is_front && frames(&outbox.bytes()[range.clone()]).any(|frame| counts(frame.kind())) {
+                    let bytes = Bytes::copy_from_slice(&outbox.bytes()[range.clone()]);
+                    effects.talk.push(Talk { conn, said: true, bytes });
+                }
                 if let Some(link) = links.get_mut(&conn) {
                     link.out.extend_from_slice(&outbox.bytes()[range]);
                 }
@@ -381,6 +405,13 @@ pub fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
         bytes = &bytes[len..];
         Some(frame)
     })
+}
+
+fn whole(frame: &Frame<'_>) -> Bytes {
+    let header = frame.header;
+    let mut bytes = BytesMut::with_capacity(HEADER_LEN + frame.body.len());
+    frame::write_raw(&mut bytes, header.kind, header.request_id, header.aux, header.flags, frame.body);
+    bytes.freeze()
 }
 
 /// What a turn writes to one connection, spoilt as a mistake wants it.

@@ -1,5 +1,7 @@
-//! Known mistakes, to prove that the checkers find them: those of the ring, and some at the seam around a node.
+//! Known mistakes, to prove that the checkers find them: those of the ring and of the roles, and some at the seam around a
+//! node.
 
+use pygmy_node::mistake::Mistake as NodeMistake;
 use pygmy_ring::Mistake as RingMistake;
 
 /// What is done wrong.
@@ -7,6 +9,8 @@ use pygmy_ring::Mistake as RingMistake;
 pub enum Mistake {
     /// The ring does something wrong.
     Ring(RingMistake),
+    /// A role does something wrong.
+    Node(NodeMistake),
     /// The log writer reports a group without having synced it.
     NoticeBeforeSync,
     /// A vote is reported without having been synced.
@@ -60,13 +64,15 @@ const AT_THE_SEAM: [Mistake; 15] = [
 impl Mistake {
     /// Every mistake.
     pub fn all() -> impl Iterator<Item = Self> {
-        RingMistake::ALL.into_iter().map(Self::Ring).chain(AT_THE_SEAM)
+        let roles = NodeMistake::ALL.into_iter().map(Self::Node);
+        RingMistake::ALL.into_iter().map(Self::Ring).chain(roles).chain(AT_THE_SEAM)
     }
 
     /// Its name on the command line: that of the variant, in small letters with dashes.
     pub fn name(self) -> String {
         let variant = match self {
             Self::Ring(mistake) => format!("{mistake:?}"),
+            Self::Node(mistake) => format!("{mistake:?}"),
             other => format!("{other:?}"),
         };
         let mut name = String::new();
@@ -77,6 +83,11 @@ impl Mistake {
             name.push(letter.to_ascii_lowercase());
         }
         name
+    }
+
+    /// Whether the nodes make it, if they were built to.
+    pub fn is_inside(self) -> bool {
+        matches!(self, Self::Ring(_) | Self::Node(_))
     }
 
     /// The mistake with this name.

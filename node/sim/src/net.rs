@@ -49,6 +49,17 @@ pub struct Cut {
     pub silent: bool,
 }
 
+/// Nobody hears a node's datagrams at another one for a while.
+#[derive(Debug, Clone, Copy)]
+pub struct Deaf {
+    /// Whose datagrams are lost.
+    pub from: usize,
+    /// On their way to whom.
+    pub to: usize,
+    /// Until then.
+    pub until: u64,
+}
+
 /// One end.
 #[derive(Debug, Clone, Copy)]
 pub struct End {
@@ -77,6 +88,8 @@ pub struct Net {
     pub calm: bool,
     /// Who is cut off from whom.
     pub cut: Option<Cut>,
+    /// Who does not hear whom.
+    pub deaf: Option<Deaf>,
 }
 
 impl Net {
@@ -188,7 +201,8 @@ impl Net {
         agenda: &mut Agenda,
     ) {
         let faults = &plan.faults;
-        if self.is_cut(from, to) || (!self.calm && chance.permille(faults.loss_permille)) {
+        let is_deaf = self.deaf.is_some_and(|deaf| (deaf.from, deaf.to) == (from, to) && now < deaf.until);
+        if self.is_cut(from, to) || (!self.calm && is_deaf) || (!self.calm && chance.permille(faults.loss_permille)) {
             return;
         }
         let stray = !self.calm && chance.permille(faults.stray_permille);

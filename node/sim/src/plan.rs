@@ -42,6 +42,10 @@ pub struct Faults {
     pub flip_every: Option<u64>,
     /// A voter is replaced.
     pub replace_every: Option<u64>,
+    /// A front and the catalog that feeds it are parted, or one of them stops or dies.
+    pub feed_every: Option<u64>,
+    /// One node is not heard by another one for a while, though their connection stands.
+    pub deaf_every: Option<u64>,
     /// Crashes that are power failures, in a thousand.
     pub power_permille: u64,
     /// Starts in which the power fails, in a thousand.
@@ -70,6 +74,30 @@ pub struct Faults {
     pub stray_permille: u64,
 }
 
+/// What the clients of a run are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Habits {
+    /// Of a thousand requests, reads.
+    pub reads_permille: u64,
+    /// Of a thousand requests, those that go to whatever front comes to mind, with the session that there is.
+    pub roam_permille: u64,
+    /// Of a thousand reads, those that go past the cache.
+    pub no_cache_permille: u64,
+    /// Of a thousand writes, those that change what there is and what it costs rather than how much there is of it.
+    pub churn_permille: u64,
+}
+
+impl Habits {
+    fn draw(chance: &mut Chance) -> Self {
+        Self {
+            reads_permille: chance.pick(&[350, 350, 600, 850]).unwrap_or(0),
+            roam_permille: maybe(chance, 500, 20, 600).unwrap_or(0),
+            no_cache_permille: maybe(chance, 300, 20, 400).unwrap_or(0),
+            churn_permille: maybe(chance, 500, 50, 800).unwrap_or(0),
+        }
+    }
+}
+
 /// What one seed is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -91,6 +119,8 @@ pub struct Plan {
     pub think: u64,
     /// Of a thousand reads, those that ask to be fresh.
     pub fresh_permille: u64,
+    /// What clients are like.
+    pub habits: Habits,
     /// Books in the store.
     pub books: u64,
     /// Bytes of a front's cache; 0: there is none.
@@ -136,6 +166,8 @@ impl Faults {
             Fault::Error => self.error_every,
             Fault::Flip => self.flip_every,
             Fault::Replace => self.replace_every,
+            Fault::Feed => self.feed_every,
+            Fault::Deaf => self.deaf_every,
         }
     }
 
@@ -157,6 +189,8 @@ impl Faults {
             error_every: maybe(chance, 300, 200 * MS, 2 * SEC),
             flip_every: maybe(chance, 400, 50 * MS, SEC),
             replace_every: None,
+            feed_every: None,
+            deaf_every: None,
             power_permille: chance.pick(&[0, 300, 700, 1_000]).unwrap_or(0),
             power_at_start_permille: maybe(chance, 300, 20, 300).unwrap_or(0),
             unreadable_permille: maybe(chance, 300, 20, 400).unwrap_or(0),
@@ -193,6 +227,9 @@ impl Plan {
         // From another one: what a seed does in which nobody lags depends on nothing of that.
         let mut slow = Chance::new(aside.clone().word());
         let lag = slow.permille(300).then(|| (slow.between(4, 60), slow.between(0, 4), slow.between(1, 30)));
+        let mut own = Chance::new(slow.clone().word());
+        let habits = Habits::draw(&mut own);
+        let (feed_every, deaf_every) = (maybe(&mut own, 350, 50 * MS, 800 * MS), maybe(&mut own, 300, 100 * MS, SEC));
         let mut snapshot_bytes = maybe(&mut aside, 800, 300, 5_000);
         let replace_every = maybe(&mut aside, 400, 50 * MS, SEC);
         let (fronts, orders, catalogs) = match chance.below(12) {
@@ -222,6 +259,7 @@ impl Plan {
             pipeline: chance.between(1, 6),
             think: chance.between(MS, 60 * MS),
             fresh_permille,
+            habits,
             books: chance.between(3, 7),
             cache_bytes: aside.pick(&[0, 2_000, 1 << 20, 1 << 20]).unwrap_or(0),
             snapshot_bytes,
@@ -230,7 +268,7 @@ impl Plan {
             sync,
             turn_delay: chance.pick(&[5 * US, 50 * US, 2 * MS]).unwrap_or(US),
             skew_ppm: chance.pick(&[0, 200, 20_000]).unwrap_or(0),
-            faults: Faults { replace_every, ..faults },
+            faults: Faults { replace_every, feed_every, deaf_every, ..faults },
             chaos: chance.between(SEC, CHAOS_MAX),
         }
     }

@@ -1,6 +1,7 @@
 //! Counts of the rare states that a run reached: a simulation that never gets there proves nothing about them.
 
 use pygmy_proto::frame::Frame;
+use pygmy_proto::message::{FeedOpen, FrontStatus};
 use pygmy_proto::{ErrorBody, ErrorCode, Kind};
 use pygmy_ring::replica::Counters;
 
@@ -213,6 +214,40 @@ rare! {
     barriers_repeated = "barriers repeated in another epoch";
     /// Late reads.
     late_reads = "reads not answered in time";
+    /// Requests under the same session at another front.
+    roams = "sessions at a front that comes to mind";
+    /// Of I12: what was acknowledged elsewhere and long enough ago was more than the session and the front knew.
+    reads_of_others_writes = "reads that had to show what other fronts acknowledged";
+    /// Hits.
+    cache_hits = "reads answered from a cache";
+    /// Hits that waited.
+    cache_hits_delayed = "reads answered from a cache after waiting for its feed";
+    /// Misses.
+    cache_misses = "reads that a cache had no answer for";
+    /// Misses that waited for another one's answer.
+    cache_coalesced = "reads that waited for another one's answer";
+    /// Changes.
+    cache_invalidations = "values changed by a feed";
+    /// Stale fills.
+    fills_refused = "stale answers not kept";
+    /// Caches emptied.
+    caches_emptied = "caches emptied";
+    /// A front asks for a feed, and has nothing yet.
+    feeds_begun = "feeds asked for anew";
+    /// A front asks another catalog to go on.
+    feeds_moved = "feeds asked to go on elsewhere";
+    /// Barriers told to fronts.
+    floors_told = "barriers answered to fronts";
+    /// Catalogs that fed a front killed.
+    feeds_killed = "feeding catalogs killed";
+    /// Stopped.
+    feeds_paused = "feeding catalogs paused";
+    /// Cut off.
+    feeds_cut = "feeding catalogs cut off from their front";
+    /// Fronts that are fed stopped.
+    fed_paused = "fed fronts paused";
+    /// One-way losses.
+    deafened = "pairs whose datagrams got lost one way";
 }
 
 impl Rare {
@@ -232,6 +267,29 @@ impl Rare {
         self.lagged += counters.lagged;
         self.tokens_lagging += counters.tokens_lagging;
         self.barriers_repeated += counters.barriers_repeated;
+    }
+
+    /// Adds what a front has counted.
+    pub fn add_front(&mut self, front: &FrontStatus) {
+        self.cache_hits += front.hits;
+        self.cache_hits_delayed += front.delayed;
+        self.cache_misses += front.misses;
+        self.cache_coalesced += front.coalesced;
+        self.cache_invalidations += front.invalidations;
+        self.fills_refused += front.refused;
+        self.caches_emptied += front.emptied;
+    }
+
+    /// Counts what goes between fronts and catalogs.
+    pub fn count_peer_frame(&mut self, frame: &Frame<'_>) {
+        match frame.kind() {
+            Some(Kind::FeedOpen) => match frame.decode::<FeedOpen>() {
+                Ok(FeedOpen { after: Some(_) }) => self.feeds_moved += 1,
+                _ => self.feeds_begun += 1,
+            },
+            Some(Kind::FloorOk) => self.floors_told += 1,
+            _ => {}
+        }
     }
 
     /// Counts a final answer.

@@ -32,8 +32,13 @@ impl Schedule {
         let mut schedule = Self { faults: Vec::new(), end_seed: chance.word() };
         for fault in Fault::ALL {
             // Each kind has its own stream: more of one changes nothing about another.
-            // The last one takes nothing from the source: seeds without it are what they were before there was such a fault.
-            let word = if fault == Fault::Replace { chance.clone().word() } else { chance.word() };
+            // The last ones take nothing from the source: seeds without them are what they were before there were such faults.
+            let word = match fault {
+                Fault::Replace => chance.clone().word(),
+                Fault::Feed => chance.clone().word().rotate_left(1),
+                Fault::Deaf => chance.clone().word().rotate_left(2),
+                _ => chance.word(),
+            };
             let mut own = Chance::new(word);
             let Some(every) = plan.faults.mean_time_between(fault) else { continue };
             let mut at = own.around(every);

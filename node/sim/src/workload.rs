@@ -43,9 +43,17 @@ impl Workload {
         Command::Put { books: Bounded::truncated(books.collect()) }
     }
 
-    /// A write.
-    pub fn write(&self, chance: &mut Chance) -> Command {
+    /// A write; of a thousand, so many change what there is.
+    pub fn write(&self, churn_permille: u64, chance: &mut Chance) -> Command {
         let book = self.book(chance);
+        if churn_permille > 0 && chance.permille(churn_permille) {
+            return match chance.below(4) {
+                0 => Command::Retire { book },
+                1 => Command::Add { book: self.new_book(book, chance) },
+                2 => Command::Reprice { book, cost_cents: chance.between(1, 9) * 50 },
+                _ => Command::Put { books: Bounded::truncated(vec![self.new_book(book, chance)]) },
+            };
+        }
         match chance.below(100) {
             0..65 => Command::Buy { lines: self.cart(chance) },
             65..80 => Command::Restock { book, copies: chance.between(1, 6) as u32 },

@@ -186,6 +186,9 @@ impl World {
     /// The counters of a replica whose process ends.
     pub(crate) fn count_ring(&mut self, host: usize) {
         let Some(process) = &self.hosts[host].process else { return };
+        if let Some(front) = process.node.front_status(process.clock(self.at)) {
+            self.rare.add_front(&front);
+        }
         if let Some(replica) = process.node.replica() {
             let counters = replica.ring().counters();
             self.rare.epochs_by_learners += if self.votes(host) { 0 } else { counters.epochs_started };
@@ -373,6 +376,7 @@ impl World {
         self.check_replica(host)?;
         self.heal_disk(host);
         self.check_sent(host, &effects)?;
+        self.check_talk(host, &effects)?;
         self.send_out(host, boot, &effects);
         if effects.left {
             self.on_left(host, effects.removed);
@@ -486,6 +490,7 @@ impl World {
             for frame in frames(bytes) {
                 self.rare.promises_refused += u64::from(frame.kind() == Some(Kind::Reject));
                 answers |= matches!(frame.kind(), Some(Kind::Ack | Kind::Promise));
+                self.rare.count_peer_frame(&frame);
                 asks |= frame.kind() == Some(Kind::Prepare);
                 self.checker.on_sent(&host.name, &host.disk, &frame)?;
             }
@@ -511,6 +516,23 @@ impl World {
             self.doom_coordinator(index, self.who(index).boot);
         }
         if answers && self.chance.permille(PROBES_PERMILLE) { self.probe(index) } else { Ok(()) }
+    }
+
+    /// What a front says to clients keeps what it promises.
+    fn check_talk(&mut self, index: usize, effects: &Effects) -> Check {
+        let host = &self.hosts[index];
+        let Some(process) = &host.process else { return Ok(()) };
+        let (boot, clocks) = (process.boot, process.clocks);
+        for talk in &effects.talk {
+            for frame in frames(&talk.bytes) {
+                if talk.said {
+                    self.checker.on_said(&host.name, boot, clocks, self.at, talk.conn, &frame, &mut self.rare)?;
+                } else {
+                    self.checker.on_asked_for(boot, talk.conn, &frame);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A node has left in order: what it sent goes out, then it is gone, and comes back later with its disk.
@@ -567,6 +589,11 @@ fn make_node(
     match mistake {
         Some(Mistake::Ring(planted)) if settings.own().is_replica() => {
             Node::with_mistake(settings, now, recovered, planted)
+        }
+        Some(Mistake::Node(planted)) => {
+            let mut node = Node::open(settings, now, recovered)?;
+            node.plant(planted);
+            Ok(node)
         }
         _ => Node::open(settings, now, recovered),
     }

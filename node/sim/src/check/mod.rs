@@ -1,11 +1,13 @@
 //! The checkers: what must hold, whatever happened. Each returns the [`Violation`] it found.
 
 pub mod model;
+pub mod promises;
 pub mod voters;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
+use pygmy_node::machine::ConnId;
 use pygmy_node::node::Node;
 use pygmy_node::roles::replica::StoreReplica;
 use pygmy_node::settings::ClusterSettings;
@@ -17,12 +19,15 @@ use pygmy_proto::message::{
     Ack, Books, BooksOk, Epoch, LookupOk, Membership, OrderOk, Orders, OrdersOk, Promise, ReplicaBeat, SearchOk,
     SessionOpened, TopicsOk, WriteOk,
 };
-use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
+use pygmy_proto::{ErrorBody, ErrorCode, Kind, Retry, codec};
 use pygmy_ring::{Base, Limits, LogUuid, Queues};
 
 use self::model::{Id, Model};
+use self::promises::Promises;
 use self::voters::{Voters, is_majority};
 use crate::disk::Disk;
+use crate::host::Clocks;
+use crate::rare::Rare;
 use crate::reads::Read;
 
 /// An invariant that does not hold.
@@ -61,6 +66,13 @@ fn queues_are_bounded(name: &str, queues: &Queues, epochs: u64) -> Check {
         None => Ok(()),
         Some((what, held, max)) => broken("I13", format!("{name}: {held} {what}, the bound is {max}")),
     }
+}
+
+/// An answer, to be shown.
+fn said(kind: u16, body: &[u8]) -> String {
+    let error = (kind == Kind::Error as u16).then(|| codec::decode::<ErrorBody>(body).ok()).flatten();
+    let kind = Kind::from_u16(kind);
+    error.map_or_else(|| format!("{kind:?}"), |error| error.to_string())
 }
 
 /// I7: an entry that is acknowledged is on the platter.
@@ -126,6 +138,7 @@ pub struct Checker {
     sessions: BTreeMap<u64, usize>,
     /// Writes that were handed back as not taken and never asked again.
     abandoned: Vec<Id>,
+    kept: Promises,
 }
 
 impl Checker {
@@ -151,6 +164,7 @@ impl Checker {
             asked: BTreeMap::new(),
             sessions: BTreeMap::new(),
             abandoned: Vec::new(),
+            kept: Promises::default(),
         }
     }
     /// The latest configuration that is committed.
@@ -458,23 +472,51 @@ impl Checker {
         })
     }
 
-    /// I11 and the contents of an answered read; the position it reflects, if the answer names one.
-    pub fn on_read(&mut self, read: &Read, floor: u64, kind: u16, body: &[u8]) -> Result<Option<u64>, Violation> {
-        if kind == Kind::Error as u16 {
-            let Ok(error) = codec::decode::<ErrorBody>(body) else { return broken("reads", "an Error that is none") };
-            let absent = |seq: u64| match (read, error.known_code()) {
-                (Read::Lookup(read), Some(ErrorCode::UnknownBook)) => self.model.lookup(seq, read).is_none(),
-                (Read::Search(read), Some(ErrorCode::UnknownTopic)) => self.model.search(seq, read).is_none(),
-                (Read::Order(read), Some(ErrorCode::UnknownOrder)) => self.model.order(seq, read).is_none(),
-                _ => false,
-            };
-            ensure((floor..=self.upto).any(absent), "reads", || {
-                format!("{read:?} is answered {error}, which is true at no seq from {floor} to {}", self.upto)
-            })?;
-            return Ok(None);
+    /// A front takes in a request of a client.
+    pub fn on_asked_for(&mut self, front: u64, conn: ConnId, frame: &Frame<'_>) {
+        self.kept.on_asked(front, conn, frame);
+    }
+
+    /// I11, I12 and the contents of what a front says to a client.
+    #[allow(clippy::too_many_arguments)]
+    pub fn on_said(
+        &mut self,
+        name: &str,
+        front: u64,
+        clocks: Clocks,
+        at: u64,
+        conn: ConnId,
+        frame: &Frame<'_>,
+        rare: &mut Rare,
+    ) -> Check {
+        if frame.kind() == Some(Kind::WriteOk) {
+            self.kept.on_acknowledged(front, at, frame.body);
+            return Ok(());
         }
+        let Some(question) = self.kept.take(front, conn, &frame.header) else { return Ok(()) };
+        let Some(seq) = self.contents(&question.read, frame.header.kind, frame.body)? else { return Ok(()) };
+        ensure(seq <= self.upto, "I12", || {
+            format!("{name} answers {:?} at seq {seq}, committed is {}", question.read, self.upto)
+        })?;
+        self.kept.on_answer(name, clocks, at, &question, seq, rare)
+    }
+
+    /// An answer to a read is what the twin says at the position that it names; that position, if it tells of the store.
+    fn contents(&self, read: &Read, kind: u16, body: &[u8]) -> Result<Option<u64>, Violation> {
         let bad = || Violation { invariant: "reads", detail: format!("{read:?}: an answer that is none") };
         let (seq, right) = match read {
+            _ if kind == Kind::Error as u16 => {
+                let error: ErrorBody = codec::decode(body).map_err(|_| bad())?;
+                let seq = error.seq;
+                let absent = match (read, error.known_code()) {
+                    (Read::Lookup(read), Some(ErrorCode::UnknownBook)) => self.model.lookup(seq, read).is_none(),
+                    (Read::Search(read), Some(ErrorCode::UnknownTopic)) => self.model.search(seq, read).is_none(),
+                    (Read::Order(read), Some(ErrorCode::UnknownOrder)) => self.model.order(seq, read).is_none(),
+                    _ if error.retry != Retry::Never => return Ok(None),
+                    _ => false,
+                };
+                (seq, absent)
+            }
             Read::Lookup(read) => {
                 let LookupOk { seq, book } = codec::decode(body).map_err(|_| bad())?;
                 (seq, self.model.lookup(seq, read) == Some(book))
@@ -500,11 +542,23 @@ impl Checker {
                 (page.seq, self.model.orders_page(page.seq, read) == page)
             }
         };
-        ensure(seq >= floor, "I11", || format!("{read:?} reflects seq {seq}, the least for it is {floor}"))?;
-        ensure(seq <= self.upto, "reads", || format!("{read:?} reflects seq {seq}, committed is {}", self.upto))?;
-        ensure(right, "reads", || format!("{read:?} at seq {seq} is not what the log says"))?;
-        self.answered = self.answered.max(seq);
+        ensure(right || seq > self.upto, "reads", || {
+            format!("{read:?} is answered {}, not what the log says at seq {seq}", said(kind, body))
+        })?;
         Ok(Some(seq))
+    }
+
+    /// I11 of an answered read, whose contents were looked at when it was sent; the position that it reflects.
+    pub fn on_read(&mut self, read: &Read, floor: u64, kind: u16, body: &[u8]) -> Result<u64, Violation> {
+        let seq = if kind == Kind::Error as u16 {
+            codec::decode::<ErrorBody>(body).ok().map(|error| error.seq)
+        } else {
+            codec::decode_prefix::<u64>(body).ok().map(|(seq, _)| seq)
+        };
+        let Some(seq) = seq else { return broken("reads", format!("{read:?}: an answer that is none")) };
+        ensure(seq >= floor, "I11", || format!("{read:?} reflects seq {seq}, the least for it is {floor}"))?;
+        self.answered = self.answered.max(seq);
+        Ok(seq)
     }
 
     /// Everything that must hold of a replica once the cluster has come to rest.
