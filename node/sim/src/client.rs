@@ -113,6 +113,8 @@ pub struct Client {
     acts: Vec<Act>,
 }
 
+/// A rush is over after this.
+const RUSH: u64 = 40 * MS;
 const INITIAL_INTENT: u64 = 0;
 
 /// What a client is lent for a step.
@@ -277,6 +279,7 @@ impl Client {
             return;
         }
         self.to_issue -= 1;
+        self.rush(lent);
         if lent.chance.permille(lent.plan.habits.reads_permille) {
             let read = lent.workload.read(self.seen, lent.chance);
             let permille = lent.plan.fresh_permille;
@@ -290,6 +293,19 @@ impl Client {
             self.counter += 1;
             let intent = if initial { INITIAL_INTENT } else { lent.chance.word() };
             self.add_op(What::Write { counter: self.counter, payload: codec::encode(&command), intent }, lent.at);
+        }
+    }
+
+    /// Looks for hot books several times within a moment.
+    fn rush(&mut self, lent: &mut Lent<'_>) {
+        let rush = lent.plan.habits.rush_permille;
+        if rush == 0 || !lent.chance.permille(rush) {
+            return;
+        }
+        for _ in 0..lent.chance.between(2, 10) {
+            let read = lent.workload.hot(lent.chance);
+            let at = lent.at + lent.chance.below(RUSH);
+            self.add_op(What::Read { read, fresh: false }, at);
         }
     }
 

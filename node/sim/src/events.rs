@@ -152,6 +152,11 @@ pub enum Event {
         /// Which front.
         front: usize,
     },
+    /// A connection breaks.
+    Break {
+        /// Which.
+        conn: usize,
+    },
     /// A client's timer.
     Client {
         /// Which client.

@@ -155,6 +155,10 @@ impl World {
     fn reset_some_link(&mut self) {
         let alive = self.net.find(|conn| !conn.broken && conn.ends.iter().all(|end| end.open));
         let Some(conn) = self.chance.pick(&alive) else { return };
+        self.break_conn(conn);
+    }
+
+    pub(crate) fn break_conn(&mut self, conn: usize) {
         self.rare.resets += 1;
         let [from, to] = self.net.conn(conn).ends.map(|end| self.name_of(end.owner));
         self.trace.note(self.at, 601, &conn.to_le_bytes(), || format!("connection {conn} ({from}, {to}) breaks"));
@@ -368,7 +372,7 @@ impl World {
         let feed = process.and_then(|process| process.node.front_status(process.clock(at))).map(|front| front.feed);
         let catalog = feed.and_then(|number| self.host_of(number)).filter(|host| self.hosts[*host].process.is_some());
         let Some(catalog) = catalog else { return Ok(()) };
-        match self.chance.below(4) {
+        match self.chance.below(6) {
             0 => {
                 self.rare.feeds_killed += 1;
                 self.rare.catalog_crashes += 1;
@@ -388,12 +392,39 @@ impl World {
                 self.rare.feeds_cut += 1;
                 return self.cut_off(lost, silent);
             }
-            _ => {
+            3 => {
                 self.rare.fed_paused += 1;
                 self.pause(front);
             }
+            _ => return self.leave_others_behind(front, catalog),
         }
         Ok(())
+    }
+
+    /// A catalog hears nothing of the others for a while, and then a front loses the one that feeds it: it comes to one that
+    /// knows less than itself.
+    fn leave_others_behind(&mut self, front: usize, catalog: usize) -> Check {
+        let number = self.hosts[catalog].number;
+        let others = self.running().map(|(index, _)| &self.hosts[index]).filter(|host| host.role == Role::Catalog);
+        let others = others.filter(|host| host.number != number).map(|host| host.number);
+        // The next one in the circle, to which a front turns.
+        let next = others.min_by_key(|other| (*other < number, *other));
+        let Some(behind) = next.and_then(|number| self.host_of(number)) else { return Ok(()) };
+        let joins = |owners: [Owner; 2]| {
+            let index = |owner| if let Owner::Host { index, .. } = owner { Some(index) } else { None };
+            let ends = owners.map(index);
+            ends == [Some(front), Some(catalog)] || ends == [Some(catalog), Some(front)]
+        };
+        let links = self
+            .net
+            .find(|conn| !conn.broken && conn.ends.iter().all(|end| end.open) && joins(conn.ends.map(|end| end.owner)));
+        self.rare.left_behind += 1;
+        for conn in links {
+            let at = self.at + self.chance.between(MS, 200 * MS);
+            self.agenda.plan(at, Event::Break { conn });
+        }
+        let replicas = (0..self.hosts.len()).filter(|index| *index != behind && self.hosts[*index].is_replica());
+        self.cut_off(replicas.map(|index| (index, behind)).collect(), true)
     }
 
     /// Datagrams from one node to another one get lost for a while, and all else arrives.

@@ -79,6 +79,8 @@ pub struct Faults {
 pub struct Habits {
     /// Of a thousand requests, reads.
     pub reads_permille: u64,
+    /// Of a thousand requests, those that look for a few hot books many times soon after.
+    pub rush_permille: u64,
     /// Of a thousand requests, those that go to whatever front comes to mind, with the session that there is.
     pub roam_permille: u64,
     /// Of a thousand reads, those that go past the cache.
@@ -91,6 +93,7 @@ impl Habits {
     fn draw(chance: &mut Chance) -> Self {
         Self {
             reads_permille: chance.pick(&[350, 350, 600, 850]).unwrap_or(0),
+            rush_permille: maybe(chance, 400, 50, 500).unwrap_or(0),
             roam_permille: maybe(chance, 500, 20, 600).unwrap_or(0),
             no_cache_permille: maybe(chance, 300, 20, 400).unwrap_or(0),
             churn_permille: maybe(chance, 500, 50, 800).unwrap_or(0),
@@ -229,7 +232,7 @@ impl Plan {
         let lag = slow.permille(300).then(|| (slow.between(4, 60), slow.between(0, 4), slow.between(1, 30)));
         let mut own = Chance::new(slow.clone().word());
         let habits = Habits::draw(&mut own);
-        let (feed_every, deaf_every) = (maybe(&mut own, 350, 50 * MS, 800 * MS), maybe(&mut own, 300, 100 * MS, SEC));
+        let (feed_every, deaf_every) = (maybe(&mut own, 450, 40 * MS, 600 * MS), maybe(&mut own, 300, 100 * MS, SEC));
         let mut snapshot_bytes = maybe(&mut aside, 800, 300, 5_000);
         let replace_every = maybe(&mut aside, 400, 50 * MS, SEC);
         let (fronts, orders, catalogs) = match chance.below(12) {

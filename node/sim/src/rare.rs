@@ -246,6 +246,8 @@ rare! {
     feeds_cut = "feeding catalogs cut off from their front";
     /// Fronts that are fed stopped.
     fed_paused = "fed fronts paused";
+    /// Feeds that move to one that is behind.
+    left_behind = "other catalogs left behind before a feed moves";
     /// One-way losses.
     deafened = "pairs whose datagrams got lost one way";
 }

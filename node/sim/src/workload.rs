@@ -75,6 +75,12 @@ impl Workload {
         Bounded::truncated(lines)
     }
 
+    /// A read of what many read.
+    pub fn hot(&self, chance: &mut Chance) -> Read {
+        let book = self.books[chance.below(2) as usize];
+        Read::Lookup(Lookup { floor: 0, book })
+    }
+
     /// A read; `seen` is a place of the log around which orders are asked for.
     pub fn read(&self, seen: u64, chance: &mut Chance) -> Read {
         let limit = chance.between(1, 4) as u32;

@@ -13,6 +13,7 @@ use pygmy_proto::message::Role;
 use pygmy_ring::{ConfigError, Limits, Recovered};
 
 use crate::chance::Chance;
+use crate::check::promises::Speaker;
 use crate::check::{Check, Checker, Violation, Who};
 use crate::client::Client;
 use crate::disk::{Disk, End, Write};
@@ -217,6 +218,7 @@ impl World {
             Event::Dial { host, boot, node } => self.on_dial(host, boot, node),
             Event::Arrive { host, boot, node } => self.on_arrive(host, boot, node),
             Event::ClientArrive { client, front } => self.on_client_arrive(client, front),
+            Event::Break { conn } => self.break_conn(conn),
             Event::Client { client } => self.on_client(client),
             Event::Read { host, boot, node, batches } => self.give(host, boot, Item::Read(node, batches)),
             Event::Room { host } => self.hosts[host].disk.make_room(),
@@ -522,11 +524,12 @@ impl World {
     fn check_talk(&mut self, index: usize, effects: &Effects) -> Check {
         let host = &self.hosts[index];
         let Some(process) = &host.process else { return Ok(()) };
-        let (boot, clocks) = (process.boot, process.clocks);
+        let boot = process.boot;
+        let by = Speaker { name: &host.name, boot, clocks: process.clocks, at: self.at };
         for talk in &effects.talk {
             for frame in frames(&talk.bytes) {
                 if talk.said {
-                    self.checker.on_said(&host.name, boot, clocks, self.at, talk.conn, &frame, &mut self.rare)?;
+                    self.checker.on_said(by, talk.conn, &frame, &mut self.rare)?;
                 } else {
                     self.checker.on_asked_for(boot, talk.conn, &frame);
                 }

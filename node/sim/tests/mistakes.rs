@@ -53,8 +53,15 @@ fn whoever_did_not_run_and_accuses_others_is_found() {
 }
 
 #[test]
-fn forgotten_floors_show_as_stale_reads() {
-    // An answer that there is no such thing names no position: it is stale when it was true too long ago.
-    let invariant = found("forget-floor", 500);
-    assert!(["I11", "reads"].contains(&&*invariant), "{invariant}");
+fn what_a_front_promises_is_held_against_it_when_it_answers() {
+    assert_eq!(found("forget-floor", 500), "I12");
+    assert_eq!(found("fresh-on-arrival", 500), "I12");
+}
+
+#[test]
+fn a_cache_that_keeps_the_wrong_thing_is_found_out() {
+    for name in ["fill-races-invalidation", "feed-resumed-backwards"] {
+        let invariant = found(name, 1_500);
+        assert!(["I12", "reads"].contains(&&*invariant), "{name}: {invariant}");
+    }
 }

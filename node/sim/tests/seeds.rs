@@ -30,6 +30,14 @@ fn nothing_breaks_in_a_hundred_seeds() {
     often.extend([rare.power_failures, rare.damaged_logs, rare.disks_healed, rare.votes_from_a_copy, rare.recycled]);
     often.extend([rare.disk_errors, rare.full_disks_recovered, rare.starts_refused]);
     often.extend([rare.snapshots_taken, rare.logs_cut, rare.snapshots_found, rare.snapshots_received]);
+    often.extend([
+        rare.cache_hits,
+        rare.cache_invalidations,
+        rare.fills_refused,
+        rare.caches_emptied,
+        rare.feeds_moved,
+    ]);
+    often.extend([rare.reads_of_others_writes, rare.cache_coalesced, rare.feeds_cut, rare.fed_paused]);
     assert!(often.iter().all(|count| *count > 0), "{rare:?}");
 }
 

@@ -23,10 +23,9 @@ use pygmy_proto::{ErrorBody, ErrorCode, Kind, Retry, codec};
 use pygmy_ring::{Base, Limits, LogUuid, Queues};
 
 use self::model::{Id, Model};
-use self::promises::Promises;
+use self::promises::{Promises, Speaker};
 use self::voters::{Voters, is_majority};
 use crate::disk::Disk;
-use crate::host::Clocks;
 use crate::rare::Rare;
 use crate::reads::Read;
 
@@ -478,27 +477,17 @@ impl Checker {
     }
 
     /// I11, I12 and the contents of what a front says to a client.
-    #[allow(clippy::too_many_arguments)]
-    pub fn on_said(
-        &mut self,
-        name: &str,
-        front: u64,
-        clocks: Clocks,
-        at: u64,
-        conn: ConnId,
-        frame: &Frame<'_>,
-        rare: &mut Rare,
-    ) -> Check {
+    pub fn on_said(&mut self, by: Speaker<'_>, conn: ConnId, frame: &Frame<'_>, rare: &mut Rare) -> Check {
         if frame.kind() == Some(Kind::WriteOk) {
-            self.kept.on_acknowledged(front, at, frame.body);
+            self.kept.on_acknowledged(by.boot, by.at, frame.body);
             return Ok(());
         }
-        let Some(question) = self.kept.take(front, conn, &frame.header) else { return Ok(()) };
+        let Some(question) = self.kept.take(by.boot, conn, &frame.header) else { return Ok(()) };
         let Some(seq) = self.contents(&question.read, frame.header.kind, frame.body)? else { return Ok(()) };
         ensure(seq <= self.upto, "I12", || {
-            format!("{name} answers {:?} at seq {seq}, committed is {}", question.read, self.upto)
+            format!("{} answers {:?} at seq {seq}, committed is {}", by.name, question.read, self.upto)
         })?;
-        self.kept.on_answer(name, clocks, at, &question, seq, rare)
+        self.kept.on_answer(by, &question, seq, rare)
     }
 
     /// An answer to a read is what the twin says at the position that it names; that position, if it tells of the store.

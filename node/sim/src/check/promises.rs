@@ -22,6 +22,19 @@ use crate::reads::Read;
 /// By the clock of the front that answers, what was acknowledged longer ago than this is in the answer.
 const STALENESS: u64 = STALENESS_MS_MAX as u64 * MS;
 
+/// A front that says something.
+#[derive(Debug, Clone, Copy)]
+pub struct Speaker<'a> {
+    /// Its node.
+    pub name: &'a str,
+    /// Tells the process from all others.
+    pub boot: u64,
+    /// Its clocks.
+    pub clocks: Clocks,
+    /// When, in the simulation's time.
+    pub at: u64,
+}
+
 /// A read that a front has not answered yet, and how far its answer must reach for what had happened when it came.
 #[derive(Debug, Clone, Copy)]
 pub struct Question {
@@ -87,16 +100,9 @@ impl Promises {
         self.fronts.get_mut(&front)?.open.remove(&(conn, header.request_id))
     }
 
-    /// The front with these clocks answers a read with how the store was at `seq`.
-    pub fn on_answer(
-        &mut self,
-        name: &str,
-        clocks: Clocks,
-        at: u64,
-        asked: &Question,
-        seq: u64,
-        rare: &mut Rare,
-    ) -> Check {
+    /// A front answers a read with how the store was at `seq`.
+    pub fn on_answer(&mut self, by: Speaker<'_>, asked: &Question, seq: u64, rare: &mut Rare) -> Check {
+        let Speaker { name, clocks, at, .. } = by;
         let Question { read, floor, acknowledged, answered } = asked;
         ensure(seq >= *floor, "I12", || format!("{name} answers {read:?} at seq {seq}, its floor is {floor}"))?;
         ensure(seq >= *acknowledged, "I12", || {
