@@ -172,8 +172,23 @@ impl World {
     }
 
     fn pause(&mut self, host: usize) {
+        let until = self.at + self.chance.between(MS, self.plan.faults.pause_max);
+        self.pause_until(host, until);
+    }
+
+    /// A front has asked for a barrier: it is stopped for longer than that counts, if that was drawn.
+    pub(crate) fn pause_who_asked(&mut self, host: usize) {
+        if self.calm || self.stops_asking != Some(host) {
+            return;
+        }
+        self.stops_asking = None;
+        self.rare.fed_paused += 1;
+        let until = self.at + self.chance.between(200 * MS, 1_500 * MS);
+        self.pause_until(host, until);
+    }
+
+    fn pause_until(&mut self, host: usize, until: u64) {
         let at = self.at;
-        let until = at + self.chance.between(MS, self.plan.faults.pause_max);
         let Some(process) = &mut self.hosts[host].process else { return };
         (process.paused_from, process.paused_until) = (at, until);
         self.rare.pauses += 1;
@@ -372,7 +387,7 @@ impl World {
         let feed = process.and_then(|process| process.node.front_status(process.clock(at))).map(|front| front.feed);
         let catalog = feed.and_then(|number| self.host_of(number)).filter(|host| self.hosts[*host].process.is_some());
         let Some(catalog) = catalog else { return Ok(()) };
-        match self.chance.below(6) {
+        match self.chance.below(8) {
             0 => {
                 self.rare.feeds_killed += 1;
                 self.rare.catalog_crashes += 1;
@@ -393,8 +408,13 @@ impl World {
                 return self.cut_off(lost, silent);
             }
             3 => {
-                self.rare.fed_paused += 1;
-                self.pause(front);
+                self.stops_asking = Some(front);
+            }
+            4 | 5 => {
+                // What it asks is heard and answered at once, and the answers are old when they come.
+                self.rare.answers_held_back += 1;
+                let others = (0..self.hosts.len()).filter(|other| *other != front);
+                return self.cut_off(others.map(|other| (other, front)).collect(), true);
             }
             _ => return self.leave_others_behind(front, catalog),
         }

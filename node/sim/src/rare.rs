@@ -245,7 +245,9 @@ rare! {
     /// Cut off.
     feeds_cut = "feeding catalogs cut off from their front";
     /// Fronts that are fed stopped.
-    fed_paused = "fed fronts paused";
+    fed_paused = "fronts stopped when they asked for a barrier";
+    /// All that goes to a front comes late, and what it sends at once.
+    answers_held_back = "fronts to which all came late";
     /// Feeds that move to one that is behind.
     left_behind = "other catalogs left behind before a feed moves";
     /// One-way losses.

@@ -111,6 +111,8 @@ pub struct World {
     pub(crate) operator: Operator,
     /// Who asks next for promises dies.
     pub(crate) doom: Option<Doom>,
+    /// This front is stopped when it next asks for a barrier.
+    pub(crate) stops_asking: Option<usize>,
     pub(crate) clients: Vec<Client>,
     pub(crate) workload: Workload,
     pub(crate) mistake: Option<Mistake>,
@@ -143,6 +145,7 @@ impl World {
             checker: Checker::new(&cluster),
             operator: Operator::default(),
             doom: None,
+            stops_asking: None,
             agenda: Agenda::default(),
             net: Net::default(),
             calm: false,
@@ -487,13 +490,14 @@ impl World {
     /// What a turn says for the log below it is true of the disk.
     fn check_sent(&mut self, index: usize, effects: &Effects) -> Check {
         let host = &self.hosts[index];
-        let (mut answers, mut asks) = (false, false);
+        let (mut answers, mut asks, mut asks_for_floor) = (false, false, false);
         for (_, bytes) in &effects.writes {
             for frame in frames(bytes) {
                 self.rare.promises_refused += u64::from(frame.kind() == Some(Kind::Reject));
                 answers |= matches!(frame.kind(), Some(Kind::Ack | Kind::Promise));
                 self.rare.count_peer_frame(&frame);
                 asks |= frame.kind() == Some(Kind::Prepare);
+                asks_for_floor |= frame.kind() == Some(Kind::Floor);
                 self.checker.on_sent(&host.name, &host.disk, &frame)?;
             }
         }
@@ -513,6 +517,9 @@ impl World {
                     return Err(Violation { invariant: "framing", detail: format!("{}: {error}", host.name) });
                 }
             }
+        }
+        if asks_for_floor {
+            self.pause_who_asked(index);
         }
         if asks {
             self.doom_coordinator(index, self.who(index).boot);

@@ -23,7 +23,7 @@ fn a_sample_of_mistakes_is_found() {
 /// It takes an epoch that many have promised and that never begins, and whoever was cut off before it.
 #[test]
 fn a_longer_log_of_an_older_epoch_is_found_out() {
-    assert_eq!(found("choose-by-length", 200), "I1");
+    assert_eq!(found("choose-by-length", 1_000), "I1");
 }
 
 #[test]
