@@ -310,7 +310,7 @@ pub enum Output {
     Vote(Vote),
     /// Tell all replicas how this one is; a datagram each.
     Beat(ReplicaBeat),
-    /// Another replica is suspected, trusted again, or to be asked for a heartbeat: [`Replica::beat_now`] is sent to it, and
+    /// Another replica is suspected, trusted again, or to be asked for a heartbeat: [`super::Replica::beat_now`] is sent to it, and
     /// it answers with its own.
     Notice(Notice),
     /// Read a part of the log that is no longer in memory. Answered by [`Input::LogRead`].
