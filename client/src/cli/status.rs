@@ -74,10 +74,8 @@ pub(super) fn run(show_links: bool, global: &Global, target: &Target, output: &m
                 output.line(format!("{}: {}", asked.name, why(error)))?;
             }
         }
-        for status in answers.iter().flatten() {
-            if let Some(front) = &status.front {
-                output.line(cache_line(&target.node_name(status.node), front, target))?;
-            }
+        if let Some(caches) = caches(answers.iter().flatten(), target).filter(|_| !show_links) {
+            output.line(format!("\n{caches}"))?;
         }
         if let Some(voters) = voters {
             output.line(format!("\n{}", voters.text(target)))?;
@@ -180,25 +178,58 @@ fn table(asked: &[Asked], answers: &[Result<StatusOk, Error>], target: &Target) 
     grid
 }
 
-/// What a front keeps, in one line.
-fn cache_line(name: &str, front: &FrontStatus, target: &Target) -> String {
-    let FrontStatus { hits, delayed, misses, coalesced, invalidations, refused, emptied, processed, entries, .. } =
-        front;
-    if front.bytes_max == 0 {
-        return format!("{name}: no cache");
+/// What the fronts keep.
+fn caches<'a>(answers: impl Iterator<Item = &'a StatusOk>, target: &Target) -> Option<Grid> {
+    let mut grid = Grid::new(&[
+        "cache of",
+        ">hits",
+        ">share",
+        ">late",
+        ">misses",
+        ">shared",
+        ">entries",
+        ">MiB",
+        ">of",
+        ">changed",
+        ">refused",
+        ">emptied",
+        "fed by",
+        ">up to",
+        ">barrier ms ago",
+    ]);
+    let mut some = false;
+    for (status, front) in answers.filter_map(|status| Some((status, status.front.as_ref()?))) {
+        let name = if status.node == 0 { status.name.to_string() } else { target.node_name(status.node) };
+        grid.row(cache_cells(name, front, target));
+        some = true;
     }
-    let asked = hits + misses;
-    let share = if asked == 0 { 0.0 } else { *hits as f64 * 100.0 / asked as f64 };
-    let feed = if front.feed == 0 { "nobody".to_owned() } else { target.node_name(front.feed) };
-    let age = front.fresh_age_ms.map_or("never".to_owned(), |ms| format!("{ms} ms ago"));
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    format!(
-        "{name}: {hits} hits ({share:.1} %, {delayed} waited for the feed), {misses} misses ({coalesced} coalesced); \
-         {entries} entries, {:.1} of {:.1} MiB; {invalidations} changed, {refused} refused, emptied {emptied} times; \
-         fed by {feed} up to {processed}, last barrier {age}",
+    some.then_some(grid)
+}
+
+fn cache_cells(name: String, front: &FrontStatus, target: &Target) -> Vec<String> {
+    if front.bytes_max == 0 {
+        return vec![name, "none".to_owned()];
+    }
+    let asked = front.hits + front.misses;
+    let share = if asked == 0 { "-".to_owned() } else { format!("{:.1} %", front.hits as f64 * 100.0 / asked as f64) };
+    let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+    vec![
+        name,
+        front.hits.to_string(),
+        share,
+        front.delayed.to_string(),
+        front.misses.to_string(),
+        front.coalesced.to_string(),
+        front.entries.to_string(),
         mib(front.bytes),
         mib(front.bytes_max),
-    )
+        front.invalidations.to_string(),
+        front.refused.to_string(),
+        front.emptied.to_string(),
+        if front.feed == 0 { "nobody".to_owned() } else { target.node_name(front.feed) },
+        front.processed.to_string(),
+        front.fresh_age_ms.map_or("never".to_owned(), |ms| ms.to_string()),
+    ]
 }
 
 fn status_cells(status: &StatusOk, target: &Target) -> Vec<String> {
