@@ -155,7 +155,7 @@ impl Client {
     pub fn call(&mut self, request: Request) -> Result<Reply, Error> {
         let now_ns = self.clock.now_ns();
         let token = self.engine.submit(now_ns, request, now_ns.saturating_add(nanos(self.timeout)), self.asks);
-        let Completion { result, trace, node, elapsed_ns, sends } = self.drive(token);
+        let Completion { result, trace, node, elapsed_ns, sends, .. } = self.drive(token);
         self.last = Report { trace, node, elapsed_ns, sends };
         result
     }

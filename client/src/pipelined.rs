@@ -299,7 +299,8 @@ impl Worker {
         let now_ns = self.clock.now_ns();
         for Submission { sink, since_ns, .. } in self.submissions.try_iter() {
             let elapsed_ns = now_ns.saturating_sub(since_ns);
-            sink.tell(Completion { result: Err(Error::Closed), trace: Vec::new(), node: 0, elapsed_ns, sends: 0 });
+            let result = Err(Error::Closed);
+            sink.tell(Completion { result, trace: Vec::new(), node: 0, front: 0, elapsed_ns, sends: 0 });
         }
     }
 

@@ -112,6 +112,8 @@ pub struct Completion {
     pub trace: Vec<Span>,
     /// Number of the node that made the answer; 0 when there is none.
     pub node: u16,
+    /// Number of the front end through which it ended; 0 when it ended without a connection.
+    pub front: u16,
     /// Nanoseconds from the call to its end.
     pub elapsed_ns: u64,
     /// How often it was sent.

@@ -25,4 +25,6 @@ pub mod session;
 pub mod shelf;
 pub mod span;
 pub mod target;
+mod told;
 pub mod usage;
+pub mod weights;

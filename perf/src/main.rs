@@ -69,7 +69,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Command::Failover(args) => {
             let report = failover::run(args)?;
             show(args.json, &report, |out| report.print(out))?;
-            Ok(if report.rounds() == args.rounds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if report.is_good(args) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::IdleConnections(args) => {
             let report = idle::run(args)?;

@@ -9,12 +9,48 @@ use pygmy_proto::message::{Order, OrderOk, OrderRecord, Orders, OrdersOk, Replic
 
 use crate::ask::Asker;
 use crate::error::Error;
-use crate::history::{BookState, ReplicaView};
+use crate::history::{Answer, BookState, Operation, ReplicaView, Shelf};
 use crate::shelf;
-use crate::target::Server;
+use crate::target::{Server, Target};
 
 /// Between two looks at replicas that have not converged yet.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Time for the replicas to reach the same position, before a run and behind it.
+const CONVERGE_WITHIN: Duration = Duration::from_secs(60);
+
+/// What is in the store before a run of which a history is kept, and the position it is of.
+///
+/// # Errors
+/// When a replica cannot be reached.
+pub(crate) fn read_initial(target: &Target) -> Result<(Shelf, u64), Error> {
+    let mut replicas = Replicas::connect(&target.replicas())?;
+    replicas.converge(0, CONVERGE_WITHIN)?;
+    let server = *target.replicas().first().ok_or_else(|| Error::Usage("the cluster has no log replica".into()))?;
+    let shelf = shelf::read(&mut Asker::connect(server)?, 0)?;
+    Ok((shelf.books.iter().map(|book| (book.id, BookState::from(book))).collect(), shelf.seq))
+}
+
+/// What every replica has behind a run that began at `after`.
+///
+/// # Errors
+/// When a replica cannot be reached.
+pub(crate) fn look(target: &Target, after: u64, operations: &[Operation]) -> Result<Vec<ReplicaView>, Error> {
+    let mut numbers: Vec<u64> = operations
+        .iter()
+        .filter_map(|operation| match &operation.answer {
+            Answer::Bought { order } => Some(order.number),
+            _ => None,
+        })
+        .collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let last = operations.iter().filter_map(Operation::seq).max().unwrap_or(after);
+    let mut replicas = Replicas::connect(&target.replicas())?;
+    // Whether they have is judged by what they say themselves.
+    replicas.converge(last, CONVERGE_WITHIN)?;
+    replicas.view(after, &numbers)
+}
 
 /// The log replicas of a cluster, each over its own connection.
 #[derive(Debug)]

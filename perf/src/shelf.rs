@@ -1,8 +1,9 @@
 //! The books of the store, as read at one position of its log.
 
 use pygmy_proto::ErrorBody;
-use pygmy_proto::limits::{COPIES_MAX, PAGE_MAX, SESSION_WINDOW};
-use pygmy_proto::message::{Book, Books, BooksOk, Command, OpenSession, SessionOpened, Write, WriteOk};
+use pygmy_proto::limits::{COPIES_MAX, PAGE_MAX, PUT_BOOKS_MAX, SESSION_WINDOW};
+use pygmy_proto::message::{Book, Books, BooksOk, Command, NewBook, OpenSession, SessionOpened, Write, WriteOk};
+use pygmy_proto::types::Bounded;
 
 use crate::ask::Asker;
 use crate::error::Error;
@@ -43,20 +44,34 @@ pub fn read(asker: &mut Asker, floor: u64) -> Result<Shelf, Error> {
 /// When a restock is refused or not answered.
 pub fn restock(asker: &mut Asker, books: &[Book], least: u32) -> Result<(), Error> {
     let short: Vec<&Book> = books.iter().filter(|book| book.stock < least).collect();
-    if short.is_empty() {
+    let restock = |book: &&Book| Command::Restock { book: book.id, copies: (least - book.stock).min(COPIES_MAX) };
+    write(asker, &short.iter().map(restock).collect::<Vec<_>>())
+}
+
+/// Puts books into the store that it does not have.
+///
+/// # Errors
+/// When it is refused or not answered.
+pub fn put(asker: &mut Asker, books: &[NewBook]) -> Result<(), Error> {
+    let batch = |books: &[NewBook]| Command::Put { books: Bounded::truncated(books.to_vec()) };
+    write(asker, &books.chunks(PUT_BOOKS_MAX).map(batch).collect::<Vec<_>>())
+}
+
+/// Does every command, many in flight.
+fn write(asker: &mut Asker, commands: &[Command]) -> Result<(), Error> {
+    if commands.is_empty() {
         return Ok(());
     }
     let SessionOpened { session } = asker.ask(&OpenSession {})?;
     let mut counter = 0;
     // One window at a time: every counter before it has its answer.
-    for window in short.chunks(SESSION_WINDOW as usize) {
+    for window in commands.chunks(SESSION_WINDOW as usize) {
         let first_incomplete = counter + 1;
         let writes: Vec<Write> = window
             .iter()
-            .map(|book| {
+            .map(|command| {
                 counter += 1;
-                let command = Command::Restock { book: book.id, copies: (least - book.stock).min(COPIES_MAX) };
-                Write { session, counter, first_incomplete, command }
+                Write { session, counter, first_incomplete, command: command.clone() }
             })
             .collect();
         let answers: Vec<Result<WriteOk, ErrorBody>> = asker.ask_each(writes.into_iter())?;

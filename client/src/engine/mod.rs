@@ -480,7 +480,8 @@ impl Engine {
             return self.on_opened(now_ns, result, node);
         }
         let elapsed_ns = now_ns.saturating_sub(call.since_ns);
-        self.done.push_back((token, Completion { result, trace, node, elapsed_ns, sends: call.sends }));
+        let front = self.server().map_or(0, |server| server.node);
+        self.done.push_back((token, Completion { result, trace, node, front, elapsed_ns, sends: call.sends }));
     }
 
     /// The engine's own registration of a session has ended. What refuses it refuses the writes that need it.

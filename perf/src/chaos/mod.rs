@@ -17,22 +17,18 @@ use serde::Serialize;
 
 pub use faults::{Fault, What};
 
-use crate::ask::Asker;
 use crate::error::Error;
 use crate::history::check::Violation;
 use crate::history::file::Writer;
 use crate::history::judge::Judgement;
-use crate::history::{Answer, BookState, History, Operation, Shelf};
+use crate::history::{History, Operation};
 use crate::local::{Local, ProgramArgs};
-use crate::replicas::Replicas;
-use crate::shelf;
+use crate::replicas;
 use crate::span::{self, Clock};
 use crate::target::Target;
 use faults::Monkey;
 use shopper::{Errand, Shopper};
 
-/// Time for the replicas to reach the same position.
-const CONVERGE_WITHIN: Duration = Duration::from_secs(60);
 /// Time to settle what is unknown once everybody is back.
 const SETTLE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -131,13 +127,13 @@ fn round(args: &ChaosArgs, seed: u64, dir: &Path) -> Result<Round, Error> {
     let local = Guard(Local::new(args.program.find(), dir.join("cluster")));
     local.0.up()?;
     let target = local.0.target()?;
-    let (initial, after) = read_initial(&target)?;
+    let (initial, after) = replicas::read_initial(&target)?;
     let mut writer = Writer::new(create(dir, "history.jsonl")?).map_err(Error::io("history.jsonl"))?;
     writer.initial(&initial).map_err(Error::io("history.jsonl"))?;
     let mut history = History { initial, ..History::default() };
     let (faults, open) = shop(args, seed, &local.0, &target, &mut history, &mut writer)?;
     write_lines(dir, "faults.jsonl", &faults)?;
-    history.replicas = look(&target, after, &history.operations)?;
+    history.replicas = replicas::look(&target, after, &history.operations)?;
     history.replicas.iter().try_for_each(|view| writer.replica(view)).map_err(Error::io("history.jsonl"))?;
     writer.finish().map_err(Error::io("history.jsonl"))?;
     let open = (open > 0).then(|| Violation::NotFinished { why: format!("{open} writes could not be settled") });
@@ -154,14 +150,6 @@ fn round(args: &ChaosArgs, seed: u64, dir: &Path) -> Result<Round, Error> {
         std::fs::remove_dir_all(&cluster).map_err(Error::io(cluster.display().to_string()))?;
     }
     Ok(round)
-}
-
-fn read_initial(target: &Target) -> Result<(Shelf, u64), Error> {
-    let mut replicas = Replicas::connect(&target.replicas())?;
-    replicas.converge(0, CONVERGE_WITHIN)?;
-    let server = *target.replicas().first().ok_or_else(|| Error::Usage("the cluster has no log replica".into()))?;
-    let shelf = shelf::read(&mut Asker::connect(server)?, 0)?;
-    Ok((shelf.books.iter().map(|book| (book.id, BookState::from(book))).collect(), shelf.seq))
 }
 
 /// Shops while the monkey is at work, and until all is settled; what it did, and how many writes stayed open.
@@ -217,24 +205,6 @@ fn record(
         operations.push(operation);
     }
     Ok(())
-}
-
-/// What every replica has in the end.
-fn look(target: &Target, after: u64, operations: &[Operation]) -> Result<Vec<crate::history::ReplicaView>, Error> {
-    let mut numbers: Vec<u64> = operations
-        .iter()
-        .filter_map(|operation| match &operation.answer {
-            Answer::Bought { order } => Some(order.number),
-            _ => None,
-        })
-        .collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    let last = operations.iter().filter_map(Operation::seq).max().unwrap_or(after);
-    let mut replicas = Replicas::connect(&target.replicas())?;
-    // Whether they have is judged by what they say themselves.
-    replicas.converge(last, CONVERGE_WITHIN)?;
-    replicas.view(after, &numbers)
 }
 
 fn create(dir: &Path, name: &str) -> Result<BufWriter<File>, Error> {

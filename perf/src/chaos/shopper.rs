@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use pygmy_client::{Client, Error as CallError, Options, Written};
 use pygmy_proto::BookId;
-use pygmy_proto::message::{Line, Outcome};
+use pygmy_proto::message::Line;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::history::{Action, Answer, BookState, Operation, Short};
+use crate::history::{Action, Answer, Operation};
 use crate::span::{self, Clock};
+use crate::told;
 
 /// Time that a call gets before its outcome is unknown. Short, so that there are many.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -135,10 +136,7 @@ impl<'a> Shopper<'a> {
     fn look_up(&mut self, book: BookId, fresh: bool) {
         let start_ns = self.errand.clock.now_ns();
         self.own.set_fresh(fresh);
-        let answer = match self.own.lookup(book) {
-            Ok(found) => Answer::Found { seq: found.seq, book: BookState::from(&found.book) },
-            Err(error) => Answer::Unknown { why: error.to_string() },
-        };
+        let answer = told::of_lookup(self.own.lookup(book));
         self.tell(start_ns, 0, 0, Action::Lookup { book, fresh }, answer, false);
     }
 
@@ -150,7 +148,7 @@ impl<'a> Shopper<'a> {
         if matches!(result, Err(CallError::OutcomeUnknown { .. })) {
             self.unsettled.push(Unsettled { session, counter, action: action.clone() });
         }
-        let answer = answer(result);
+        let answer = told::of_write(result);
         self.look_at_stock(&answer);
         let is_final = !matches!(answer, Answer::Unknown { .. } | Answer::NotDone { .. });
         self.tell(start_ns, session, counter, action.clone(), answer, false);
@@ -178,7 +176,7 @@ impl<'a> Shopper<'a> {
     fn ask_again(&mut self, session: u64, counter: u64, action: Action) {
         let Some(command) = action.command() else { return };
         let start_ns = self.errand.clock.now_ns();
-        let answer = answer(self.twin.settle(session, counter, command));
+        let answer = told::of_write(self.twin.settle(session, counter, command));
         self.tell(start_ns, session, counter, action, answer, true);
     }
 
@@ -187,7 +185,7 @@ impl<'a> Shopper<'a> {
         let Unsettled { session, counter, action } = self.unsettled[place].clone();
         let Some(command) = action.command() else { return };
         let start_ns = self.errand.clock.now_ns();
-        let answer = answer(self.own.settle(session, counter, command));
+        let answer = told::of_write(self.own.settle(session, counter, command));
         if !matches!(answer, Answer::Unknown { .. } | Answer::NotDone { .. }) {
             self.unsettled.swap_remove(place);
         }
@@ -223,21 +221,5 @@ impl<'a> Shopper<'a> {
         };
         // Whoever does not listen any more has failed already.
         drop(self.errand.told.send(operation));
-    }
-}
-
-fn answer(result: Result<Written, CallError>) -> Answer {
-    match result {
-        Ok(Written { outcome, seq, .. }) => match outcome {
-            Outcome::Bought { order } => Answer::Bought { order },
-            Outcome::Restocked { book } => Answer::Restocked { seq, stock: book.stock },
-            Outcome::Repriced { book, old_cost_cents } => Answer::Repriced { seq, stock: book.stock, old_cost_cents },
-            other => Answer::Unknown { why: format!("an answer that was not asked for: {other:?}") },
-        },
-        Err(CallError::Refused(error)) => {
-            Answer::Refused { code: error.code, detail: error.detail.to_string(), short: Short::of(&error) }
-        }
-        Err(error @ CallError::OutcomeUnknown { .. }) => Answer::Unknown { why: error.to_string() },
-        Err(error) => Answer::NotDone { why: error.to_string() },
     }
 }

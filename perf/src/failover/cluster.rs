@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use pygmy_proto::ErrorCode;
-use pygmy_proto::message::{Epoch, ReplicaStatus, Status, StatusOk};
+use pygmy_proto::message::{Epoch, ReplicaStatus, Role, Status, StatusOk};
 
 use super::stream::Orders;
 use super::{failed, poisoned};
@@ -25,14 +25,16 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A replica that is so many positions behind another is still catching up.
 pub(super) const BEHIND_MAX: u64 = 2_000;
 /// Copies of each book before each fault.
-const STOCK: u32 = 1_000_000;
+pub(super) const STOCK: u32 = 1_000_000;
+/// A book of which this much is left is not restocked yet.
+const STOCK_ENOUGH: u32 = STOCK / 4 * 3;
 
 /// Refuses to buy more than there is before a round.
 ///
 /// # Errors
 /// The books would not last.
 pub(super) fn check_behind(behind: u64, books: usize) -> Result<(), Error> {
-    // The rest is for the time in which it is watched.
+    // A quarter may be sold already, and one is for the time in which it is watched.
     let most = u64::from(STOCK) / 2 * books as u64;
     if behind <= most {
         return Ok(());
@@ -46,6 +48,15 @@ pub(super) struct Watched<'a> {
     pub(super) target: Target,
     pub(super) orders: &'a Mutex<Orders>,
     pub(super) clock: Clock,
+}
+
+/// Servers of some roles in turn: one of each role after the other.
+pub(super) fn in_turn(target: &Target, roles: &[Role], turn: usize) -> Result<String, Error> {
+    let of = |role: &Role| target.servers.iter().filter(|server| server.role == *role).collect();
+    let all: Vec<Vec<&Server>> = roles.iter().map(of).filter(|servers: &Vec<_>| !servers.is_empty()).collect();
+    let none = || Error::Usage("the cluster has no server of the roles that fail".into());
+    let servers = all.get(turn % all.len().max(1)).ok_or_else(none)?;
+    Ok(servers[turn / all.len() % servers.len()].name.clone())
 }
 
 impl Watched<'_> {
@@ -118,7 +129,7 @@ impl Watched<'_> {
     }
 
     /// Waits until every server answers, has all its links, and no replica is behind.
-    fn wait_health(&self) -> Result<(), Error> {
+    pub(super) fn wait_health(&self) -> Result<(), Error> {
         let late = Instant::now() + HEALTH_WITHIN;
         loop {
             let statuses = self.statuses();
@@ -134,7 +145,7 @@ impl Watched<'_> {
     }
 
     /// A load that buys must not become one of refusals.
-    fn stock_up(&self) -> Result<(), Error> {
+    pub(super) fn stock_up(&self) -> Result<(), Error> {
         let late = Instant::now() + HEALTH_WITHIN;
         loop {
             match self.restock() {
@@ -151,7 +162,8 @@ impl Watched<'_> {
 
     fn restock(&self) -> Result<(), Error> {
         let mut asker = Asker::connect(self.target.fronts()[0])?;
-        let books = shelf::read(&mut asker, 0)?.books;
+        let mut books = shelf::read(&mut asker, 0)?.books;
+        books.retain(|book| book.stock < STOCK_ENOUGH);
         shelf::restock(&mut asker, &books, STOCK)
     }
 }
@@ -189,6 +201,18 @@ mod tests {
         assert_eq!(longest_gaps(&commits, ms(28)), (10.0, 20.0));
         assert_eq!(longest_gaps(&commits, ms(0)), (20.0, 0.0));
         assert_eq!(longest_gaps(&[], 0), (0.0, 0.0));
+    }
+
+    #[test]
+    fn roles_and_the_servers_of_each_take_turns() {
+        let server = |(name, role): (&str, Role)| Server { number: 0, name: name.into(), role, address: String::new() };
+        let roles = [("f1", Role::Front), ("f2", Role::Front), ("o1", Role::Order), ("c1", Role::Catalog), ("c2", Role::Catalog)];
+        let target = Target { servers: roles.map(server).into() };
+        let order = |roles: &[Role]| (0..7).map(|turn| in_turn(&target, roles, turn).unwrap()).collect::<Vec<_>>().join(" ");
+        assert_eq!(order(&[Role::Catalog, Role::Order, Role::Front]), "c1 o1 f1 c2 o1 f2 c1");
+        assert_eq!(order(&[Role::Order]), "o1 o1 o1 o1 o1 o1 o1");
+        let none = Target { servers: Vec::new() };
+        assert!(in_turn(&none, &[Role::Order], 0).is_err());
     }
 
     #[test]

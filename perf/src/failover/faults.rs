@@ -8,8 +8,9 @@ use pygmy_proto::message::Role;
 use rustix::process::Signal;
 use serde::Serialize;
 
+use super::clients::{Seen, Shared};
 use super::cluster::{HEALTH_WITHIN, LOOK_EVERY, REST, Watched, longest_gaps};
-use super::stream::Orders;
+use super::view::View;
 use super::{FailoverArgs, FaultKind, failed, median, poisoned};
 use crate::error::Error;
 use crate::local;
@@ -36,6 +37,60 @@ pub struct Failure {
     pub token_lost: bool,
     /// Whether it is of the kind that was asked for.
     pub counts: bool,
+    /// What clients saw of it while they bought.
+    pub buys: View,
+    /// And while they looked up.
+    pub lookups: View,
+}
+
+/// What clients saw of all faults that count: of each the worst, and of these the median and the maximum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Longest time without an answer to anyone, in milliseconds.
+    pub gap_median_ms: f64,
+    /// The longest of all.
+    pub gap_max_ms: f64,
+    /// Longest time without an answer to one client.
+    pub client_gap_median_ms: f64,
+    /// The longest of all.
+    pub client_gap_max_ms: f64,
+    /// The slowest request.
+    pub slowest_median_ms: f64,
+    /// The slowest of all.
+    pub slowest_max_ms: f64,
+    /// Requests that failed.
+    pub failed: u64,
+}
+
+impl Summary {
+    fn new(views: &[View]) -> Self {
+        let figures = |of: fn(&View) -> f64| {
+            let mut all: Vec<f64> = views.iter().map(of).collect();
+            all.sort_unstable_by(f64::total_cmp);
+            (median(&all), all.last().copied().unwrap_or_default())
+        };
+        let (gap_median_ms, gap_max_ms) = figures(|view| view.gap_ms);
+        let (client_gap_median_ms, client_gap_max_ms) = figures(|view| view.client_gap_ms);
+        let (slowest_median_ms, slowest_max_ms) = figures(|view| view.slowest_ms);
+        let failed = views.iter().map(|view| view.failed).sum();
+        Self {
+            gap_median_ms,
+            gap_max_ms,
+            client_gap_median_ms,
+            client_gap_max_ms,
+            slowest_median_ms,
+            slowest_max_ms,
+            failed,
+        }
+    }
+
+    fn print(&self, what: &str, out: &mut impl Write) -> io::Result<()> {
+        let Self { gap_median_ms, gap_max_ms, client_gap_median_ms, client_gap_max_ms, .. } = self;
+        let Self { slowest_median_ms, slowest_max_ms, failed, .. } = self;
+        writeln!(out, "  {what}: longest time without an answer: median {gap_median_ms:.1} ms, max {gap_max_ms:.1} ms")?;
+        writeln!(out, "    to one client: median {client_gap_median_ms:.1} ms, max {client_gap_max_ms:.1} ms")?;
+        writeln!(out, "    slowest: median {slowest_median_ms:.1} ms, max {slowest_max_ms:.1} ms; {failed} failed")
+    }
 }
 
 /// What a run found.
@@ -59,17 +114,35 @@ pub struct FailoverReport {
     pub sent: u64,
     /// Of these, answered otherwise or lost.
     pub failed: u64,
-    /// Buys that could not even be sent.
+    /// Requests that could not even be sent.
     pub unsent: u64,
+    /// What clients saw while they bought.
+    pub buys: Summary,
+    /// And while they looked up.
+    pub lookups: Summary,
+    /// Lookups a second.
+    pub lookup_rate: f64,
+    /// Lookups asked.
+    pub lookups_sent: u64,
+    /// Of these, answered otherwise or not at all.
+    pub lookups_failed: u64,
     /// Every fault, those that do not count included.
     pub failures: Vec<Failure>,
 }
 
 impl FailoverReport {
-    fn new(args: &FailoverArgs, failures: Vec<Failure>, seen: &Orders) -> Self {
+    fn new(args: &FailoverArgs, failures: Vec<Failure>, seen: &Seen) -> Self {
         let mut gaps: Vec<f64> = failures.iter().filter(|one| one.counts).map(|one| one.gap_ms).collect();
         gaps.sort_unstable_by(f64::total_cmp);
+        let views = |of: fn(&Failure) -> View| -> Vec<View> {
+            failures.iter().filter(|one| one.counts).map(of).collect()
+        };
         Self {
+            buys: Summary::new(&views(|one| one.buys)),
+            lookups: Summary::new(&views(|one| one.lookups)),
+            lookup_rate: args.lookups,
+            lookups_sent: seen.lookups.asked,
+            lookups_failed: seen.lookups.failed(),
             fault: args.fault,
             debug_build: cfg!(debug_assertions),
             rate: args.rate,
@@ -77,9 +150,9 @@ impl FailoverReport {
             median_ms: median(&gaps),
             max_ms: gaps.last().copied().unwrap_or_default(),
             before_max_ms: failures.iter().map(|one| one.before_ms).fold(0.0, f64::max),
-            sent: seen.sent,
-            failed: seen.failed,
-            unsent: seen.unsent,
+            sent: seen.buys.asked,
+            failed: seen.buys.failed(),
+            unsent: seen.buys.unsent + seen.lookups.unsent,
             failures,
         }
     }
@@ -87,34 +160,55 @@ impl FailoverReport {
     /// For a person.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let Self { rounds, median_ms, max_ms, before_max_ms, rate, sent, failed, unsent, .. } = self;
+        let Self { lookup_rate, lookups_sent, lookups_failed, .. } = self;
         let fault = self.fault.name();
-        writeln!(out, "{fault}, {rate} buys/s: longest time without a commit over {rounds} faults")?;
-        writeln!(out, "  median {median_ms:.1} ms, max {max_ms:.1} ms (before them: max {before_max_ms:.1} ms)")?;
-        writeln!(out, "  {sent} buys sent, {failed} failed, {unsent} could not be sent")?;
+        writeln!(out, "{fault}, {rate} buys/s and {lookup_rate} lookups/s, {rounds} faults")?;
+        writeln!(out, "  longest time without a commit: median {median_ms:.1} ms, max {max_ms:.1} ms")?;
+        writeln!(out, "    (before them: max {before_max_ms:.1} ms)")?;
+        self.buys.print("buys", out)?;
+        if *lookups_sent > 0 {
+            self.lookups.print("lookups", out)?;
+        }
+        writeln!(out, "  in all {sent} buys, {failed} failed; {lookups_sent} lookups, {lookups_failed} failed;")?;
+        writeln!(out, "    {unsent} could not be sent")?;
         for failure in &self.failures {
-            let Failure { nodes, gap_ms, before_ms, token_lost, counts } = failure;
+            let Failure { nodes, gap_ms, before_ms, token_lost, counts, buys, lookups } = failure;
             let token = if *token_lost { "token lost" } else { "token kept" };
             let note = if *counts { "" } else { ", does not count" };
             writeln!(out, "  {:<22} {gap_ms:>8.1} ms (before {before_ms:.1} ms), {token}{note}", nodes.join(" "))?;
+            for (what, view) in [("buys", buys), ("lookups", lookups)].iter().filter(|(_, view)| view.ended > 0) {
+                print_view(what, view, out)?;
+            }
         }
         if self.debug_build { writeln!(out, "  a debug build: these are no figures") } else { Ok(()) }
     }
+}
+
+/// What clients saw of one fault, for a person.
+pub(super) fn print_view(what: &str, view: &View, out: &mut impl Write) -> io::Result<()> {
+    let View { gap_ms, client_gap_ms, slowest_ms, repeated, failed, .. } = view;
+    writeln!(
+        out,
+        "    {what}: {gap_ms:.1} ms without an answer, {client_gap_ms:.1} ms to one client, slowest {slowest_ms:.1} ms, \
+         {repeated} sent again, {failed} failed"
+    )
 }
 
 /// Does one fault after the other.
 ///
 /// # Errors
 /// When the cluster cannot be reached, or does not recover.
-pub(super) fn run(args: &FailoverArgs, watched: Watched<'_>) -> Result<FailoverReport, Error> {
-    let mut faults = Faults { args, watched, turn: 0 };
+pub(super) fn run(args: &FailoverArgs, watched: Watched<'_>, shared: &Shared) -> Result<FailoverReport, Error> {
+    let mut faults = Faults { args, watched, shared, turn: 0 };
     let failures = faults.run()?;
-    let orders = faults.watched.orders.lock().map_err(|_| poisoned())?;
-    Ok(FailoverReport::new(args, failures, &orders))
+    let seen = shared.seen.lock().map_err(|_| poisoned())?;
+    Ok(FailoverReport::new(args, failures, &seen))
 }
 
 struct Faults<'a> {
     args: &'a FailoverArgs,
     watched: Watched<'a>,
+    shared: &'a Shared,
     /// Rounds so far: servers of a role take turns.
     turn: usize,
 }
@@ -142,6 +236,7 @@ impl Faults<'_> {
             local::send(victim, pid, self.args.fault.signal())?;
         }
         let watched = self.watch(at_ns);
+        let until_ns = self.watched.clock.now_ns();
         // Before anybody is brought back: a return must not be taken for the fault's own doing.
         let token_lost = self.watched.epoch(&victims) != epoch;
         for victim in &victims {
@@ -152,7 +247,10 @@ impl Faults<'_> {
         }
         let (gap_ms, before_ms) = watched?;
         let counts = self.args.fault.counts(token_lost);
-        Ok(Failure { nodes: victims, gap_ms, before_ms, token_lost, counts })
+        self.shared.wait_answers(until_ns)?;
+        let seen = self.shared.seen.lock().map_err(|_| poisoned())?;
+        let (buys, lookups) = (seen.buys.view(at_ns, until_ns), seen.lookups.view(at_ns, until_ns));
+        Ok(Failure { nodes: victims, gap_ms, before_ms, token_lost, counts, buys, lookups })
     }
 
     /// Waits until commits have gone on for a while; the longest gap behind the fault, and the one before.

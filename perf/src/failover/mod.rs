@@ -1,33 +1,47 @@
 //! `pygmy-perf failover`: how long the store stands still when servers fail under load, and when they come back.
 
+mod clients;
 mod cluster;
 mod faults;
+mod in_turn;
 mod returns;
 mod stream;
+mod view;
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::sync::Mutex;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use clap::ValueEnum;
-use pygmy_proto::message::Role;
+use hashbrown::HashSet;
+use pygmy_proto::{BookId, Title, Topic};
+use pygmy_proto::message::{Book, NewBook, Role};
 use rustix::process::Signal;
 use serde::Serialize;
 
+use self::clients::{Clients, Rates, Shared};
 use self::cluster::Watched;
 pub use self::faults::{FailoverReport, Failure};
+pub use self::in_turn::{InTurnReport, Turn};
 pub use self::returns::{Return, ReturnReport};
-use self::stream::{Orders, Stream};
+use self::stream::Stream;
+pub use self::view::View;
 use crate::ask::Asker;
 use crate::error::Error;
+use crate::load::mix::{Books, Popularity};
 use crate::local::{Local, ProgramArgs};
 use crate::net::{Engine, Plan};
 use crate::shelf;
-use crate::span::Clock;
-use crate::target::TargetArgs;
+use crate::span::{self, Clock};
+use crate::target::{Target, TargetArgs};
 
-/// Connections over which is bought.
+/// Connections over which is bought while servers come back.
 const LANES: usize = 16;
+/// Price of a book that is brought in.
+const COST_CENTS: u64 = 1_000;
 
 /// What fails, or comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -37,12 +51,17 @@ pub enum FaultKind {
     KillCatalog,
     /// An order server is killed
     KillOrder,
+    /// A front is killed
+    KillFront,
     /// A catalog is killed; only rounds in which the token was lost with it count
     KillHolder,
     /// A catalog and an order server are killed at once
     KillCatalogAndOrder,
     /// A catalog is paused; only rounds in which the token stood still with it count
     StopHolder,
+    /// A catalog, an order server and a front are killed and started again in turn for `--duration`; everything that was
+    /// asked and answered is kept and judged
+    InTurn,
     /// A catalog or an order server that was dead for `--behind` buys is started again
     Rejoin,
     /// One that is dead and whose files are gone is replaced, `--behind` buys later
@@ -55,6 +74,8 @@ impl FaultKind {
     fn roles(self) -> &'static [Role] {
         match self {
             FaultKind::KillOrder => &[Role::Order],
+            FaultKind::KillFront => &[Role::Front],
+            FaultKind::InTurn => &[Role::Catalog, Role::Order, Role::Front],
             FaultKind::KillCatalogAndOrder => &[Role::Catalog, Role::Order],
             FaultKind::KillCatalog | FaultKind::KillHolder | FaultKind::StopHolder => &[Role::Catalog],
             // One of these in each round.
@@ -85,8 +106,8 @@ impl FaultKind {
     }
 }
 
-/// Kills or pauses servers of a running local cluster under a fixed rate of buys, one fault after the other, or brings
-/// them back, and shows the longest time without a commit around each
+/// Kills or pauses servers of a running local cluster under a fixed rate of requests, one fault after the other, or
+/// brings them back, and shows the longest time without a commit around each, and what clients saw of it
 #[derive(Debug, Clone, clap::Args)]
 pub struct FailoverArgs {
     #[command(flatten)]
@@ -102,6 +123,22 @@ pub struct FailoverArgs {
     /// Buys a second, in all
     #[arg(long, default_value_t = 2_000.0)]
     rate: f64,
+    /// Lookups a second beside them, in all; not while servers come back
+    #[arg(long, default_value_t = 0.0)]
+    lookups: f64,
+    /// Which books: uniform, zipf:THETA, hot:BOOK or csv:PATH:COLUMN; those of a file that the store does not have are
+    /// brought in. While servers come back all are bought alike
+    #[arg(long, default_value = "uniform")]
+    books: String,
+    /// What books are drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// With in-turn: how long servers are killed
+    #[arg(long, default_value = "2m", value_parser = span::parse)]
+    duration: Duration,
+    /// With in-turn: keep history.jsonl in this directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// With rejoin and the replacements: buys made as fast as it can before the server comes
     #[arg(long, default_value_t = 1_000_000)]
     behind: u64,
@@ -111,9 +148,14 @@ pub struct FailoverArgs {
 }
 
 impl FailoverArgs {
-    /// Faults that were asked for.
-    pub fn rounds(&self) -> usize {
-        self.rounds
+    fn check(&self) -> Result<(), Error> {
+        if self.rounds == 0 || !(self.rate.is_finite() && self.rate > 0.0) {
+            return Err(Error::Usage("give a rate above 0 and at least one round".into()));
+        }
+        if !(self.lookups.is_finite() && self.lookups >= 0.0) {
+            return Err(Error::Usage(format!("--lookups {}: 0 or more", self.lookups)));
+        }
+        Ok(())
     }
 }
 
@@ -123,16 +165,19 @@ impl FailoverArgs {
 pub enum Report {
     /// Of servers that fail.
     Faults(FailoverReport),
+    /// Of servers that are killed and started again in turn.
+    InTurn(InTurnReport),
     /// Of servers that come back.
     Returns(ReturnReport),
 }
 
 impl Report {
-    /// Rounds that count.
-    pub fn rounds(&self) -> usize {
+    /// Whether as many faults were seen as were asked for, and no promise was found broken.
+    pub fn is_good(&self, args: &FailoverArgs) -> bool {
         match self {
-            Report::Faults(report) => report.rounds,
-            Report::Returns(report) => report.rounds,
+            Report::Faults(report) => report.rounds == args.rounds,
+            Report::InTurn(report) => report.is_good(),
+            Report::Returns(report) => report.rounds == args.rounds,
         }
     }
 
@@ -140,6 +185,7 @@ impl Report {
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         match self {
             Report::Faults(report) => report.print(out),
+            Report::InTurn(report) => report.print(out),
             Report::Returns(report) => report.print(out),
         }
     }
@@ -150,34 +196,77 @@ impl Report {
 /// # Errors
 /// When the cluster cannot be reached, or does not recover.
 pub fn run(args: &FailoverArgs) -> Result<Report, Error> {
-    if args.rounds == 0 || !(args.rate.is_finite() && args.rate > 0.0) {
-        return Err(Error::Usage("give a rate above 0 and at least one round".into()));
-    }
-    let dir = args.target.dir()?;
-    let local = Local::new(args.program.find(), dir);
+    args.check()?;
+    let popularity: Popularity = args.books.parse().map_err(|why| Error::Usage(format!("--books: {why}")))?;
+    let local = Local::new(args.program.find(), args.target.dir()?);
     let target = local.target()?;
-    let shelf = shelf::read(&mut Asker::connect(target.fronts()[0])?, 0)?;
-    let books: Vec<_> = shelf.books.iter().map(|book| book.id).collect();
+    let books = stock(&target, &popularity)?;
     cluster::check_behind(args.behind, books.len())?;
-    let (orders, is_over, clock) = (Mutex::new(Orders::default()), AtomicBool::new(false), Clock::start());
-    let plan = Plan { addresses: target.front_addresses()?, count: LANES, first: 0 };
-    let report = std::thread::scope(|scope| {
-        let stream = scope.spawn(|| {
-            let mut engine = Engine::new(clock, plan).map_err(Error::io("a poll"))?;
-            let mut stream = Stream::new(args.rate, LANES, books, &orders, &is_over);
-            engine.run(&mut stream).map_err(Error::io("the event loop"))
-        });
-        let watched = Watched { local: &local, target, orders: &orders, clock };
-        let report = if args.fault.is_return() {
-            returns::run(args, watched).map(Report::Returns)
-        } else {
-            faults::run(args, watched).map(Report::Faults)
-        };
+    let weighted = Books::new(&books, &popularity, args.seed).map_err(Error::Usage)?;
+    let shared = Shared { clock: Clock::start(), seen: Mutex::default(), orders: Mutex::default() };
+    let shared = Arc::new(shared);
+    let fronts: Vec<String> = target.fronts().iter().map(|front| front.address.clone()).collect();
+    let clients = || Clients::start(&fronts, &weighted, args.seed, &shared);
+    let rates = Rates { buys: args.rate, lookups: args.lookups };
+    let watched = Watched { local: &local, target: target.clone(), orders: &shared.orders, clock: shared.clock };
+    match args.fault {
+        FaultKind::InTurn => {
+            let clients = clients()?;
+            in_turn::run(args, watched, &shared, |is_over| clients.run(rates, is_over)).map(Report::InTurn)
+        }
+        fault if fault.is_return() => {
+            let plan = Plan { addresses: target.front_addresses()?, count: LANES, first: 0 };
+            let ids = books.iter().map(|book| book.id).collect();
+            let load = |is_over: &AtomicBool| {
+                let mut engine = Engine::new(shared.clock, plan).map_err(Error::io("a poll"))?;
+                let mut stream = Stream::new(args.rate, LANES, ids, &shared.orders, is_over);
+                engine.run(&mut stream).map_err(Error::io("the event loop"))
+            };
+            let (returns, load) = under(load, || returns::run(args, watched))?;
+            load?;
+            returns.map(Report::Returns)
+        }
+        _ => {
+            let clients = clients()?;
+            let load = |is_over: &AtomicBool| clients.run(rates, is_over);
+            let (faults, ()) = under(load, || faults::run(args, watched, &shared))?;
+            faults.map(Report::Faults)
+        }
+    }
+}
+
+/// Does something while a load runs beside it; what both came to.
+fn under<L: Send, R>(load: impl FnOnce(&AtomicBool) -> L + Send, work: impl FnOnce() -> R) -> Result<(R, L), Error> {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| load(&is_over));
+        let result = work();
         is_over.store(true, Ordering::Relaxed);
-        stream.join().map_err(|_| poisoned())??;
-        report
-    })?;
-    Ok(report)
+        let load = load.join().map_err(|_| poisoned())?;
+        Ok((result, load))
+    })
+}
+
+/// The books of the store; those that the popularity names and the store does not have are brought in before.
+fn stock(target: &Target, popularity: &Popularity) -> Result<Vec<Book>, Error> {
+    let mut asker = Asker::connect(target.fronts()[0])?;
+    let books = shelf::read(&mut asker, 0)?.books;
+    let Popularity::File(file) = popularity else { return Ok(books) };
+    let known: HashSet<BookId> = books.iter().map(|book| book.id).collect();
+    let named = file.read().map_err(|error| Error::Usage(format!("--books: {error}")))?;
+    let missing: BTreeSet<BookId> = named.into_iter().map(|(id, _)| id).filter(|id| !known.contains(id)).collect();
+    if missing.is_empty() {
+        return Ok(books);
+    }
+    let book = |id: BookId| NewBook {
+        id,
+        title: Title::truncated(&id),
+        topic: Topic::truncated("failover"),
+        cost_cents: COST_CENTS,
+        stock: cluster::STOCK,
+    };
+    shelf::put(&mut asker, &missing.into_iter().map(book).collect::<Vec<_>>())?;
+    Ok(shelf::read(&mut asker, 0)?.books)
 }
 
 fn poisoned() -> Error {
@@ -200,6 +289,6 @@ mod tests {
     fn only_rounds_of_the_kind_asked_for_count() {
         assert!(FaultKind::KillCatalog.counts(false) && !FaultKind::KillCatalog.counts(true));
         assert!(FaultKind::KillHolder.counts(true) && !FaultKind::StopHolder.counts(false));
-        assert!(FaultKind::KillOrder.counts(false) && FaultKind::KillCatalogAndOrder.counts(true));
+        assert!(FaultKind::KillFront.counts(false) && FaultKind::KillCatalogAndOrder.counts(true));
     }
 }

@@ -6,17 +6,15 @@ use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use pygmy_proto::message::Role;
 use rustix::process::Signal;
 use serde::Serialize;
 
-use super::cluster::{BEHIND_MAX, HEALTH_WITHIN, LOOK_EVERY, REST, Watched, longest_gaps};
+use super::cluster::{BEHIND_MAX, HEALTH_WITHIN, LOOK_EVERY, REST, Watched, in_turn, longest_gaps};
 use super::stream::Orders;
 use super::{FailoverArgs, FaultKind, failed, median, poisoned};
 use crate::error::Error;
 use crate::local;
 use crate::span;
-use crate::target::Server;
 
 /// Watched on behind the moment at which the server has caught up: it takes part from then on.
 const WATCH_ON: Duration = Duration::from_millis(500);
@@ -196,16 +194,9 @@ impl Returns<'_> {
         self.watched.orders.lock().map_err(|_| poisoned())
     }
 
-    /// The log replicas in turn, one of each role after the other.
+    /// The log replicas in turn.
     fn victim(&mut self) -> Result<String, Error> {
-        let of = |role: Role| -> Vec<&Server> {
-            self.watched.target.servers.iter().filter(|server| server.role == role).collect()
-        };
-        let roles: Vec<Vec<&Server>> =
-            self.args.fault.roles().iter().map(|role| of(*role)).filter(|servers| !servers.is_empty()).collect();
-        let none = || Error::Usage("the cluster has neither catalogs nor order servers".into());
-        let servers = roles.get(self.turn % roles.len().max(1)).ok_or_else(none)?;
-        let name = servers[self.turn / roles.len() % servers.len()].name.clone();
+        let name = in_turn(&self.watched.target, self.args.fault.roles(), self.turn)?;
         self.turn += 1;
         Ok(name)
     }

@@ -53,7 +53,8 @@ impl Orders {
         self.seq < self.flood_until
     }
 
-    fn acknowledge(&mut self, now_ns: u64, seq: u64) {
+    /// A buy was acknowledged.
+    pub(super) fn acknowledge(&mut self, now_ns: u64, seq: u64) {
         if seq > self.seq {
             self.seq = seq;
             self.commits_ns.push(now_ns);

@@ -223,7 +223,9 @@ impl Model {
 
     fn note(&mut self, client: usize, counter: u64, action: Action, start_ns: u64, answer: Answer) {
         let session = if action.is_read() { 0 } else { session(client) };
-        let (end_ns, sends, front, served_by) = (self.now_ns, 1, 1, 4);
+        let (end_ns, sends, served_by) = (self.now_ns, 1, 4);
+        // Each over a front end of its own: one that two share owes the one what the other has done.
+        let front = client as u16 + 1;
         let operation =
             Operation { client, session, counter, start_ns, end_ns, sends, front, served_by, action, answer };
         let own = &mut self.clients[client];

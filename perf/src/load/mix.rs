@@ -3,12 +3,15 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use pygmy_proto::message::{Book, Command, Line, Lines, Lookup, Search};
 use pygmy_proto::{BookId, Topic};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
+
+use crate::weights::WeightsFile;
 
 /// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -100,6 +103,8 @@ pub enum Popularity {
     Zipf(f64),
     /// Always this one.
     Hot(BookId),
+    /// In proportion to the weights of a file; books that it does not name are not asked for.
+    File(WeightsFile),
 }
 
 impl FromStr for Popularity {
@@ -113,7 +118,8 @@ impl FromStr for Popularity {
                 _ => Err(format!("{theta:?}: theta is a number from 0 to 10, such as 0.99")),
             },
             Some(("hot", book)) => BookId::new(book).map(Self::Hot).map_err(|error| error.to_string()),
-            _ => Err(format!("{text:?}: uniform, zipf:THETA or hot:BOOK")),
+            Some(("csv", file)) => WeightsFile::parse(file).map(Self::File),
+            _ => Err(format!("{text:?}: uniform, zipf:THETA, hot:BOOK or csv:PATH:COLUMN")),
         }
     }
 }
@@ -130,7 +136,7 @@ impl Books {
     /// The books of the store under a popularity.
     ///
     /// # Errors
-    /// When there are none, or not the hot one.
+    /// When there are none, or not the hot one, or none with a weight.
     pub fn new(books: &[Book], popularity: &Popularity, seed: u64) -> Result<Self, String> {
         let mut books: Vec<(BookId, Topic)> = books.iter().map(|book| (book.id, book.topic)).collect();
         if books.is_empty() {
@@ -140,7 +146,7 @@ impl Books {
             Popularity::Uniform => None,
             Popularity::Zipf(theta) => {
                 books.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-                Some(zipf_shares(books.len(), *theta))
+                Some(shares((1..=books.len()).map(|rank| (rank as f64).powf(-theta))))
             }
             Popularity::Hot(hot) => {
                 books.retain(|(id, _)| id == hot);
@@ -148,6 +154,18 @@ impl Books {
                     return Err(format!("the store has no book {hot}"));
                 }
                 None
+            }
+            Popularity::File(file) => {
+                let mut weights: HashMap<BookId, f64> = HashMap::new();
+                for (id, weight) in file.read().map_err(|error| error.to_string())? {
+                    *weights.entry(id).or_default() += weight;
+                }
+                let weight = |id: &BookId| weights.get(id).copied().unwrap_or_default();
+                books.retain(|(id, _)| weight(id) > 0.0);
+                if books.is_empty() {
+                    return Err(format!("the store has no book to which {} gives a weight", file.path.display()));
+                }
+                Some(shares(books.iter().map(|(id, _)| weight(id))))
             }
         };
         Ok(Self { books, shares })
@@ -163,6 +181,11 @@ impl Books {
         self.books.is_empty()
     }
 
+    /// One of them, as often as its popularity says.
+    pub fn pick_id(&self, rng: &mut ChaCha8Rng) -> BookId {
+        self.pick(rng).0
+    }
+
     fn pick(&self, rng: &mut ChaCha8Rng) -> &(BookId, Topic) {
         let place = match &self.shares {
             None => rng.random_range(0..self.books.len()),
@@ -175,12 +198,12 @@ impl Books {
     }
 }
 
-/// Entry `n`: the share of the `n + 1` most popular of `count` books.
-fn zipf_shares(count: usize, theta: f64) -> Vec<f64> {
+/// Entry `n`: the share of the first `n + 1` in the sum of all weights.
+fn shares(weights: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut sum = 0.0;
-    let mut shares: Vec<f64> = (1..=count)
-        .map(|rank| {
-            sum += (rank as f64).powf(-theta);
+    let mut shares: Vec<f64> = weights
+        .map(|weight| {
+            sum += weight;
             sum
         })
         .collect();
@@ -311,6 +334,23 @@ mod tests {
         for bad in ["", "zipf", "zipf:-1", "zipf:nan", "hot:", "hot:a b", "cold"] {
             assert!(bad.parse::<Popularity>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn books_are_picked_by_the_weights_of_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("books.csv");
+        std::fs::write(&path, "id,sold\nbook-0,1\nbook-3,2\nbook-1,0\nelsewhere,9\nbook-0,5\n").unwrap();
+        let popularity: Popularity = format!("csv:{}:sold", path.display()).parse().unwrap();
+        let counts = picks(&popularity, 5, 80_000);
+        assert_eq!(counts.len(), 2, "book-0 weighs 6, book-3 2, the others nothing");
+        assert!((58_000..62_000).contains(&counts[0]) && counts[0] + counts[1] == 80_000, "{counts:?}");
+        std::fs::write(&path, "id,sold\nelsewhere,9\n").unwrap();
+        let none = Books::new(&shelf(5), &popularity, 1).unwrap_err();
+        assert!(none.contains("no book to which"), "{none}");
+        std::fs::write(&path, "id,sold\nbook-0,-1\n").unwrap();
+        let wrong = Books::new(&shelf(5), &popularity, 1).unwrap_err();
+        assert!(wrong.contains("line 2, column sold"), "{wrong}");
     }
 
     #[test]

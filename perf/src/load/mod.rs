@@ -55,7 +55,7 @@ pub struct LoadArgs {
     /// What to ask, with weights: lookup, search, buy, cart
     #[arg(long, default_value = "lookup=80,buy=20")]
     mix: String,
-    /// Which books: uniform, zipf:THETA or hot:BOOK
+    /// Which books: uniform, zipf:THETA, hot:BOOK or csv:PATH:COLUMN
     #[arg(long, default_value = "uniform")]
     books: String,
     /// Open loop: requests per second in all; without it, a closed loop

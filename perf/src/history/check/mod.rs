@@ -32,6 +32,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     check_states(&history.replicas, &mut found);
     check_as_asked(&writes, &mut found);
     time::check(&writes, &history.operations, &mut found);
+    time::check_committed(&history.operations, &history.replicas, &mut found);
     let restocks = Restocks::new(&writes);
     for replica in &history.replicas {
         check_ledger(replica, &orders, &mut found);

@@ -429,13 +429,59 @@ fn reads_from_the_past_are_found_by_what_they_promised() {
     assert_eq!(names(&history), ["fresh_read_stale"]);
     let Action::Lookup { fresh, .. } = &mut history.operations.last_mut().unwrap().action else { panic!("no read") };
     *fresh = false;
+    history.operations.last_mut().unwrap().front = 0;
     assert_eq!(names(&history), ["session_read_stale"]);
-    // Another client, who has not seen the write, may be shown the past unless it asks for better.
-    history.operations.last_mut().unwrap().client = 1;
+    // Another client, who has not seen the write, may be shown the past by another front end, unless it asks for better.
+    let last = history.operations.last_mut().unwrap();
+    (last.client, last.front) = (1, 1);
+    assert_eq!(names(&history), ["front_read_stale"]);
+    history.operations.last_mut().unwrap().front = 2;
     assert_eq!(check(&history), []);
+    // Or unless that past is too long ago.
+    let later = |history: &mut History, by_ns| {
+        let last = history.operations.last_mut().unwrap();
+        (last.start_ns, last.end_ns) = (last.start_ns + by_ns, last.end_ns + by_ns);
+    };
+    let written_ns = history.operations.iter().rev().find(|op| !op.action.is_read()).unwrap().end_ns;
+    let since_ns = history.operations.last().unwrap().start_ns - written_ns;
+    later(&mut history, 250_000_000 - since_ns);
+    assert_eq!(check(&history), []);
+    later(&mut history, 1);
+    assert_eq!(names(&history), ["read_too_old"]);
     let Action::Lookup { fresh, .. } = &mut history.operations.last_mut().unwrap().action else { panic!("no read") };
     *fresh = true;
     assert_eq!(names(&history), ["fresh_read_stale"]);
+}
+
+/// A front end may know less than the others for a while, also of what a read elsewhere has shown, and no longer.
+#[test]
+fn a_read_is_held_against_what_others_have_read() {
+    let mut history = sound().history();
+    // Nobody was told of the last write: it is known by the read behind it alone.
+    let write = history.operations.iter_mut().rfind(|op| !op.action.is_read()).unwrap();
+    write.answer = Answer::Unknown { why: "lost".into() };
+    let seen = history.operations.last().unwrap().clone();
+    let stale = history.operations.iter().find(|op| op.action.is_read()).unwrap().clone();
+    let at = |end_ns: u64| Operation { client: 9, front: 2, start_ns: end_ns - 10, end_ns, ..stale.clone() };
+    history.operations.push(at(seen.end_ns + 250_000_000));
+    assert_eq!(check(&history), []);
+    history.operations.push(at(seen.end_ns + 250_000_011));
+    let (found, seq) = (seen.seq().unwrap(), stale.seq().unwrap());
+    assert_eq!(check(&history), [Violation::ReadTooOld { seq, answered_before: found }]);
+}
+
+#[test]
+fn a_read_of_what_was_never_committed_is_found() {
+    let mut history = sound().history();
+    let Answer::Found { seq, .. } = &mut history.operations.last_mut().unwrap().answer else { panic!("no read") };
+    *seq += 1;
+    let applied = *seq - 1;
+    assert_eq!(check(&history), [Violation::ReadUncommitted { seq: applied + 1, applied }]);
+    // The same with the state of a write that is not in the log.
+    let Answer::Found { seq, book } = &mut history.operations.last_mut().unwrap().answer else { panic!("no read") };
+    *seq -= 1;
+    book.stock -= 1;
+    assert_eq!(names(&history), ["read_wrong"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use pygmy_proto::BookId;
+use pygmy_proto::limits::STALENESS_MS_MAX;
 use serde::Serialize;
 
 /// A promise that was not kept.
@@ -135,6 +136,29 @@ pub enum Violation {
         /// What had been answered before.
         answered_before: u64,
     },
+    /// A read through a front end reflects less than a write that this front end had acknowledged before.
+    FrontReadStale {
+        /// Number of the front end.
+        front: u16,
+        /// The position that the read names.
+        seq: u64,
+        /// The position of the write.
+        acknowledged: u64,
+    },
+    /// A read reflects less than what had been answered, to anyone, longer before than any front end may keep it.
+    ReadTooOld {
+        /// The position that the read names.
+        seq: u64,
+        /// What had been answered before.
+        answered_before: u64,
+    },
+    /// A read names a position that the log does not have in the end: nothing was committed there.
+    ReadUncommitted {
+        /// The position that the read names.
+        seq: u64,
+        /// The highest that a replica has applied.
+        applied: u64,
+    },
     /// A write was answered before another one was sent, and yet has the higher number.
     RealTimeOrderBroken {
         /// The later one.
@@ -171,6 +195,9 @@ impl Violation {
             Self::PriceWrong { .. } => "price_wrong",
             Self::SessionReadStale { .. } => "session_read_stale",
             Self::FreshReadStale { .. } => "fresh_read_stale",
+            Self::FrontReadStale { .. } => "front_read_stale",
+            Self::ReadTooOld { .. } => "read_too_old",
+            Self::ReadUncommitted { .. } => "read_uncommitted",
             Self::RealTimeOrderBroken { .. } => "real_time_order_broken",
             Self::LedgerOutOfOrder { .. } => "ledger_out_of_order",
         }
@@ -219,6 +246,16 @@ impl fmt::Display for Violation {
             }
             Self::FreshReadStale { seq, answered_before } => {
                 write!(f, "a fresh read reflects {seq}, and {answered_before} was answered before it was asked")
+            }
+            Self::FrontReadStale { front, seq, acknowledged } => {
+                write!(f, "front end {front} had acknowledged {acknowledged}, and a read through it reflects {seq}")
+            }
+            Self::ReadTooOld { seq, answered_before } => {
+                let ms = STALENESS_MS_MAX;
+                write!(f, "a read reflects {seq}, and {answered_before} was answered more than {ms} ms before it")
+            }
+            Self::ReadUncommitted { seq, applied } => {
+                write!(f, "a read reflects {seq}, and the log ends at {applied}")
             }
             Self::RealTimeOrderBroken { seq, answered_before } => {
                 write!(f, "write {seq} was sent after {answered_before} was answered, and has the lower number")
