@@ -138,10 +138,14 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_file_is_said_and_where() {
         let missing = read("id,sold\na,1\n", "ratings").unwrap_err();
-        assert!(matches!(&missing, WeightsError::NoColumn { column, found, .. } if column == "ratings" && found == "id, sold"));
+        assert!(
+            matches!(&missing, WeightsError::NoColumn { column, found, .. } if column == "ratings" && found == "id, sold")
+        );
         assert!(matches!(read("sold\n1\n", "sold"), Err(WeightsError::NoColumn { column, .. }) if column == "id"));
         assert!(matches!(read("", "sold"), Err(WeightsError::NoColumn { .. })));
-        for (weight, why) in [("-1", "0 or more"), ("NaN", "0 or more"), ("inf", "0 or more"), ("many", "no number"), ("", "no number")] {
+        for (weight, why) in
+            [("-1", "0 or more"), ("NaN", "0 or more"), ("inf", "0 or more"), ("many", "no number"), ("", "no number")]
+        {
             let error = read(&format!("id,sold\na,1\nb,{weight}\n"), "sold").unwrap_err().to_string();
             assert!(error.contains("line 3, column sold") && error.contains(why), "{error}");
         }

@@ -13,8 +13,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::cluster::LOOK_EVERY;
 use super::stream::Orders;
-use super::{failed, poisoned};
 use super::view::{Ended, Requests};
+use super::{failed, poisoned};
 use crate::error::Error;
 use crate::history::{Action, Operation};
 use crate::load::mix::Books;
@@ -129,12 +129,7 @@ impl<'a> Clients<'a> {
     ///
     /// # Errors
     /// When this machine gives no more threads.
-    pub(super) fn start(
-        fronts: &[String],
-        books: &'a Books,
-        seed: u64,
-        shared: &Arc<Shared>,
-    ) -> Result<Self, Error> {
+    pub(super) fn start(fronts: &[String], books: &'a Books, seed: u64, shared: &Arc<Shared>) -> Result<Self, Error> {
         let client = |number: usize| {
             let mut fronts = fronts.to_vec();
             let turn = number % fronts.len();

@@ -206,10 +206,18 @@ mod tests {
     #[test]
     fn roles_and_the_servers_of_each_take_turns() {
         let server = |(name, role): (&str, Role)| Server { number: 0, name: name.into(), role, address: String::new() };
-        let roles = [("f1", Role::Front), ("f2", Role::Front), ("o1", Role::Order), ("c1", Role::Catalog), ("c2", Role::Catalog)];
+        let roles = [
+            ("f1", Role::Front),
+            ("f2", Role::Front),
+            ("o1", Role::Order),
+            ("c1", Role::Catalog),
+            ("c2", Role::Catalog),
+        ];
         let target = Target { servers: roles.map(server).into() };
-        let order = |roles: &[Role]| (0..7).map(|turn| in_turn(&target, roles, turn).unwrap()).collect::<Vec<_>>().join(" ");
+        let order =
+            |roles: &[Role]| (0..7).map(|turn| in_turn(&target, roles, turn).unwrap()).collect::<Vec<_>>().join(" ");
         assert_eq!(order(&[Role::Catalog, Role::Order, Role::Front]), "c1 o1 f1 c2 o1 f2 c1");
+        assert_eq!(order(&[Role::Catalog, Role::Front]), "c1 f1 c2 f2 c1 f1 c2");
         assert_eq!(order(&[Role::Order]), "o1 o1 o1 o1 o1 o1 o1");
         let none = Target { servers: Vec::new() };
         assert!(in_turn(&none, &[Role::Order], 0).is_err());

@@ -87,7 +87,10 @@ impl Summary {
     fn print(&self, what: &str, out: &mut impl Write) -> io::Result<()> {
         let Self { gap_median_ms, gap_max_ms, client_gap_median_ms, client_gap_max_ms, .. } = self;
         let Self { slowest_median_ms, slowest_max_ms, failed, .. } = self;
-        writeln!(out, "  {what}: longest time without an answer: median {gap_median_ms:.1} ms, max {gap_max_ms:.1} ms")?;
+        writeln!(
+            out,
+            "  {what}: longest time without an answer: median {gap_median_ms:.1} ms, max {gap_max_ms:.1} ms"
+        )?;
         writeln!(out, "    to one client: median {client_gap_median_ms:.1} ms, max {client_gap_max_ms:.1} ms")?;
         writeln!(out, "    slowest: median {slowest_median_ms:.1} ms, max {slowest_max_ms:.1} ms; {failed} failed")
     }
@@ -134,9 +137,8 @@ impl FailoverReport {
     fn new(args: &FailoverArgs, failures: Vec<Failure>, seen: &Seen) -> Self {
         let mut gaps: Vec<f64> = failures.iter().filter(|one| one.counts).map(|one| one.gap_ms).collect();
         gaps.sort_unstable_by(f64::total_cmp);
-        let views = |of: fn(&Failure) -> View| -> Vec<View> {
-            failures.iter().filter(|one| one.counts).map(of).collect()
-        };
+        let views =
+            |of: fn(&Failure) -> View| -> Vec<View> { failures.iter().filter(|one| one.counts).map(of).collect() };
         Self {
             buys: Summary::new(&views(|one| one.buys)),
             lookups: Summary::new(&views(|one| one.lookups)),

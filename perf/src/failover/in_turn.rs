@@ -80,7 +80,11 @@ impl InTurnReport {
     /// For a person.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let Self { rate, lookup_rate, duration_s, buys, lookups, unsent, turns, .. } = self;
-        writeln!(out, "in-turn, {rate} buys/s and {lookup_rate} lookups/s: {} kills in {duration_s:.0} s", turns.len())?;
+        writeln!(
+            out,
+            "in-turn, {rate} buys/s and {lookup_rate} lookups/s: {} kills in {duration_s:.0} s",
+            turns.len()
+        )?;
         writeln!(out, "  {} buys, {} lookups; {unsent} could not be sent", buys.ended, lookups.ended)?;
         print_view("buys", buys, out)?;
         print_view("lookups", lookups, out)?;

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use hashbrown::HashSet;
-use pygmy_proto::{BookId, Title, Topic};
 use pygmy_proto::message::{Book, NewBook, Role};
+use pygmy_proto::{BookId, Title, Topic};
 use rustix::process::Signal;
 use serde::Serialize;
 
