@@ -103,6 +103,8 @@ struct Pace {
     kind: Kind,
     interval_ns: f64,
     next_due_ns: f64,
+    /// So many before: clients take turns, for each kind by itself.
+    count: usize,
 }
 
 /// So many requests a second.
@@ -120,8 +122,6 @@ pub(super) struct Clients<'a> {
     books: &'a Books,
     rng: ChaCha8Rng,
     shared: Arc<Shared>,
-    /// Requests so far: clients take turns.
-    count: usize,
 }
 
 impl<'a> Clients<'a> {
@@ -137,20 +137,21 @@ impl<'a> Clients<'a> {
             Pipelined::start(Options::new(fronts), QUEUE_MAX).map_err(Error::io("a client"))
         };
         let all = (0..CLIENTS).map(client).collect::<Result<_, _>>()?;
-        Ok(Self { all, books, rng: ChaCha8Rng::seed_from_u64(seed), shared: shared.clone(), count: 0 })
+        Ok(Self { all, books, rng: ChaCha8Rng::seed_from_u64(seed), shared: shared.clone() })
     }
 
     /// Asks until it is over; then waits for every answer.
     pub(super) fn run(mut self, rates: Rates, is_over: &AtomicBool) {
         let start_ns = self.shared.clock.now_ns() as f64;
-        let pace = |(kind, rate): (Kind, f64)| Pace { kind, interval_ns: 1e9 / rate, next_due_ns: start_ns };
+        let pace = |(kind, rate): (Kind, f64)| Pace { kind, interval_ns: 1e9 / rate, next_due_ns: start_ns, count: 0 };
         let asked = [(Kind::Buy, rates.buys), (Kind::Lookup, rates.lookups)];
         let mut paces: Vec<Pace> = asked.into_iter().filter(|(_, rate)| *rate > 0.0).map(pace).collect();
         while !is_over.load(Ordering::Relaxed) {
             let now_ns = self.shared.clock.now_ns();
             for pace in &mut paces {
                 while pace.next_due_ns as u64 <= now_ns {
-                    self.ask(pace.kind, pace.next_due_ns as u64);
+                    self.ask(pace.kind, pace.count % self.all.len(), pace.next_due_ns as u64);
+                    pace.count += 1;
                     pace.next_due_ns += pace.interval_ns;
                 }
             }
@@ -159,9 +160,7 @@ impl<'a> Clients<'a> {
         self.all.into_iter().for_each(|client| client.close(CALL_TIMEOUT));
     }
 
-    fn ask(&mut self, kind: Kind, due_ns: u64) {
-        let client = self.count % self.all.len();
-        self.count += 1;
+    fn ask(&mut self, kind: Kind, client: usize, due_ns: u64) {
         let book = self.books.pick_id(&mut self.rng);
         let request = match kind {
             Kind::Lookup => Request::Lookup(Lookup { floor: 0, book }),
