@@ -2,7 +2,8 @@
 //!
 //! * [`load`]: how much, how fast: requests at a given rate or a given depth, latencies in full histograms.
 //! * [`chaos`]: the same promises while servers are killed and paused; [`history`]: what both judge by, and how.
-//! * [`failover`]: how long the store stands still when servers fail.
+//! * [`failover`]: how long the store stands still when servers fail, and what clients see of it.
+//! * [`cache`]: what a front end's cache is worth.
 //! * [`audit`]: whether the store kept its promises while it was bought from as fast as possible.
 //! * [`idle`]: what connections cost that do nothing.
 //!
@@ -12,6 +13,7 @@
 
 pub mod ask;
 pub mod audit;
+pub mod cache;
 pub mod chaos;
 pub mod error;
 pub mod failover;

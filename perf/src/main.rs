@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use pygmy_perf::error::Error;
 use pygmy_perf::history::judge;
-use pygmy_perf::{audit, chaos, failover, idle, load};
+use pygmy_perf::{audit, cache, chaos, failover, idle, load};
 
 /// Measures and audits a Pygmy cluster
 ///
@@ -30,6 +30,8 @@ enum Command {
     Check(judge::CheckArgs),
     /// How long a local cluster stands still when its servers are killed or paused, or come back
     Failover(failover::FailoverArgs),
+    /// What a front end's cache is worth: hits, and lookups with it, without it, and right behind a change
+    Cache(cache::CacheArgs),
     /// Holds connections that say nothing, and shows what they cost
     IdleConnections(idle::IdleArgs),
 }
@@ -70,6 +72,11 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
             let report = failover::run(args)?;
             show(args.json, &report, |out| report.print(out))?;
             Ok(if report.is_good(args) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Cache(args) => {
+            let report = cache::run(args)?;
+            show(args.json, &report, |out| report.print(out))?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::IdleConnections(args) => {
             let report = idle::run(args)?;

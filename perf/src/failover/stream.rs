@@ -57,7 +57,8 @@ impl Orders {
     pub(super) fn acknowledge(&mut self, now_ns: u64, seq: u64) {
         if seq > self.seq {
             self.seq = seq;
-            self.commits_ns.push(now_ns);
+            // Clients have threads of their own: one that looked at the clock first may tell of it last.
+            self.commits_ns.push(now_ns.max(self.commits_ns.last().copied().unwrap_or_default()));
         }
     }
 
@@ -272,6 +273,15 @@ mod tests {
         orders.end(Some(10), 15, true);
         assert!(!orders.is_open_before(20) && orders.is_open_before(21));
         assert_eq!(orders.between(0, 30), (5, 1));
+    }
+
+    #[test]
+    fn moments_of_commits_never_go_back() {
+        let mut orders = Orders::default();
+        for (now_ns, seq) in [(10, 5), (30, 7), (20, 9), (40, 8), (50, 10)] {
+            orders.acknowledge(now_ns, seq);
+        }
+        assert_eq!((orders.commits_ns, orders.seq), (vec![10, 30, 30, 50], 10));
     }
 
     #[test]
