@@ -11,15 +11,21 @@ use super::{Action, Engine, Stand, Token, ms};
 use crate::error::{Cause, Error};
 use crate::request::{Request, WriteId};
 
-/// Wait before the second connection in a row; doubles with every further one.
+/// Wait before a front end is tried again, when all were tried since the last good answer; doubles with every try.
 const BACKOFF_NS_MIN: u64 = ms(10);
 const BACKOFF_NS_MAX: u64 = ms(1_000);
-/// Time for a connection to be made, and again for the greeting.
+/// Time for a connection to be made, and again for the greeting, when there is another front end to go to. It doubles
+/// with every round of them, so that a far one is reached all the same.
+const CONNECT_NS_MIN: u64 = ms(250);
 const CONNECT_NS_MAX: u64 = ms(1_000);
 /// With answers outstanding and nothing heard for this long, the front end is asked whether it is there.
-const PING_AFTER_NS: u64 = ms(500);
-/// Time for it to say so; then another one is tried.
-const PING_PATIENCE_NS: u64 = ms(1_000);
+const PING_AFTER_NS: u64 = ms(100);
+/// Time for it to say so; then another one is tried. One that is far away gets more, as all get in the rounds that
+/// follow, but no more than the latter; the only one gets that at once.
+const PING_PATIENCE_NS_MIN: u64 = ms(250);
+const PING_PATIENCE_NS_MAX: u64 = ms(1_000);
+/// Times that its greeting took, which a front end gets to answer a `Ping`.
+const PING_PATIENCE_GREETINGS: u64 = 4;
 
 /// The state of the connection.
 #[derive(Debug)]
@@ -31,7 +37,7 @@ pub(super) enum Link {
     /// `Hello` was said and is not answered.
     Greeting { since: u64 },
     /// Requests can be sent.
-    Up { server: Box<HelloOk>, pinged_ns: Option<u64> },
+    Up { server: Box<HelloOk>, patience_ns: u64, pinged_ns: Option<u64> },
 }
 
 impl Engine {
@@ -49,11 +55,40 @@ impl Engine {
             _ if self.calls.is_empty() => None,
             Link::Down { .. } if self.options.fronts.is_empty() => None,
             Link::Down { retry_at } => Some(*retry_at),
-            Link::Connecting { since } | Link::Greeting { since } => Some(since + CONNECT_NS_MAX),
-            Link::Up { pinged_ns: Some(at), .. } => Some(at + PING_PATIENCE_NS),
+            Link::Connecting { since } | Link::Greeting { since } => Some(since + self.connect_patience()),
+            Link::Up { pinged_ns: Some(at), patience_ns, .. } => Some(at + patience_ns),
             Link::Up { .. } if self.in_flight.is_empty() => None,
             Link::Up { .. } => Some(self.heard_ns + PING_AFTER_NS),
         }
+    }
+
+    /// Rounds through all front ends that were fruitless since the last good answer.
+    fn rounds(&self) -> u32 {
+        let fronts = u32::try_from(self.options.fronts.len()).unwrap_or(u32::MAX).max(1);
+        self.failures / fronts
+    }
+
+    fn connect_patience(&self) -> u64 {
+        if self.options.fronts.len() < 2 {
+            return CONNECT_NS_MAX;
+        }
+        (CONNECT_NS_MIN << self.rounds().min(10)).min(CONNECT_NS_MAX)
+    }
+
+    /// How long a front end may take to answer a `Ping` that took `greeting_ns` to greet.
+    fn ping_patience(&self, greeting_ns: u64) -> u64 {
+        if self.options.fronts.len() < 2 {
+            return PING_PATIENCE_NS_MAX;
+        }
+        let own = greeting_ns.saturating_mul(PING_PATIENCE_GREETINGS);
+        own.max(PING_PATIENCE_NS_MIN << self.rounds().min(10)).min(PING_PATIENCE_NS_MAX)
+    }
+
+    /// How long to wait before the next connection, of which `self.failures` were in vain. A front end that was not
+    /// tried since the last good answer is tried at once.
+    fn backoff(&self) -> u64 {
+        let fronts = u32::try_from(self.options.fronts.len()).unwrap_or(u32::MAX).max(1);
+        self.failures.checked_sub(fronts).map_or(0, |again| (BACKOFF_NS_MIN << again.min(10)).min(BACKOFF_NS_MAX))
     }
 
     pub(super) fn on_link_timeout(&mut self, now_ns: u64) {
@@ -112,6 +147,7 @@ impl Engine {
             return;
         }
         self.heard_ns = now_ns;
+        self.owes_answer = false;
         if let Link::Up { pinged_ns, .. } = &mut self.link {
             *pinged_ns = None;
         }
@@ -133,7 +169,9 @@ impl Engine {
 
     fn on_frame(&mut self, now_ns: u64, header: Header, body: &[u8]) {
         match (&self.link, Kind::from_u16(header.kind)) {
-            (Link::Greeting { .. }, Some(Kind::HelloOk)) => self.on_hello_ok(now_ns, body),
+            (Link::Greeting { since }, Some(Kind::HelloOk)) => {
+                self.on_hello_ok(now_ns, now_ns.saturating_sub(*since), body)
+            }
             (Link::Greeting { .. }, Some(Kind::Error)) => self.on_link_error(now_ns, body),
             (Link::Greeting { .. }, _) => {
                 let kind = header.kind;
@@ -146,7 +184,7 @@ impl Engine {
         }
     }
 
-    fn on_hello_ok(&mut self, now_ns: u64, body: &[u8]) {
+    fn on_hello_ok(&mut self, now_ns: u64, took_ns: u64, body: &[u8]) {
         let server: HelloOk = match codec::decode(body) {
             Ok(server) => server,
             Err(error) => return self.drop_link(now_ns, Cause::Protocol(format!("HelloOk: {error}"))),
@@ -166,7 +204,8 @@ impl Engine {
         if let Some(cause) = self.causes.get_mut(self.front) {
             *cause = Cause::NotTried;
         }
-        self.link = Link::Up { server: Box::new(server), pinged_ns: None };
+        let patience_ns = self.ping_patience(took_ns);
+        self.link = Link::Up { server: Box::new(server), patience_ns, pinged_ns: None };
     }
 
     /// An error about the connection itself: the server is about to close it.
@@ -201,11 +240,11 @@ impl Engine {
         }
         self.out.clear();
         self.deframer = Deframer::new(CLIENT_BODY_MAX);
-        let backoff = BACKOFF_NS_MIN << self.failures.min(10);
         self.failures = self.failures.saturating_add(1);
+        self.owes_answer = false;
         self.unavailable = 0;
         self.front = (self.front + 1) % self.options.fronts.len().max(1);
-        self.link = Link::Down { retry_at: now_ns + backoff.min(BACKOFF_NS_MAX) };
+        self.link = Link::Down { retry_at: now_ns + self.backoff() };
         self.give_up_if_hopeless(now_ns);
     }
 

@@ -134,6 +134,8 @@ pub struct Engine {
     unavailable: u32,
     /// When this connection last gave a sign of life, or began to be waited for.
     heard_ns: u64,
+    /// Whether a call has ended in flight without any sign of life since: `heard_ns` then stands, whatever is sent.
+    owes_answer: bool,
     deframer: Deframer,
     out: BytesMut,
     actions: VecDeque<Action>,
@@ -164,6 +166,7 @@ impl Engine {
             failures: 0,
             unavailable: 0,
             heard_ns: 0,
+            owes_answer: false,
             deframer: Deframer::new(CLIENT_BODY_MAX),
             out: BytesMut::new(),
             actions: VecDeque::new(),
@@ -349,7 +352,7 @@ impl Engine {
     fn send(&mut self, now_ns: u64, token: Token) {
         let request_id = self.next_request_id;
         self.next_request_id += 1;
-        if self.in_flight.is_empty() {
+        if self.in_flight.is_empty() && !self.owes_answer {
             self.heard_ns = now_ns;
         }
         self.place(token, Stand::InFlight(request_id));
@@ -425,6 +428,7 @@ impl Engine {
         let Some(call) = self.calls.get(&token) else { return };
         let waited_ms = now_ns.saturating_sub(call.since_ns) / ms(1);
         let is_sent = matches!(call.stand, Stand::InFlight(_));
+        self.owes_answer |= is_sent;
         let mut causes = self.causes();
         if let (Some(present), Some((_, cause))) = (self.present_cause(now_ns, call), causes.0.get_mut(self.front)) {
             *cause = present;

@@ -1,5 +1,7 @@
 //! The engine against a server that the test plays itself, frame by frame.
 
+use std::time::Duration;
+
 use pygmy_proto::frame::Flow;
 use pygmy_proto::header::{FLAG_FRESH, FLAG_NO_CACHE, FLAG_TRACE, Header};
 use pygmy_proto::limits::{SESSION_WINDOW, VERSION};
@@ -86,13 +88,24 @@ impl Bench {
     /// Accepts the connection that the engine wants and greets it; the front that it wanted.
     fn accept(&mut self) -> usize {
         let front = self.until_connect();
+        self.greet(Duration::ZERO);
+        front
+    }
+
+    /// Accepts the connection that the engine waits for, and greets it after `pause`.
+    fn greet(&mut self, pause: Duration) {
         self.engine.on_connected(self.now);
         let sent = self.sent();
         assert!(sent.len() == 1 && sent[0].is(Kind::Hello), "{sent:?}");
         let hello: Hello = codec::decode(&sent[0].body).unwrap();
         assert_eq!((hello.role, hello.version_min), (Role::Client, VERSION));
+        self.now += u64::try_from(pause.as_nanos()).unwrap();
         self.answer(0, &hello_ok(CLUSTER));
-        front
+    }
+
+    /// What the engine wants of its connection now.
+    fn next_actions(&mut self) -> Vec<Action> {
+        std::iter::from_fn(|| self.engine.poll_action()).collect()
     }
 
     /// What the engine has sent since the last look.
@@ -283,8 +296,8 @@ fn back_off_doubles_to_a_second_and_ends_at_the_deadline_with_every_cause() {
         bench.now = next;
         bench.engine.on_timeout(next);
     }
-    assert_eq!(&at[..9], [0, 10, 30, 70, 150, 310, 630, 1270, 2270]);
-    assert_eq!(at.len(), 16, "and a second each from then on");
+    assert_eq!(&at[..9], [0, 0, 10, 30, 70, 150, 310, 630, 1270]);
+    assert_eq!(at.len(), 17, "and a second each from then on");
     let Err(Error::Unreachable { waited_ms, causes }) = bench.end(read).result else { panic!("unreachable") };
     assert_eq!(waited_ms, 10_000);
     assert_eq!(causes.to_string(), "front-0: no connection: no 0; front-1: no connection: no 1");
@@ -555,19 +568,83 @@ fn a_silent_front_is_pinged_and_then_left() {
     let mut bench = Bench::in_session(2);
     let read = bench.read(60_000);
     bench.sent();
-    bench.pass(500);
+    bench.pass(100);
     let ping = bench.sent();
     assert!(ping.len() == 1 && ping[0].is(Kind::Ping));
     bench.answer(ping[0].header.request_id, &pygmy_proto::message::Pong {});
-    bench.pass(499);
+    bench.pass(99);
     assert_eq!(bench.sent().len(), 0, "it is there, only slow");
     bench.pass(1);
     assert!(bench.sent()[0].is(Kind::Ping));
-    bench.pass(1_000);
-    assert_eq!(bench.accept(), 1);
+    bench.pass(249);
+    assert_eq!(bench.engine.poll_action(), None);
+    bench.pass(1);
+    assert_eq!(bench.next_actions(), [Action::Close, Action::Connect { front: 1 }], "at once");
+    bench.greet(Duration::ZERO);
     let sent = bench.sent();
     bench.answer(sent[0].header.request_id, &lookup_ok(60));
     assert!(bench.end(read).result.is_ok());
+}
+
+#[test]
+fn what_was_in_flight_on_a_lost_connection_is_sent_elsewhere_in_the_same_instant() {
+    let mut bench = Bench::in_session(3);
+    let (write, read) = (bench.write(60_000), bench.read(60_000));
+    let sent = bench.sent();
+    bench.lose();
+    assert_eq!(bench.next_actions(), [Action::Connect { front: 1 }]);
+    bench.engine.on_disconnected(bench.now, Cause::NotReached("refused".into()));
+    assert_eq!(bench.next_actions(), [Action::Connect { front: 2 }]);
+    bench.greet(Duration::ZERO);
+    let again = bench.sent();
+    assert_eq!((again.len(), again[0].id()), (2, sent[0].id()));
+    bench.restocked(&again[0], 60);
+    bench.answer(again[1].header.request_id, &lookup_ok(60));
+    assert!(bench.end(read).result.is_ok());
+    assert_eq!(counter_of(&bench.end(write)), (50, 1));
+}
+
+#[test]
+fn attempts_to_connect_take_longer_with_every_round_and_not_for_ever() {
+    let mut bench = Bench::new(2);
+    bench.read(60_000);
+    let (mut waited, mut since) = (Vec::new(), bench.now);
+    while waited.len() < 8 {
+        match bench.engine.poll_action() {
+            Some(Action::Connect { .. }) => since = bench.now,
+            Some(Action::Close) => waited.push((bench.now - since) / ms(1)),
+            None => bench.pass(1),
+        }
+    }
+    assert_eq!(waited, [250, 250, 500, 500, 1_000, 1_000, 1_000, 1_000]);
+}
+
+#[test]
+fn a_far_front_gets_more_time_to_answer_a_ping() {
+    for (greeting_ms, patience_ms) in [(0, 250), (100, 400), (200, 800)] {
+        let mut bench = Bench::new(2);
+        bench.read(60_000);
+        bench.until_connect();
+        bench.greet(Duration::from_millis(greeting_ms));
+        bench.sent();
+        bench.pass(100 + patience_ms - 1);
+        assert!(bench.next_actions().is_empty(), "after {greeting_ms} ms");
+        bench.pass(1);
+        assert_eq!(bench.next_actions()[0], Action::Close, "after {greeting_ms} ms");
+    }
+}
+
+#[test]
+fn calls_that_end_before_a_silent_front_is_found_out_do_not_hide_it() {
+    let mut bench = Bench::in_session(2);
+    for _ in 0..8 {
+        assert!(bench.next_actions().is_empty());
+        let read = bench.read(50);
+        bench.pass(50);
+        assert!(bench.end(read).result.is_err());
+    }
+    bench.read(50);
+    assert_eq!(bench.next_actions()[0], Action::Close);
 }
 
 #[test]
@@ -584,8 +661,10 @@ fn a_server_that_does_not_greet_is_left() {
     bench.read(60_000);
     assert_eq!(bench.until_connect(), 0);
     bench.engine.on_connected(bench.now);
-    bench.pass(1_000);
-    assert_eq!(bench.until_connect(), 1);
+    bench.pass(249);
+    assert!(bench.next_actions().is_empty());
+    bench.pass(1);
+    assert_eq!(bench.next_actions(), [Action::Close, Action::Connect { front: 1 }]);
 }
 
 #[test]
