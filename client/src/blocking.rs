@@ -224,7 +224,13 @@ impl Client {
         };
         match socket.read(&mut self.buffer, left) {
             Ok(0) => self.lose(net::ended()),
-            Ok(count) => self.engine.on_bytes(self.clock.now_ns(), &self.buffer[..count]),
+            Ok(count) => {
+                self.engine.on_bytes(self.clock.now_ns(), &self.buffer[..count]);
+                // Whoever never stops talking keeps no call beyond its deadline.
+                if left_ns == 0 {
+                    self.engine.on_timeout(self.clock.now_ns());
+                }
+            }
             Err(error) if is_timeout(&error) => self.engine.on_timeout(self.clock.now_ns()),
             Err(error) => self.lose(net::lost(&error)),
         }

@@ -16,8 +16,9 @@ use bytes::BytesMut;
 use pygmy_proto::frame::{self, Deframer, Flow, Frame};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, VERSION};
 use pygmy_proto::message::{
-    Book, BooksOk, Command as Change, HelloOk, LookupOk, OrderLine, OrderRecord, Orders, OrdersOk, Outcome, PeerReason,
-    PeerState, PeerStatus, ReplicaStatus, Role, SearchOk, SessionOpened, Status, StatusOk, Write, WriteOk,
+    Book, BooksOk, Command as Change, FrontStatus, HelloOk, LinkStatus, LookupOk, OrderLine, OrderRecord, Orders,
+    OrdersOk, Outcome, PeerReason, PeerState, PeerStatus, Pong, ReplicaStatus, Role, SearchOk, SessionOpened, Status,
+    StatusOk, Write, WriteOk,
 };
 use pygmy_proto::message::{Epoch, Line, Lookup, Message};
 use pygmy_proto::types::{self, Bounded, Name};
@@ -207,6 +208,7 @@ fn answer(store: &mut Store, frame: &Frame<'_>, out: &mut BytesMut) {
             store.deadline_ms = frame.header.aux;
             write(store, id, frame.decode().unwrap(), out);
         }
+        Some(Kind::Ping) => put(out, id, &Pong {}),
         other => panic!("{other:?} was not expected"),
     }
 }
@@ -299,7 +301,7 @@ fn status_ok() -> StatusOk {
         clients: 1,
         jobs: 0,
         answered: 0,
-        links: Bounded::default(),
+        links: Bounded::truncated(vec![LinkStatus { node: 9, up: true, in_flight: 4 }]),
         peers: Bounded::truncated(vec![PeerStatus {
             node: 2,
             state: PeerState::Red,
@@ -310,7 +312,7 @@ fn status_ok() -> StatusOk {
             returns: 0,
         }]),
         replica: Some(replica()),
-        front: None,
+        front: Some(FrontStatus { hits: 7, fresh_age_ms: Some(80), bytes_max: 1_024, ..FrontStatus::default() }),
     }
 }
 
@@ -759,6 +761,44 @@ fn an_import_gives_up_when_it_was_told_to() {
     assert!(server.store().deadline_ms <= 200, "{}", server.store().deadline_ms);
 }
 
+/// Of a front that answers and a catalog that does not.
+#[track_caller]
+fn check_metrics(server: &Server) {
+    let metrics = |args: &[&str], code| {
+        let output = pygmy(server.home.path()).arg("metrics").args(args).output().unwrap();
+        check(&output, code).0
+    };
+    let all = metrics(&[], 0);
+    for line in [
+        "# TYPE pygmy_up gauge",
+        r#"pygmy_up{node="front-1",role="front"} 1"#,
+        r#"pygmy_up{node="catalog-1",role="catalog"} 0"#,
+        "# UNIT pygmy_uptime_seconds seconds",
+        r#"pygmy_uptime_seconds{node="front-1",role="front"} 0.001"#,
+        r#"pygmy_peer_silence_seconds{node="front-1",role="front",peer="catalog-1"} 0.017"#,
+        r#"pygmy_peer_suspected{node="front-1",role="front",peer="catalog-1"} 1"#,
+        r#"pygmy_peer_suspicions_total{node="front-1",role="front",peer="catalog-1"} 1"#,
+        r#"pygmy_link_jobs{node="front-1",role="front",peer="node 9"} 4"#,
+        r#"pygmy_log_durable_seq{node="front-1",role="front"} 1"#,
+        "# TYPE pygmy_cache_hits counter",
+        r#"pygmy_cache_hits_total{node="front-1",role="front"} 7"#,
+        r#"pygmy_cache_fresh_age_seconds{node="front-1",role="front"} 0.08"#,
+        r#"pygmy_cache_limit_bytes{node="front-1",role="front"} 1024"#,
+    ] {
+        assert!(all.lines().any(|told| told == line), "{line} is not in {all}");
+    }
+    assert!(all.ends_with("\n# EOF\n"), "{all}");
+    assert_eq!(all.lines().filter(|line| line.contains("catalog-1\",role")).count(), 1, "{all}");
+    assert_eq!(
+        metrics(&["--node", "front-1"], 0),
+        all.replace("pygmy_up{node=\"catalog-1\",role=\"catalog\"} 0\n", "")
+    );
+    assert_eq!(metrics(&["--node", "catalog-1"], 3).lines().count(), 4);
+    assert_eq!(metrics(&["--json"], 2), "");
+    let by_address = metrics(&["--front", &server.address], 0);
+    assert!(by_address.contains(r#"pygmy_up{node="front-1",role="front"} 1"#), "{by_address}");
+}
+
 #[test]
 fn a_cluster_file_names_the_nodes() {
     let server = Server::start(1);
@@ -778,6 +818,7 @@ fn a_cluster_file_names_the_nodes() {
     let (table, _) = check(&pygmy(server.home.path()).args(["status", "--links"]).output().unwrap(), 0);
     let row: Vec<&str> = table.lines().nth(1).unwrap_or_default().split_whitespace().collect();
     assert_eq!(row.join(" "), "front-1 catalog-1 - red does not hear it 17 345 1 0 -", "{table}");
+    check_metrics(&server);
     let other = server.home.path().join("other.toml");
     std::fs::write(&other, text.replace(&"ab".repeat(16), &"cd".repeat(16))).unwrap();
     let output = pygmy(server.home.path()).env("PYGMY_CLUSTER", &other).args(["--json", "topics"]).output().unwrap();

@@ -13,7 +13,7 @@ use pygmy_client::{Asks, BookId, Client, Command, Error, Options, Pipelined, Rep
 use pygmy_proto::Kind;
 use pygmy_proto::frame::{self, Deframer, Flow};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, VERSION};
-use pygmy_proto::message::{Book, HelloOk, LookupOk, Message, Outcome, Role, SessionOpened, Write, WriteOk};
+use pygmy_proto::message::{Book, HelloOk, LookupOk, Message, Outcome, Pong, Role, SessionOpened, Write, WriteOk};
 use pygmy_proto::types::{self, Bounded, Name};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -66,6 +66,7 @@ fn serve(mut stream: TcpStream, seen: &mpsc::Sender<(u64, u64)>, answers_max: us
                             put(&mut out, id, &WriteOk { seq: 10 + write.counter, outcome });
                         }
                     }
+                    Some(Kind::Ping) => put(&mut out, id, &Pong {}),
                     other => panic!("{other:?} was not expected"),
                 }
                 Flow::Continue

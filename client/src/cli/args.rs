@@ -98,6 +98,8 @@ pub(super) enum Verb {
         #[arg(long)]
         links: bool,
     },
+    /// Print what every node counts, in the text format that Prometheus reads
+    Metrics,
     /// List the writes whose outcome is unknown, each with the command that settles it
     Unsettled {
         /// Forget this one, without knowing whether it was done; if it was not, it never will be

@@ -5,6 +5,7 @@ mod failure;
 mod interrupt;
 mod keeper;
 mod links;
+mod metrics;
 mod output;
 mod reads;
 mod state;
@@ -60,6 +61,7 @@ fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         Verb::Import(import) => transfer::import(import, global, &target, output),
         Verb::Export(export) => transfer::export(export, global, &target, output),
         Verb::Status { links } => status::run(*links, global, &target, output),
+        Verb::Metrics => metrics::run(global, &target, output),
         Verb::Unsettled { forget } => unsettled::run(*forget, global, &target, output),
     }
 }

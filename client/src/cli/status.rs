@@ -18,10 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whom to ask, and what is known beforehand.
 #[derive(Debug, Clone)]
-struct Asked {
-    number: u16,
-    name: String,
-    role: &'static str,
+pub(super) struct Asked {
+    /// Its slot; 0: it was named by its address.
+    pub(super) number: u16,
+    pub(super) name: String,
+    pub(super) role: &'static str,
     address: String,
 }
 
@@ -81,6 +82,11 @@ pub(super) fn run(show_links: bool, global: &Global, target: &Target, output: &m
             output.line(format!("\n{}", voters.text(target)))?;
         }
     }
+    verdict(answers)
+}
+
+/// A failure when nobody answered.
+pub(super) fn verdict(answers: Vec<Result<StatusOk, Error>>) -> Result<(), Failure> {
     if answers.iter().any(Result::is_ok) {
         return Ok(());
     }
@@ -90,7 +96,8 @@ pub(super) fn run(show_links: bool, global: &Global, target: &Target, output: &m
     }
 }
 
-fn whom(global: &Global, target: &Target) -> Vec<Asked> {
+/// The nodes that the arguments mean.
+pub(super) fn whom(global: &Global, target: &Target) -> Vec<Asked> {
     let Some(cluster) = &target.cluster else {
         let asked = |address: &String| Asked { number: 0, name: address.clone(), role: "-", address: address.clone() };
         return target.addresses.iter().map(asked).collect();
@@ -107,7 +114,7 @@ fn whom(global: &Global, target: &Target) -> Vec<Asked> {
 }
 
 /// Asks all at once, so that one that does not answer costs its own time alone.
-fn ask(asked: &[Asked], global: &Global, target: &Target) -> Vec<Result<StatusOk, Error>> {
+pub(super) fn ask(asked: &[Asked], global: &Global, target: &Target) -> Vec<Result<StatusOk, Error>> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = asked
             .iter()
