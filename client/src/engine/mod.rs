@@ -11,6 +11,8 @@
 //! * A write bears the same (session, counter) however often and to whichever front end it is sent.
 //! * A write that may have reached a server and has no answer by its deadline is
 //!   [`OutcomeUnknown`](crate::Error::OutcomeUnknown), never a failure.
+//! * What was in flight on a connection that is lost is sent again on the next one, to another front end, at once. One that
+//!   hangs is found out by the engine itself: with answers outstanding it is asked by `Ping` and then left.
 //! * Every call ends at its deadline at the latest.
 
 mod answers;
