@@ -2,29 +2,13 @@
 //!
 //! `cargo test` runs a short round. `PYGMY_CHAOS_SECONDS` makes it longer, `PYGMY_CHAOS_SEED` repeats one's draws.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod support;
+
+use std::path::Path;
+
+use support::{node_program, perf};
 
 const SECONDS: &str = "8";
-
-/// The servers' program: the one beside this package's, which a test of the whole workspace has built; else it is built
-/// now.
-fn node_program() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_pygmy-perf")).with_file_name("pygmy-node");
-    if !path.exists() {
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "pygmy-node", "--bin", "pygmy-node"]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        assert!(build.status().expect("cargo runs").success(), "pygmy-node cannot be built");
-    }
-    path
-}
-
-fn perf(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_pygmy-perf")).args(args).output().expect("the program starts")
-}
 
 fn variable(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.into())

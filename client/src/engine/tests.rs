@@ -229,7 +229,7 @@ fn a_first_write_registers_a_session_and_a_read_needs_none() {
     assert_eq!((write_sent.session, write_sent.counter, write_sent.first_incomplete), (9, 1, 1));
     bench.restocked(&sent[0], 10);
     let end = bench.end(write);
-    assert_eq!((counter_of(&end), end.node, end.sends), ((9, 1), 3, 1));
+    assert_eq!((counter_of(&end), end.node, end.front, end.sends), ((9, 1), 3, 1, 1));
     assert_eq!(bench.engine.floor(), 10);
 }
 

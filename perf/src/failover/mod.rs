@@ -198,9 +198,13 @@ impl Report {
 pub fn run(args: &FailoverArgs) -> Result<Report, Error> {
     args.check()?;
     let popularity: Popularity = args.books.parse().map_err(|why| Error::Usage(format!("--books: {why}")))?;
+    let named = match &popularity {
+        Popularity::File(file) => file.read().map_err(|error| Error::Usage(format!("--books: {error}")))?,
+        _ => Vec::new(),
+    };
     let local = Local::new(args.program.find(), args.target.dir()?);
     let target = local.target()?;
-    let books = stock(&target, &popularity)?;
+    let books = stock(&target, named.into_iter().map(|(id, _)| id).collect())?;
     cluster::check_behind(args.behind, books.len())?;
     let weighted = Books::new(&books, &popularity, args.seed).map_err(Error::Usage)?;
     let shared = Shared { clock: Clock::start(), seen: Mutex::default(), orders: Mutex::default() };
@@ -247,17 +251,11 @@ fn under<L: Send, R>(load: impl FnOnce(&AtomicBool) -> L + Send, work: impl FnOn
     })
 }
 
-/// The books of the store; those that the popularity names and the store does not have are brought in before.
-fn stock(target: &Target, popularity: &Popularity) -> Result<Vec<Book>, Error> {
+/// The books of the store; of `named`, those that the store does not have are brought in before.
+fn stock(target: &Target, named: BTreeSet<BookId>) -> Result<Vec<Book>, Error> {
     let mut asker = Asker::connect(target.fronts()[0])?;
     let books = shelf::read(&mut asker, 0)?.books;
-    let Popularity::File(file) = popularity else { return Ok(books) };
     let known: HashSet<BookId> = books.iter().map(|book| book.id).collect();
-    let named = file.read().map_err(|error| Error::Usage(format!("--books: {error}")))?;
-    let missing: BTreeSet<BookId> = named.into_iter().map(|(id, _)| id).filter(|id| !known.contains(id)).collect();
-    if missing.is_empty() {
-        return Ok(books);
-    }
     let book = |id: BookId| NewBook {
         id,
         title: Title::truncated(&id),
@@ -265,7 +263,11 @@ fn stock(target: &Target, popularity: &Popularity) -> Result<Vec<Book>, Error> {
         cost_cents: COST_CENTS,
         stock: cluster::STOCK,
     };
-    shelf::put(&mut asker, &missing.into_iter().map(book).collect::<Vec<_>>())?;
+    let missing: Vec<NewBook> = named.into_iter().filter(|id| !known.contains(id)).map(book).collect();
+    if missing.is_empty() {
+        return Ok(books);
+    }
+    shelf::put(&mut asker, &missing)?;
     Ok(shelf::read(&mut asker, 0)?.books)
 }
 
