@@ -168,6 +168,14 @@ impl Node {
         }
     }
 
+    /// A front lets this much be in work at once, and has the rest wait for its turn: few requests reach in a moment what
+    /// else takes thousands. For before the first input.
+    pub fn limit_window(&mut self, window: u64) {
+        if let Duty::Front(front) = &mut self.duty {
+            front.limit_window(window);
+        }
+    }
+
     /// Makes a known mistake from now on, to prove that the checkers find it.
     #[cfg(feature = "mistakes")]
     pub fn plant(&mut self, mistake: crate::mistake::Mistake) {

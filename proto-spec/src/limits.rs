@@ -44,6 +44,8 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 8_192;
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// Jobs (requests passed on and not yet answered) of one front or order server: about 300 bytes each.
 pub const JOBS_MAX: usize = 131_072;
+/// Bytes of the bodies of a front's jobs.
+pub const JOB_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Longest deadline a request may ask for, in milliseconds; a larger one is taken as this.
 pub const DEADLINE_MS_MAX: u32 = 600_000;
 /// Deadline of a request that asks for none (0), in milliseconds.
@@ -102,6 +104,8 @@ pub const NODES_MAX: usize = 255;
 /// Longest datagram between two nodes, in bytes: it fits the smallest packet that IPv6 carries whole.
 pub const DATAGRAM_LEN_MAX: usize = 1_200;
 
+// A front has room for one request of each client, and for as many more as a few clients may have.
+const _: () = assert!(CONNECTIONS_MAX + 8 * REQUESTS_IN_FLIGHT_MAX < JOBS_MAX);
 const _: () = assert!(HELLO_BODY_MAX < CLIENT_BODY_MAX && CLIENT_BODY_MAX < PEER_BODY_MAX);
 // A full Put fits a client's frame, and so do a full page and a full page of full orders, with a full trace before them.
 const TRACE_BYTES_MAX: usize = 8 + TRACE_SPANS_MAX * (4 + 2 + 8);

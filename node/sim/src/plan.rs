@@ -128,6 +128,8 @@ pub struct Plan {
     pub books: u64,
     /// Bytes of a front's cache; 0: there is none.
     pub cache_bytes: u64,
+    /// What a front lets be in work at once; `None`: so much as never comes together here.
+    pub window: Option<u64>,
     /// Bytes of the log between two snapshots at least; `None`: none are taken.
     pub snapshot_bytes: Option<u64>,
     /// Committed entries that a replica may have left to apply before it lags, those at which it no longer does, and those
@@ -265,6 +267,7 @@ impl Plan {
             habits,
             books: chance.between(3, 7),
             cache_bytes: aside.pick(&[0, 2_000, 1 << 20, 1 << 20]).unwrap_or(0),
+            window: aside.pick(&[None, None, Some(1), Some(3)]).flatten(),
             snapshot_bytes,
             lag,
             latency,

@@ -303,6 +303,9 @@ impl World {
         if let Some((lag_max, lag_over, applied_per_turn_max)) = self.plan.lag {
             node.limit_ring(Limits { lag_max, lag_over, applied_per_turn_max, ..Limits::default() });
         }
+        if let Some(window) = self.plan.window {
+            node.limit_window(window);
+        }
         if let Some(log_bytes_min) = self.plan.snapshot_bytes {
             let newest_bytes = host.disk.newest_bytes();
             node.keep_snapshots(SnapshotPolicy { log_bytes_min, newest_bytes, ..SnapshotPolicy::default() });

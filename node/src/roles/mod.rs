@@ -6,7 +6,7 @@
 //! * [`catalog`]: proposes writes to the ring and answers lookups.
 //! * [`replica`]: what order and catalog servers have in common, the log replica and reads that wait for a position.
 //! * [`transfer`]: snapshots on their way between replicas.
-//! * [`dispatch`], [`jobs`]: round-robin over servers, and the table of what was passed on.
+//! * [`dispatch`], [`jobs`], [`lane`]: round-robin over servers, the table of what was passed on, and turns between clients.
 
 pub mod cache;
 pub mod catalog;
@@ -14,6 +14,7 @@ pub mod dispatch;
 pub mod feed;
 pub mod front;
 pub mod jobs;
+pub mod lane;
 pub mod order;
 pub mod reads;
 pub mod replica;

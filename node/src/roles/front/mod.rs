@@ -5,21 +5,21 @@
 mod reads;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 use pygmy_proto::frame::Frame;
 use pygmy_proto::header::FLAG_TRACE;
-use pygmy_proto::limits::JOBS_MAX;
 use pygmy_proto::message::{LinkStatus, Role, Stage};
-use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind};
+use pygmy_proto::{ErrorBody, ErrorCode, Kind};
 
 use self::reads::{ReadPath, Reading};
+use self::work::{Client, Stand, WINDOW, role_of};
 use super::dispatch::Dispatcher;
 use super::jobs::{JobKey, Jobs};
-use super::{
-    Ctx, check_in_flight, deadline_of, extend_trace, late, leaving, queue_full, remaining_ms, span, was_not_taken,
-};
+use super::lane::Lane;
+use super::{Ctx, extend_trace, leaving, span, was_not_taken};
 use crate::machine::{ConnId, ms};
 use crate::mistake::{Mistake, Planted};
 use crate::settings::ClusterSettings;
@@ -46,6 +46,8 @@ struct Job {
     deadline_ns: u64,
     arrived_ns: u64,
     body: Bytes,
+    /// Whether it has its place among those in work.
+    stand: Stand,
     /// Where it is.
     server: u16,
     /// Servers that refused it without effect.
@@ -68,8 +70,13 @@ pub struct Front {
     catalogs: Dispatcher,
     orders: Dispatcher,
     jobs: Jobs<Job>,
-    /// What each client has in flight: its request id and the job.
-    clients: HashMap<ConnId, HashMap<u64, JobKey>>,
+    /// Bytes of their bodies.
+    bytes: usize,
+    /// What each client has in flight.
+    clients: HashMap<ConnId, Client>,
+    /// Turns between clients: reads of catalogs, and what orders do.
+    to_catalogs: Lane<JobKey>,
+    to_orders: Lane<JobKey>,
     /// Highest position this front has acknowledged to anyone: no read that it passes on may be answered from before.
     acknowledged: u64,
     reads: ReadPath,
@@ -86,7 +93,10 @@ impl Front {
             catalogs: Dispatcher::new(of(Role::Catalog)),
             orders: Dispatcher::new(of(Role::Order)),
             jobs: Jobs::default(),
+            bytes: 0,
             clients: HashMap::new(),
+            to_catalogs: Lane::new(WINDOW),
+            to_orders: Lane::new(WINDOW),
             acknowledged: 0,
             reads: ReadPath::new(cluster.cache_bytes, seed, of(Role::Catalog)),
             answered: 0,
@@ -127,106 +137,37 @@ impl Front {
 
     /// A client's handshake is done.
     pub fn on_client(&mut self, conn: ConnId) {
-        self.clients.insert(conn, HashMap::new());
-    }
-
-    /// A client is gone: nobody waits for its answers any more.
-    pub fn on_client_gone(&mut self, ctx: &mut Ctx<'_>, conn: ConnId) {
-        let mut keys: Vec<JobKey> = self.clients.remove(&conn).into_iter().flat_map(HashMap::into_values).collect();
-        // The order of a hash table is another one in every process; the numbers given to later jobs depend on it.
-        keys.sort_unstable();
-        for key in keys {
-            if let Some(job) = self.jobs.remove(key) {
-                self.forget(job.kind, job.server);
-                self.release(ctx, &job);
-            }
-        }
+        self.clients.insert(conn, Client::default());
     }
 
     /// Whether a client waits for the answer to a request with this id.
     pub fn is_in_flight(&self, conn: ConnId, request_id: u64) -> bool {
-        self.clients.get(&conn).is_some_and(|ids| ids.contains_key(&request_id))
+        self.clients.get(&conn).is_some_and(|client| client.ids.contains_key(&request_id))
     }
 
     /// A request of a client, under an id that is not in flight.
     pub fn on_request(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, kind: Kind, frame: &Frame<'_>) {
-        let request_id = frame.header.request_id;
-        if let Err(error) = self.admit(conn, ctx.name) {
-            return ctx.out.send_error(conn, request_id, ctx.me, &error);
+        if self.leaving {
+            return ctx.out.send_error(conn, frame.header.request_id, ctx.me, &leaving(ctx.name));
         }
         if !matches!(kind, Kind::Write | Kind::OpenSession) {
             return self.on_read(ctx, conn, kind, frame);
         }
-        let flags = frame.header.flags & FLAG_TRACE;
-        let ask = Ask { kind, flags, reading: None };
-        let key = self.insert(ctx, conn, &frame.header, Bytes::copy_from_slice(frame.body), ask);
-        self.dispatch(ctx, key);
-    }
-
-    /// Notes a request that is not answered at once.
-    fn insert(&mut self, ctx: &Ctx<'_>, conn: ConnId, header: &Header, body: Bytes, ask: Ask) -> JobKey {
-        let job = Job {
-            conn,
-            request_id: header.request_id,
-            kind: ask.kind,
-            flags: ask.flags,
-            deadline_ns: deadline_of(ctx.now, header),
-            arrived_ns: ctx.now.mono_ns,
-            body,
-            server: 0,
-            refusals: 0,
-            orphaned: false,
-            reading: ask.reading,
-        };
-        let key = self.jobs.insert(Some(job.deadline_ns), job);
-        self.clients.entry(conn).or_default().insert(header.request_id, key);
-        key
-    }
-
-    /// Whether a request of a client can be taken now.
-    fn admit(&self, conn: ConnId, name: &str) -> Result<(), ErrorBody> {
-        if self.leaving {
-            return Err(leaving(name));
+        let ask = Ask { kind, flags: frame.header.flags & FLAG_TRACE, reading: None };
+        if let Some(key) = self.insert(ctx, conn, frame, ask) {
+            self.pass_on(ctx, key);
         }
-        check_in_flight(self.clients.get(&conn).map_or(0, HashMap::len))?;
-        if !self.jobs.has_room() {
-            return Err(queue_full("requests in work", JOBS_MAX, self.jobs.len()));
-        }
-        Ok(())
     }
 
     fn servers_for(&mut self, kind: Kind) -> &mut Dispatcher {
-        match kind {
-            Kind::Lookup | Kind::Search | Kind::Topics | Kind::Books => &mut self.catalogs,
+        match role_of(kind) {
+            Role::Catalog => &mut self.catalogs,
             _ => &mut self.orders,
         }
     }
 
     fn forget(&mut self, kind: Kind, server: u16) {
         self.servers_for(kind).done(server);
-    }
-
-    /// Sends a job to the next server, or answers that there is none.
-    fn dispatch(&mut self, ctx: &mut Ctx<'_>, key: JobKey) {
-        let Some(kind) = self.jobs.get_mut(key).map(|job| job.kind) else { return };
-        let server = self.servers_for(kind).next(ctx.now.mono_ns);
-        let server = server.and_then(|node| ctx.links.get(node).map(|conn| (node, conn)));
-        if let Some((node, _)) = server {
-            self.servers_for(kind).add(node, 1);
-        }
-        let Some(job) = self.jobs.get_mut(key) else { return };
-        match server {
-            Some((node, conn)) => {
-                job.server = node;
-                let left = remaining_ms(ctx.now, job.deadline_ns);
-                let job = &*job;
-                ctx.out.send_with(conn, kind, key, left, job.flags, |out| Self::put_read(job, out));
-            }
-            None => {
-                let error = no_server(job);
-                self.finish_with_error(ctx, key, &error);
-            }
-        }
     }
 
     /// An answer from a server.
@@ -292,16 +233,6 @@ impl Front {
             ctx.out.send_error(job.conn, job.request_id, ctx.me, error);
             self.release(ctx, &job);
         }
-    }
-
-    fn take(&mut self, key: JobKey) -> Option<Job> {
-        let job = self.jobs.remove(key)?;
-        self.answered += 1;
-        self.forget(job.kind, job.server);
-        if let Some(ids) = self.clients.get_mut(&job.conn) {
-            ids.remove(&job.request_id);
-        }
-        Some(job)
     }
 
     /// A server's link is up.
@@ -389,31 +320,15 @@ impl Front {
 
     /// Tells those whose deadline has passed.
     pub fn on_timeout(&mut self, ctx: &mut Ctx<'_>) {
-        for (_, job) in self.jobs.take_late(ctx.now.mono_ns) {
-            self.answered += 1;
-            self.forget(job.kind, job.server);
-            if let Some(ids) = self.clients.get_mut(&job.conn) {
-                ids.remove(&job.request_id);
-            }
-            let waited_ms = ctx.now.mono_ns.saturating_sub(job.arrived_ns) / 1_000_000;
-            let error = late(job.kind, waited_ms);
-            ctx.out.send_error(job.conn, job.request_id, ctx.me, &error);
-            self.release(ctx, &job);
-        }
+        self.end_late(ctx);
         self.on_read_timeout(ctx);
     }
-}
 
-fn no_server(job: &Job) -> ErrorBody {
-    if job.orphaned && job.is_write() {
-        return unknown_outcome(job);
+    /// Ends a turn: what its answers made room for goes into work.
+    pub fn end_turn(&mut self, ctx: &mut Ctx<'_>) {
+        self.end_read_turn(ctx);
+        self.give_turns(ctx);
     }
-    let role = match job.kind {
-        Kind::Lookup | Kind::Search | Kind::Topics | Kind::Books => Role::Catalog,
-        _ => Role::Order,
-    };
-    let detail = format!("no {} server is connected: `pygmy status` shows who is", role.name());
-    ErrorBody::new(ErrorCode::Unavailable).subject(role.name()).detail(&detail)
 }
 
 fn unknown_outcome(job: &Job) -> ErrorBody {

@@ -7,12 +7,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::Bytes;
 use pygmy_proto::frame::Frame;
 use pygmy_proto::header::{FLAG_FRESH, FLAG_NO_CACHE, FLAG_TRACE, HEADER_LEN};
 use pygmy_proto::message::{Feed, FeedOk, FeedOpen, FeedRead, Floor, FloorOk, FrontStatus, Role, Stage, Trace};
 use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
 
+use super::work::Stand;
 use super::{Ask, Front, Job};
 use crate::machine::{ConnId, ms};
 #[cfg(feature = "mistakes")]
@@ -202,12 +202,13 @@ impl Front {
         }
         let reading = Reading { floor, sent_ns: None, leads: None, missed: false, delayed: false };
         let ask = Ask { kind, flags, reading: Some(reading) };
-        let key = self.insert(ctx, conn, header, Bytes::copy_from_slice(frame.body), ask);
-        self.proceed(ctx, key);
+        if let Some(key) = self.insert(ctx, conn, frame, ask) {
+            self.proceed(ctx, key);
+        }
     }
 
     /// Does what can be done for a read now: answers it, lets it wait, or passes it on.
-    fn proceed(&mut self, ctx: &mut Ctx<'_>, key: JobKey) {
+    pub(super) fn proceed(&mut self, ctx: &mut Ctx<'_>, key: JobKey) {
         let now_ns = ctx.now.mono_ns;
         let current = self.reads.floors.current(now_ns);
         let Some(job) = self.jobs.get_mut(key) else { return };
@@ -225,7 +226,7 @@ impl Front {
         if is_plain(flags) && is_kept(kind) && self.reads.cache.is_on() {
             return self.ask_cache(ctx, key);
         }
-        self.dispatch(ctx, key);
+        self.pass_on(ctx, key);
     }
 
     /// A read that the cache may answer, and that has its floor.
@@ -247,6 +248,7 @@ impl Front {
                 }
                 let until_ns = ctx.now.mono_ns + FEED_WAIT_NS;
                 self.reads.for_feed.push_back((until_ns, key));
+                self.step_aside(key);
             }
             Found::Behind | Found::Nothing => self.miss(ctx, key),
         }
@@ -261,17 +263,17 @@ impl Front {
         }
         // A trace tells of one request's own way.
         let alone = job.flags & FLAG_TRACE != 0 || reading.leads.is_some();
-        let (kind, body) = (job.kind, job.body.clone());
+        let (conn, kind, body) = (job.conn, job.kind, job.body.clone());
         let question = self.reads.fetches.question(kind, &body[SEQ_LEN..]);
         if !alone {
             if self.reads.fetches.lead(question, key) {
                 self.lead(key, question);
-            } else if self.asks_the_same(question, kind, &body) && self.reads.fetches.follow(question, key) {
+            } else if self.may_follow(question, conn, kind, &body) && self.reads.fetches.follow(question, key) {
                 self.reads.coalesced += 1;
-                return;
+                return self.step_aside(key);
             }
         }
-        self.dispatch(ctx, key);
+        self.pass_on(ctx, key);
     }
 
     fn lead(&mut self, key: JobKey, question: Question) {
@@ -280,11 +282,12 @@ impl Front {
         }
     }
 
-    /// Whether the read that leads asks what this one does, and not only has the same number by chance.
-    fn asks_the_same(&mut self, question: Question, kind: Kind, body: &[u8]) -> bool {
+    /// Whether a read can wait for the answer to the one that leads: that asks the same, and not only has the same number by
+    /// chance, and it does not itself wait for its turn behind what another client has.
+    fn may_follow(&mut self, question: Question, conn: ConnId, kind: Kind, body: &[u8]) -> bool {
         let Some(leader) = self.reads.fetches.leader(question) else { return false };
         let Some(job) = self.jobs.get_mut(leader) else { return false };
-        job.kind == kind && job.body[SEQ_LEN..] == body[SEQ_LEN..]
+        (job.stand == Stand::InWork || job.conn == conn) && job.kind == kind && job.body[SEQ_LEN..] == body[SEQ_LEN..]
     }
 
     /// The body of a read as it is passed on: its first field is its floor.
@@ -339,7 +342,7 @@ impl Front {
         let (kind, server) = (job.kind, std::mem::take(&mut job.server));
         self.forget(kind, server);
         let Some(key) = self.jobs.renew(Some(deadline_ns), key) else { return };
-        self.clients.entry(conn).or_default().insert(request_id, key);
+        self.clients.entry(conn).or_default().ids.insert(request_id, key);
         self.proceed(ctx, key);
     }
 
@@ -381,6 +384,7 @@ impl Front {
             let error = ErrorBody::new(ErrorCode::Unavailable).subject(Role::Catalog.name()).detail(detail);
             return self.finish_with_error(ctx, key, &error);
         }
+        self.step_aside(key);
         self.reads.for_floor.push(key);
         if self.reads.for_floor.len() > 2 * self.jobs.len() + STALE_KEYS_MAX {
             let jobs = &mut self.jobs;
@@ -549,8 +553,8 @@ impl Front {
 
     // ---- turns and timers ----
 
-    /// Ends a turn: what the feed has told may answer reads that waited for it.
-    pub fn end_turn(&mut self, ctx: &mut Ctx<'_>) {
+    /// Ends a turn of reads: what the feed has told may answer those that waited for it.
+    pub(super) fn end_read_turn(&mut self, ctx: &mut Ctx<'_>) {
         let feeds = self.reads.feed.node().is_some_and(|node| self.reads.sources.contains_key(&node));
         if !feeds && self.reads.has_source() && self.reads.cache.is_on() {
             self.open_feed(ctx);

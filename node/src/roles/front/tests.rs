@@ -7,9 +7,9 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 use pygmy_proto::frame::{Deframer, Flow};
 use pygmy_proto::header::{FLAG_FRESH, FLAG_NO_CACHE};
-use pygmy_proto::limits::PEER_BODY_MAX;
+use pygmy_proto::limits::{PEER_BODY_MAX, REQUESTS_IN_FLIGHT_MAX};
 use pygmy_proto::message::Lookup;
-use pygmy_proto::{BookId, codec};
+use pygmy_proto::{BookId, Header, codec};
 
 use super::*;
 use crate::machine::{Now, Outbox, Output};
@@ -76,15 +76,22 @@ struct Server {
 
 struct World {
     front: Front,
+    window: usize,
     links: Links,
     out: Outbox,
     now: Now,
     servers: BTreeMap<u16, Server>,
-    /// Requests without an answer: whose, which server had it last, and what had been acknowledged before.
+    /// Requests without an answer: whose, which server had it last (0: it waits for its turn), and what had been acknowledged
+    /// before.
     open: BTreeMap<u64, (ConnId, u16, u64)>,
     gone: BTreeSet<u64>,
     asked: u64,
     acknowledged: u64,
+    writes: BTreeSet<u64>,
+    /// The barrier that a catalog was asked for last.
+    floor: Option<(u16, u64)>,
+    /// Answers to requests that no server had.
+    refused: usize,
 }
 
 fn is_order(node: u16) -> bool {
@@ -107,6 +114,14 @@ fn header_of(kind: Kind, flags: u8, aux: u32, request_id: u64) -> Header {
 
 impl World {
     fn new() -> Self {
+        Self::with_window(WINDOW as usize)
+    }
+
+    fn with_window(window: usize) -> Self {
+        Self::build(window, 0)
+    }
+
+    fn build(window: usize, cache_bytes: u64) -> Self {
         let roles = std::iter::once((1, Role::Front)).chain(ORDERS.map(|node| (node, Role::Order)));
         let nodes = roles.chain(CATALOGS.map(|node| (node, Role::Catalog))).map(|(number, role)| NodeSettings {
             number,
@@ -119,11 +134,12 @@ impl World {
             id: [0; 16],
             key: Vec::new(),
             token: TokenMode::Demand,
-            cache_bytes: 0,
+            cache_bytes,
             nodes: nodes.collect(),
         };
         let mut world = Self {
             front: Front::new(&cluster, 1),
+            window,
             links: Links::default(),
             out: Outbox::new(),
             now: Now { mono_ns: ms(1), wall_us: 0 },
@@ -132,7 +148,11 @@ impl World {
             gone: BTreeSet::new(),
             asked: 0,
             acknowledged: 0,
+            refused: 0,
+            writes: BTreeSet::new(),
+            floor: None,
         };
+        world.front.limit_window(window as u64);
         (0..CLIENTS).for_each(|client| world.front.on_client(ConnId(client)));
         (2..8).for_each(|node| world.act(Act::Up(node)));
         world
@@ -189,6 +209,7 @@ impl World {
                 self.front.on_client(ConnId(client));
             }
         }
+        self.turn(|front, ctx| front.end_turn(ctx));
         self.take_outputs();
         self.check();
     }
@@ -197,6 +218,9 @@ impl World {
         self.asked += 1;
         let request = self.asked;
         self.open.insert(request, (ConnId(client), 0, self.acknowledged));
+        if write {
+            self.writes.insert(request);
+        }
         let body = body_of(request, write);
         let kind = if write { Kind::Write } else { Kind::Lookup };
         let flags = if write { 0 } else { FLAG_FRESH | FLAG_NO_CACHE };
@@ -257,8 +281,13 @@ impl World {
     fn on_frame(&mut self, conn: ConnId, header: &Header, body: &[u8]) {
         let kind = Kind::from_u16(header.kind).unwrap();
         if conn.0 < LINKS {
-            let (whose, _, floor) = self.open.remove(&header.request_id).expect("one answer to each request");
+            let (whose, holder, floor) = self.open.remove(&header.request_id).expect("one answer to each request");
             assert_eq!(whose, conn);
+            if holder == 0 {
+                let error: ErrorBody = codec::decode(body).unwrap();
+                assert!(was_not_taken(&error), "it was passed to nobody: {error}");
+                self.refused += 1;
+            }
             if kind == Kind::WriteOk {
                 let seq = u64::from_le_bytes(*body.first_chunk().unwrap());
                 self.acknowledged = self.acknowledged.max(seq);
@@ -268,10 +297,13 @@ impl World {
             }
             return;
         }
+        let node = (conn.0 - LINKS) as u16;
+        if kind == Kind::Floor {
+            self.floor = Some((node, header.request_id));
+        }
         if !matches!(kind, Kind::Write | Kind::Lookup) {
             return;
         }
-        let node = (conn.0 - LINKS) as u16;
         let server = self.servers.get_mut(&node).unwrap();
         assert!(server.up && is_order(node) == (kind == Kind::Write));
         let request = match kind {
@@ -294,8 +326,31 @@ impl World {
             let others = role.filter(|(_, other)| other.up && !other.suspected).count();
             assert!(!server.suspected || others == 0 || has == 0, "{has} wait for {node}, which is suspected");
         }
-        assert!(self.open.values().all(|(_, holder, _)| *holder != 0), "every request is somewhere");
-        assert!(self.front.clients.values().map(HashMap::len).sum::<usize>() == self.open.len());
+        assert!(self.front.clients.values().map(|client| client.ids.len()).sum::<usize>() == self.open.len());
+        for write in [false, true] {
+            self.check_turns(write);
+        }
+    }
+
+    /// What waits for its turn does so with reason, and behind what the same client asked before.
+    fn check_turns(&self, write: bool) {
+        let same = || self.open.iter().filter(|(request, _)| self.writes.contains(*request) == write);
+        let (waiting, in_work): (Vec<_>, Vec<_>) = same().partition(|(_, (_, holder, _))| *holder == 0);
+        let lane = if write { &self.front.to_orders } else { &self.front.to_catalogs };
+        assert_eq!(lane.waiting(), waiting.len(), "every request is somewhere");
+        assert!(in_work.len() <= self.window, "{} in work", in_work.len());
+        assert!(waiting.is_empty() || in_work.len() == self.window, "there is room for {}", waiting.len());
+        for (request, (client, ..)) in waiting {
+            let mut own = in_work.iter().filter(|(_, (other, ..))| other == client);
+            assert!(own.all(|(other, _)| *other < request), "{request} was overtaken");
+        }
+    }
+
+    /// The first server that has something answers that.
+    fn answer_one(&mut self, write: bool) {
+        let found = self.servers.iter().find(|(node, server)| is_order(**node) == write && !server.given.is_empty());
+        let server = *found.expect("somebody has something").0;
+        self.act(Act::Answer { server, which: 0, how: How::Done });
     }
 }
 
@@ -303,13 +358,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_request_is_lost_doubled_or_changed(script in proptest::collection::vec(acts(), 1..200)) {
-        let mut world = World::new();
+    fn no_request_is_lost_doubled_or_changed(
+        window in prop_oneof![1..8_usize, Just(WINDOW as usize)],
+        script in proptest::collection::vec(acts(), 1..200),
+    ) {
+        let mut world = World::with_window(window);
         for act in script {
             world.act(act);
         }
         world.act(Act::Wait(60_000));
         prop_assert_eq!(world.front.in_flight(), 0);
+        prop_assert_eq!(world.front.bytes, 0);
         prop_assert!(world.front.jobs.next_timeout().is_none(), "nothing is left to wake up for");
     }
 }
@@ -343,4 +402,77 @@ fn among_the_suspected_requests_stay_until_somebody_is_heard() {
     let other = ORDERS.into_iter().find(|node| *node != holder).unwrap();
     world.act(Act::Trust(other));
     assert_eq!(world.open[&1].1, other);
+}
+
+#[test]
+fn a_client_with_one_request_waits_for_a_window_and_no_more() {
+    for write in [false, true] {
+        let mut world = World::with_window(8);
+        for client in [0, 1] {
+            (0..100).for_each(|_| world.act(Act::Ask { client, write }));
+        }
+        (0..50).for_each(|_| world.answer_one(write));
+        world.act(Act::Ask { client: 2, write });
+        let own = world.asked;
+        let answers = (1..).find(|_| {
+            world.answer_one(write);
+            !world.open.contains_key(&own)
+        });
+        // Those in work, one of each other client, its own.
+        assert!(answers.unwrap() <= 8 + 2 + 1, "{answers:?} answers");
+        let left = |client| world.open.values().filter(|(conn, ..)| *conn == ConnId(client)).count();
+        assert!(left(0).abs_diff(left(1)) <= 8 + 1, "{} and {}", left(0), left(1));
+    }
+}
+
+#[test]
+fn a_read_does_not_wait_for_the_answer_to_one_that_waits_behind_others() {
+    let mut world = World::build(2, 1 << 20);
+    let mut ask = |client, request_id, book| {
+        let body = body_of(book, false);
+        let frame = Frame { header: header_of(Kind::Lookup, 0, 10_000, request_id), body: &body };
+        world.open.insert(request_id, (ConnId(client), 0, 0));
+        world.turn(|front, ctx| front.on_request(ctx, ConnId(client), Kind::Lookup, &frame));
+        world.take_outputs();
+        if let Some((node, number)) = world.floor.take() {
+            let frame = Frame { header: header_of(Kind::FloorOk, 0, 0, number), body: &[0; 8] };
+            world.turn(|front, ctx| front.on_answer(ctx, node, &frame));
+            world.take_outputs();
+        }
+        let key = world.front.clients[&ConnId(client)].ids[&request_id];
+        world.front.jobs.get_mut(key).unwrap().stand
+    };
+    let stands: Vec<_> = (1..=4).map(|request| ask(0, request, request)).collect();
+    assert_eq!(stands, [Stand::InWork, Stand::InWork, Stand::Queued, Stand::Queued]);
+    assert_eq!(ask(1, 5, 2), Stand::Aside, "that one is on its way");
+    assert_eq!(ask(0, 6, 4), Stand::Aside, "it would wait as long by itself");
+    assert_eq!(ask(1, 7, 4), Stand::Queued, "its own turn comes sooner");
+}
+
+#[test]
+fn a_full_table_refuses_those_who_have_much_and_nobody_else() {
+    let mut world = World::new();
+    let ask = |world: &mut World, client| {
+        let before = world.refused;
+        world.ask(client, client % 2 == 0);
+        world.take_outputs();
+        world.refused == before
+    };
+    let mut taken = [0; 20];
+    for _ in 0..REQUESTS_IN_FLIGHT_MAX {
+        for client in 0..20 {
+            taken[client as usize] += usize::from(ask(&mut world, client));
+        }
+    }
+    assert_eq!(world.front.in_flight(), taken.iter().sum::<usize>());
+    let (least, most) = (taken.iter().min(), taken.iter().max());
+    assert!(most <= least.map(|least| least + 1).as_ref() && least > Some(&5_000), "{taken:?}");
+    assert!((20..90).all(|client| ask(&mut world, client)), "one of each client is always taken");
+    assert!((0..20).all(|client| !ask(&mut world, client)), "and no more of those who have much");
+    world.check();
+    // Nothing was lost: everything is answered in the end.
+    world.now.mono_ns += ms(60_000);
+    world.turn(|front, ctx| front.on_timeout(ctx));
+    world.take_outputs();
+    assert_eq!((world.front.in_flight(), world.open.len()), (0, 0));
 }
