@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use hashbrown::HashMap;
 use pygmy_proto::frame::{Frame, FrameError};
 use pygmy_proto::message::{
-    FrontStatus, LinkStatus, Members, Ping, Pong, Replace, ReplicaHello, Role, Stage, Status, StatusOk,
+    FrontStatus, LinkStatus, Members, Ping, Pong, Replace, ReplicaHello, Role, Share, Stage, Status, StatusOk,
 };
 use pygmy_proto::types::{Bounded, Name};
 use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind};
@@ -529,10 +529,13 @@ impl Node {
 
     /// How this node is.
     pub fn status(&self, now: Now) -> StatusOk {
-        let links = self.directory.iter().map(|(node, up)| match &self.duty {
-            Duty::Front(front) => front.link_status(node, up),
-            Duty::Order(order, ..) => order.link_status(node, up),
-            Duty::Catalog(..) => LinkStatus { node, up, in_flight: 0 },
+        let links = self.directory.iter().map(|(node, up)| {
+            let passed = match &self.duty {
+                Duty::Front(front) => front.link_status(node, up, now.mono_ns),
+                Duty::Order(order, ..) => order.link_status(node, up, now.mono_ns),
+                Duty::Catalog(..) => None,
+            };
+            passed.unwrap_or(LinkStatus { node, up, in_flight: 0, share: Share::None, moved: 0 })
         });
         let (jobs, answered) = match &self.duty {
             Duty::Front(front) => (front.in_flight(), front.answered()),
@@ -558,7 +561,7 @@ impl Node {
 
     /// What a front keeps, and how its reads were answered.
     pub fn front_status(&self, now: Now) -> Option<FrontStatus> {
-        self.duty.front().map(|front| front.cache_status(now.mono_ns))
+        self.duty.front().map(|front| front.status(now.mono_ns))
     }
 }
 

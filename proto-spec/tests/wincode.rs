@@ -43,6 +43,7 @@ macro_rules! mirrored_enums {
 mirrored_enums! {
     enum Role { Client, Front, Order, Catalog }
     enum PeerState { Green, Yellow, Red }
+    enum Share { None, Full, Starting, Spared, Suspected }
     enum PeerReason { Heard, NeverHeard, Silent, OneWay, Reset, OwnLoopLate }
     enum Retry { Never, Later, Elsewhere, Settle }
     enum SnapshotRefusal { Gone, Busy, Unreadable }
@@ -125,7 +126,7 @@ mirrors! {
     struct PeerStatus {
         node: u16, state: PeerState, reason: PeerReason, heard_ms: Option<u32>, limit_ms: u32, suspicions: u64, returns: u64,
     }
-    struct LinkStatus { node: u16, up: bool, in_flight: u32 }
+    struct LinkStatus { node: u16, up: bool, in_flight: u32, share: Share, moved: u64 }
     struct MemberStatus {
         node: u16, log_uuid: [u8; 16], address: String, voter: bool, withheld: bool, heard: bool,
         last_seq: u64, durable: u64,
@@ -145,6 +146,7 @@ mirrors! {
     struct FrontStatus {
         hits: u64, delayed: u64, misses: u64, coalesced: u64, invalidations: u64, refused: u64, emptied: u64,
         fresh_age_ms: Option<u64>, processed: u64, feed: u16, entries: u64, bytes: u64, bytes_max: u64,
+        waiting: u32,
     }
 
     struct SubmitJob { job: u64, deadline_ms: u32, trace: bool, kind: u8, body: Blob }

@@ -1,6 +1,6 @@
 //! What each node thinks of each other one: its link, and what its failure detector says.
 
-use pygmy_proto::message::{LinkStatus, PeerReason, PeerState, PeerStatus, StatusOk};
+use pygmy_proto::message::{LinkStatus, PeerReason, PeerState, PeerStatus, Share, StatusOk};
 
 use super::output::Grid;
 use super::target::Target;
@@ -17,7 +17,9 @@ pub(super) fn table<'a>(answers: impl Iterator<Item = &'a StatusOk>, target: &Ta
         ">limit ms",
         ">suspected",
         ">returned",
+        "share",
         ">jobs",
+        ">moved",
     ]);
     for status in answers {
         let name = if target.cluster.is_some() { target.node_name(status.node) } else { status.name.to_string() };
@@ -29,7 +31,7 @@ pub(super) fn table<'a>(answers: impl Iterator<Item = &'a StatusOk>, target: &Ta
     grid
 }
 
-fn cells(peer: &PeerStatus, link: Option<&LinkStatus>) -> [String; 8] {
+fn cells(peer: &PeerStatus, link: Option<&LinkStatus>) -> [String; 10] {
     [
         link.map_or("-", |link| if link.up { "up" } else { "down" }).to_owned(),
         state(peer.state).to_owned(),
@@ -38,8 +40,21 @@ fn cells(peer: &PeerStatus, link: Option<&LinkStatus>) -> [String; 8] {
         peer.limit_ms.to_string(),
         peer.suspicions.to_string(),
         peer.returns.to_string(),
+        link.map_or("-", |link| share(link.share)).to_owned(),
         link.map_or("-".to_owned(), |link| link.in_flight.to_string()),
+        link.map_or("-".to_owned(), |link| link.moved.to_string()),
     ]
+}
+
+/// What the one that answered passes to it; a column of its own, for a server may be given less though it is heard.
+fn share(share: Share) -> &'static str {
+    match share {
+        Share::None => "-",
+        Share::Full => "full",
+        Share::Starting => "starting",
+        Share::Spared => "spared",
+        Share::Suspected => "suspected",
+    }
 }
 
 fn state(state: PeerState) -> &'static str {
@@ -76,15 +91,15 @@ mod tests {
             suspicions: 2,
             returns: 1,
         };
-        let link = LinkStatus { node: 3, up: true, in_flight: 7 };
+        let link = LinkStatus { node: 3, up: true, in_flight: 7, share: Share::Starting, moved: 9 };
         let of = |peer: PeerStatus, link| cells(&peer, link).join(" | ");
         assert_eq!(
             of(peer(PeerState::Green, PeerReason::Heard, Some(12)), Some(&link)),
-            "up | green | heard | 12 | 200 | 2 | 1 | 7"
+            "up | green | heard | 12 | 200 | 2 | 1 | starting | 7 | 9"
         );
         assert_eq!(
             of(peer(PeerState::Red, PeerReason::NeverHeard, None), None),
-            "- | red | never heard | - | 200 | 2 | 1 | -"
+            "- | red | never heard | - | 200 | 2 | 1 | - | - | -"
         );
     }
 }

@@ -78,6 +78,14 @@ pub(super) fn run(show_links: bool, global: &Global, target: &Target, output: &m
         if let Some(caches) = caches(answers.iter().flatten(), target).filter(|_| !show_links) {
             output.line(format!("\n{caches}"))?;
         }
+        for status in answers.iter().flatten() {
+            if let Some(waiting) = status.front.as_ref().map(|front| front.waiting).filter(|waiting| *waiting > 0) {
+                let name = target.node_name(status.node);
+                output.line(format!(
+                    "{name}: {waiting} of its jobs wait for their turn: the servers behind it are busy"
+                ))?;
+            }
+        }
         if let Some(voters) = voters {
             output.line(format!("\n{}", voters.text(target)))?;
         }

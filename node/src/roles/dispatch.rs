@@ -12,6 +12,8 @@
 //!   is measured both at the moment and over the last thousand requests, since answers come in swarms; and it passes only so
 //!   many turns in a row, since otherwise nobody would find out that it is well again.
 
+use pygmy_proto::message::{LinkStatus, Share};
+
 /// Answers after which a server has its whole share.
 const WARM: u32 = 16;
 /// A server that is slow has this many requests more than twice those of the least busy one.
@@ -46,6 +48,8 @@ struct Server {
     /// Picked only where there is no other, before this.
     spared_until_ns: u64,
     in_flight: u32,
+    /// Requests that were taken from it for another one.
+    moved: u64,
     /// Requests in flight over the last [`SPAN`] requests of the role, times that.
     load: u64,
     /// Answers since it started, up to [`WARM`].
@@ -73,6 +77,7 @@ impl Server {
             removed: false,
             spared_until_ns: 0,
             in_flight: 0,
+            moved: 0,
             load: 0,
             warmth: 0,
             saved: 0,
@@ -89,6 +94,16 @@ impl Server {
 
     fn start(&mut self) {
         (self.warmth, self.saved, self.passed) = (0, 0, 0);
+    }
+
+    fn share(&self, now_ns: u64) -> Share {
+        match self.grade(now_ns) {
+            None => Share::None,
+            Some(Grade::Suspected) => Share::Suspected,
+            Some(Grade::Spared) => Share::Spared,
+            Some(Grade::Well) if self.warmth < WARM => Share::Starting,
+            Some(Grade::Well) => Share::Full,
+        }
     }
 
     fn grade(&self, now_ns: u64) -> Option<Grade> {
@@ -273,6 +288,19 @@ impl Dispatcher {
         }
     }
 
+    /// Counts one request less: it goes to another server.
+    pub fn moved(&mut self, node: u16) {
+        self.server(node).into_iter().for_each(|server| server.moved += 1);
+        self.done(node);
+    }
+
+    /// How a server is, if it is one of this role.
+    pub fn link_status(&self, node: u16, up: bool, now_ns: u64) -> Option<LinkStatus> {
+        let server = self.servers.iter().find(|server| server.node == node)?;
+        let (share, moved) = (server.share(now_ns), server.moved);
+        Some(LinkStatus { node, up, in_flight: server.in_flight, share, moved })
+    }
+
     /// Requests in flight at a server.
     pub fn in_flight(&self, node: u16) -> u32 {
         self.servers.iter().find(|server| server.node == node).map_or(0, |server| server.in_flight)
@@ -441,6 +469,25 @@ mod tests {
             }
         }
         assert!(given.iter().all(|count| *count == 30_000), "{given:?}");
+    }
+
+    #[test]
+    fn its_status_says_what_a_server_is_given_and_what_was_taken_from_it() {
+        let mut dispatcher = warm(&[5, 6]);
+        let share = |dispatcher: &Dispatcher, now_ns| dispatcher.link_status(5, true, now_ns).unwrap().share;
+        assert_eq!(share(&dispatcher, 0), Share::Full);
+        dispatcher.pick(0);
+        dispatcher.spare(5, 100);
+        assert_eq!((share(&dispatcher, 99), share(&dispatcher, 100)), (Share::Spared, Share::Full));
+        dispatcher.suspect(5);
+        assert_eq!(share(&dispatcher, 0), Share::Suspected);
+        dispatcher.moved(5);
+        dispatcher.trust(5);
+        let status = LinkStatus { node: 5, up: true, in_flight: 0, share: Share::Starting, moved: 1 };
+        assert_eq!(dispatcher.link_status(5, true, 100), Some(status));
+        dispatcher.set_up(5, false);
+        assert_eq!(share(&dispatcher, 0), Share::None);
+        assert_eq!(dispatcher.link_status(7, true, 0), None);
     }
 
     #[derive(Debug, Clone, Copy)]

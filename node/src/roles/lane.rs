@@ -55,6 +55,11 @@ impl<T> Lane<T> {
         self.window = window;
     }
 
+    /// What the requests in work cost.
+    pub fn in_work(&self) -> u64 {
+        self.in_work
+    }
+
     /// Requests that wait.
     pub fn waiting(&self) -> usize {
         self.waiting

@@ -78,9 +78,9 @@ impl Order {
     pub fn leave(&mut self) {
         self.leaving = true;
     }
-    /// Writes at a catalog.
-    pub fn link_status(&self, node: u16, up: bool) -> LinkStatus {
-        LinkStatus { node, up, in_flight: self.catalogs.in_flight(node) }
+    /// Writes at a catalog, and what it is given of them. None of another server.
+    pub fn link_status(&self, node: u16, up: bool, now_ns: u64) -> Option<LinkStatus> {
+        self.catalogs.link_status(node, up, now_ns)
     }
 
     /// A write from a front.
@@ -296,7 +296,7 @@ impl Order {
         for key in self.jobs.keys(|job| nodes.contains(&job.server)) {
             if let Some(job) = self.jobs.get_mut(key) {
                 job.orphaned = true;
-                self.catalogs.done(std::mem::take(&mut job.server));
+                self.catalogs.moved(std::mem::take(&mut job.server));
                 self.outgoing.push(key);
             }
         }

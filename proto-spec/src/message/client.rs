@@ -419,6 +419,22 @@ pub struct WriteOk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Status {}
 
+/// What a server is given of the requests that go to the servers of its role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Share {
+    /// Nothing: its link is down, or this node passes nothing to servers of its role.
+    None,
+    /// As much as the others.
+    Full,
+    /// Less, growing with each answer: it has come or come back lately.
+    Starting,
+    /// Only what nobody else takes, for a moment: it has handed something back, or lags.
+    Spared,
+    /// Only what nobody else takes: it is not heard.
+    Suspected,
+}
+
 /// One link to another server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
 pub struct LinkStatus {
@@ -428,6 +444,10 @@ pub struct LinkStatus {
     pub up: bool,
     /// Requests passed to it and not answered.
     pub in_flight: u32,
+    /// What it is given.
+    pub share: Share,
+    /// Requests that were taken from it and passed to another server, for it was gone or not heard.
+    pub moved: u64,
 }
 
 /// How a node's failure detector judges another node.
@@ -535,6 +555,8 @@ pub struct FrontStatus {
     pub bytes: u64,
     /// The most that they may take; 0: there is no cache.
     pub bytes_max: u64,
+    /// Requests that wait for their turn, since as many as may be are in work.
+    pub waiting: u32,
 }
 
 /// How a log replica is.

@@ -332,8 +332,11 @@ fn statuses(all: &mut Samples) {
         jobs: 4,
         answered: 1 << 40,
         links: list(vec![
-            LinkStatus { node: 5, up: true, in_flight: 2 },
-            LinkStatus { node: 6, up: false, in_flight: 0 },
+            link(5, true, 2, Share::Full),
+            link(6, false, 0, Share::None),
+            link(7, true, 1, Share::Starting),
+            link(8, true, 0, Share::Spared),
+            link(9, true, 3, Share::Suspected),
         ]),
         peers: list(vec![
             peer(1, PeerState::Green, PeerReason::Heard, Some(20)),
@@ -382,7 +385,12 @@ fn front_status() -> FrontStatus {
         entries: 900,
         bytes: 123_456,
         bytes_max: 67_108_864,
+        waiting: 300,
     }
+}
+
+fn link(node: u16, up: bool, in_flight: u32, share: Share) -> LinkStatus {
+    LinkStatus { node, up, in_flight, share, moved: 1 << 33 }
 }
 
 fn peer(node: u16, state: PeerState, reason: PeerReason, heard_ms: Option<u32>) -> PeerStatus {

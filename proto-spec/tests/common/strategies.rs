@@ -352,7 +352,9 @@ fn peer_status() -> impl Strategy<Value = PeerStatus> + Clone {
 }
 
 pub fn status_ok() -> impl Strategy<Value = StatusOk> + Clone {
-    let link = any::<(u16, bool, u32)>().prop_map(|(node, up, in_flight)| LinkStatus { node, up, in_flight });
+    let shares = [Share::None, Share::Full, Share::Starting, Share::Spared, Share::Suspected];
+    let link = (any::<(u16, bool, u32, u64)>(), proptest::sample::select(shares.to_vec()));
+    let link = link.prop_map(|((node, up, in_flight, moved), share)| LinkStatus { node, up, in_flight, share, moved });
     let statuses = (option::of(replica_status()), option::of(front_status()));
     let lists = (list(link), list(peer_status()));
     (any::<(u16, u64, u32, u32, u64)>(), inline(), role(), lists, statuses).prop_map(
@@ -405,9 +407,9 @@ pub fn feed() -> impl Strategy<Value = Feed> + Clone {
 
 pub fn front_status() -> impl Strategy<Value = FrontStatus> + Clone {
     let reads = any::<(u64, u64, u64, u64, u64, u64, u64)>();
-    (reads, any::<(Option<u64>, u64, u16)>(), any::<(u64, u64, u64)>()).prop_map(|(reads, feed, sizes)| {
+    (reads, any::<(Option<u64>, u64, u16)>(), any::<(u64, u64, u64, u32)>()).prop_map(|(reads, feed, sizes)| {
         let (hits, delayed, misses, coalesced, invalidations, refused, emptied) = reads;
-        let ((fresh_age_ms, processed, feed), (entries, bytes, bytes_max)) = (feed, sizes);
+        let ((fresh_age_ms, processed, feed), (entries, bytes, bytes_max, waiting)) = (feed, sizes);
         FrontStatus {
             hits,
             delayed,
@@ -422,6 +424,7 @@ pub fn front_status() -> impl Strategy<Value = FrontStatus> + Clone {
             entries,
             bytes,
             bytes_max,
+            waiting,
         }
     })
 }

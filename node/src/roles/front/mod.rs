@@ -130,9 +130,9 @@ impl Front {
     pub fn leave(&mut self) {
         self.leaving = true;
     }
-    /// Requests at a server.
-    pub fn link_status(&self, node: u16, up: bool) -> LinkStatus {
-        LinkStatus { node, up, in_flight: self.catalogs.in_flight(node) + self.orders.in_flight(node) }
+    /// Requests at a server, and what it is given of them. None of another front.
+    pub fn link_status(&self, node: u16, up: bool, now_ns: u64) -> Option<LinkStatus> {
+        self.catalogs.link_status(node, up, now_ns).or_else(|| self.orders.link_status(node, up, now_ns))
     }
 
     /// A client's handshake is done.
@@ -307,7 +307,7 @@ impl Front {
                     job.body = under_new_id(&job.body);
                 }
                 let (kind, server) = (job.kind, std::mem::take(&mut job.server));
-                self.forget(kind, server);
+                self.servers_for(kind).moved(server);
             }
             self.dispatch(ctx, key);
         }

@@ -126,6 +126,7 @@ impl ReadPath {
             entries: self.cache.entries(),
             bytes: self.cache.bytes(),
             bytes_max: self.cache.bytes_max(),
+            waiting: 0,
         }
     }
 
@@ -602,9 +603,9 @@ impl Front {
         }
     }
 
-    /// How the cache is.
-    pub fn cache_status(&self, now_ns: u64) -> FrontStatus {
-        self.reads.status(now_ns)
+    /// How the cache is, and how many wait for their turn.
+    pub fn status(&self, now_ns: u64) -> FrontStatus {
+        FrontStatus { waiting: self.waiting() as u32, ..self.reads.status(now_ns) }
     }
 }
 

@@ -320,7 +320,7 @@ impl World {
         assert_eq!(self.front.in_flight(), self.open.len(), "no request is lost");
         for (node, server) in &self.servers {
             let has = self.open.values().filter(|(_, holder, _)| holder == node).count();
-            assert_eq!(self.front.link_status(*node, true).in_flight as usize, has, "in flight at {node}");
+            assert_eq!(self.front.link_status(*node, true, 0).unwrap().in_flight as usize, has, "in flight at {node}");
             assert!(server.up || has == 0, "{has} wait for {node}, which is gone");
             let role = self.servers.iter().filter(|(other, _)| is_order(**other) == is_order(*node));
             let others = role.filter(|(_, other)| other.up && !other.suspected).count();
@@ -338,6 +338,7 @@ impl World {
         let (waiting, in_work): (Vec<_>, Vec<_>) = same().partition(|(_, (_, holder, _))| *holder == 0);
         let lane = if write { &self.front.to_orders } else { &self.front.to_catalogs };
         assert_eq!(lane.waiting(), waiting.len(), "every request is somewhere");
+        assert_eq!(lane.in_work(), in_work.len() as u64);
         assert!(in_work.len() <= self.window, "{} in work", in_work.len());
         assert!(waiting.is_empty() || in_work.len() == self.window, "there is room for {}", waiting.len());
         for (request, (client, ..)) in waiting {
