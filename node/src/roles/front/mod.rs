@@ -19,7 +19,7 @@ use self::work::{Client, Stand, WINDOW, role_of};
 use super::dispatch::Dispatcher;
 use super::jobs::{JobKey, Jobs};
 use super::lane::Lane;
-use super::{Ctx, extend_trace, leaving, span, was_not_taken};
+use super::{Ctx, check_in_flight, extend_trace, leaving, span, was_not_taken};
 use crate::machine::{ConnId, ms};
 use crate::mistake::{Mistake, Planted};
 use crate::settings::ClusterSettings;
@@ -147,8 +147,10 @@ impl Front {
 
     /// A request of a client, under an id that is not in flight.
     pub fn on_request(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, kind: Kind, frame: &Frame<'_>) {
-        if self.leaving {
-            return ctx.out.send_error(conn, frame.header.request_id, ctx.me, &leaving(ctx.name));
+        let in_flight = self.clients.get(&conn).map_or(0, |client| client.ids.len());
+        let refusal = if self.leaving { Err(leaving(ctx.name)) } else { check_in_flight(in_flight) };
+        if let Err(error) = refusal {
+            return ctx.out.send_error(conn, frame.header.request_id, ctx.me, &error);
         }
         if !matches!(kind, Kind::Write | Kind::OpenSession) {
             return self.on_read(ctx, conn, kind, frame);

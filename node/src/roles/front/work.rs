@@ -12,7 +12,7 @@ use super::{Ask, Front, Job, unknown_outcome};
 use crate::machine::ConnId;
 use crate::roles::jobs::JobKey;
 use crate::roles::lane::Lane;
-use crate::roles::{Ctx, check_in_flight, deadline_of, late, queue_full, remaining_ms};
+use crate::roles::{Ctx, deadline_of, late, queue_full, remaining_ms};
 
 /// What a front lets be in work at the servers of a role, in the unit of [`cost`]: enough for full batches, and what a
 /// client with a single request waits for when another one has a hundred thousand.
@@ -101,7 +101,6 @@ impl Front {
     /// (n + 1)-th.
     fn admit(&self, conn: ConnId, bytes: usize) -> Result<(), ErrorBody> {
         let (has, has_bytes) = self.clients.get(&conn).map_or((0, 0), |client| (client.ids.len(), client.bytes));
-        check_in_flight(has)?;
         let left = JOBS_MAX - self.jobs.len();
         if left == 0 || has > 0 && has >= left.saturating_sub(CONNECTIONS_MAX) {
             return Err(queue_full("requests in work", JOBS_MAX, self.jobs.len()));
