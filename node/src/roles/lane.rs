@@ -92,7 +92,7 @@ impl<T> Lane<T> {
     }
 
     /// The request whose turn it is, in work from now on; none if there is no room or nobody waits.
-    pub fn next(&mut self) -> Option<T> {
+    pub fn turn(&mut self) -> Option<T> {
         if self.in_work >= self.window {
             return None;
         }
@@ -251,7 +251,7 @@ mod tests {
         }
 
         fn turn(&mut self) {
-            let Some(request) = self.lane.next() else {
+            let Some(request) = self.lane.turn() else {
                 return assert!(self.waiting.is_empty() || self.cost() >= self.window, "nobody waits without need");
             };
             assert!(self.cost() < self.window);
@@ -297,12 +297,12 @@ mod tests {
         }
         for _ in 0..300 {
             lane.leave(1);
-            lane.next().unwrap();
+            lane.turn().unwrap();
         }
         lane.wait(ConnId(9), 1, 9);
         let place = (0..).position(|_: i32| {
             lane.leave(1);
-            lane.next() == Some(9)
+            lane.turn() == Some(9)
         });
         assert!(place.unwrap() <= 3, "{place:?}");
     }
@@ -315,7 +315,7 @@ mod tests {
         }
         let mut given = [0_u32; 3];
         for _ in 0..440 {
-            let (client, cost) = lane.next().unwrap();
+            let (client, cost) = lane.turn().unwrap();
             given[client as usize] += cost;
             lane.leave(cost);
         }
@@ -329,10 +329,10 @@ mod tests {
         let mut given = [0_u32; 2];
         for _ in 0..400 {
             // One long request at a time, the next as soon as that is taken.
-            if !lane.clients.get(&ConnId(2)).is_some_and(|queue| !queue.requests.is_empty()) {
+            if lane.clients.get(&ConnId(2)).is_none_or(|queue| queue.requests.is_empty()) {
                 lane.wait(ConnId(2), 10, 10);
             }
-            let cost = lane.next().unwrap();
+            let cost = lane.turn().unwrap();
             given[usize::from(cost > 1)] += cost;
             lane.leave(cost);
         }

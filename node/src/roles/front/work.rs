@@ -141,7 +141,7 @@ impl Front {
 
     /// Takes into work what there is room for.
     pub(super) fn give_turns(&mut self, ctx: &mut Ctx<'_>) {
-        while let Some(key) = self.to_orders.next().or_else(|| self.to_catalogs.next()) {
+        while let Some(key) = self.to_orders.turn().or_else(|| self.to_catalogs.turn()) {
             self.stand(key, Stand::InWork);
             if self.jobs.get_mut(key).is_some_and(|job| job.reading.is_some()) {
                 // Its floor is from when it came, and the cache may have its answer by now.
