@@ -12,7 +12,7 @@
 //!
 //! A client is a connection. Sessions would make no better clients: a request only claims to be of one, and whoever names
 //! another one with each request would have a share with each. Nor does a session gain by spreading over connections: it
-//! may have 1,024 writes open, less than a window.
+//! may have 1,024 writes open, no more than a window.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -16,7 +16,7 @@ use crate::roles::{Ctx, deadline_of, late, queue_full, remaining_ms};
 
 /// What a front lets be in work at the servers of a role, in the unit of [`cost`]: enough for full batches, and what a
 /// client with a single request waits for when another one has a hundred thousand.
-pub(super) const WINDOW: u64 = 2_048;
+pub(super) const WINDOW: u64 = 1_024;
 /// Bytes of a body that cost as much as the request itself.
 const COST_BYTES: usize = 1_024;
 
