@@ -17,8 +17,8 @@ use pygmy_proto::frame::{self, Deframer, Flow, Frame};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, VERSION};
 use pygmy_proto::message::{
     Book, BooksOk, Command as Change, FrontStatus, HelloOk, LinkStatus, LookupOk, OrderLine, OrderRecord, Orders,
-    OrdersOk, Outcome, PeerReason, PeerState, PeerStatus, Pong, ReplicaStatus, Role, SearchOk, SessionOpened, Status,
-    StatusOk, Write, WriteOk,
+    OrdersOk, Outcome, PeerReason, PeerState, PeerStatus, Pong, ReplicaStatus, Role, SearchOk, SessionOpened, Share,
+    Status, StatusOk, Write, WriteOk,
 };
 use pygmy_proto::message::{Epoch, Line, Lookup, Message};
 use pygmy_proto::types::{self, Bounded, Name};
@@ -301,7 +301,7 @@ fn status_ok() -> StatusOk {
         clients: 1,
         jobs: 0,
         answered: 0,
-        links: Bounded::truncated(vec![LinkStatus { node: 9, up: true, in_flight: 4 }]),
+        links: Bounded::truncated(vec![LinkStatus { node: 9, up: true, in_flight: 4, share: Share::Full, moved: 2 }]),
         peers: Bounded::truncated(vec![PeerStatus {
             node: 2,
             state: PeerState::Red,
