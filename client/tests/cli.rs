@@ -817,7 +817,7 @@ fn a_cluster_file_names_the_nodes() {
     assert!(table.contains("front-1") && table.contains("catalog-1: no connection"), "{table}");
     let (table, _) = check(&pygmy(server.home.path()).args(["status", "--links"]).output().unwrap(), 0);
     let row: Vec<&str> = table.lines().nth(1).unwrap_or_default().split_whitespace().collect();
-    assert_eq!(row.join(" "), "front-1 catalog-1 - red does not hear it 17 345 1 0 -", "{table}");
+    assert_eq!(row.join(" "), "front-1 catalog-1 - red does not hear it 17 345 1 0 - - -", "{table}");
     check_metrics(&server);
     let other = server.home.path().join("other.toml");
     std::fs::write(&other, text.replace(&"ab".repeat(16), &"cd".repeat(16))).unwrap();

@@ -124,7 +124,8 @@ impl Server {
             return false;
         }
         self.passed = 0;
-        if self.warmth >= best.warmth {
+        // Where nobody is warm all are cold alike: whoever answers first would else have all the turns.
+        if self.warmth >= best.warmth || best.warmth < WARM {
             return true;
         }
         self.saved += self.warmth + 1;
@@ -334,6 +335,21 @@ mod tests {
         assert_eq!(dispatcher.in_flight(5), 4);
         dispatcher.done(5);
         assert_eq!(dispatcher.in_flight(5), 3);
+    }
+
+    #[test]
+    fn those_that_start_together_have_turns_alike() {
+        let mut dispatcher = Dispatcher::new([5, 6]);
+        for node in [5, 6] {
+            dispatcher.set_up(node, true);
+        }
+        let picked: Vec<_> = (0..6)
+            .filter_map(|_| {
+                dispatcher.warm(5);
+                dispatcher.pick(0)
+            })
+            .collect();
+        assert_eq!(picked, [5, 6, 5, 6, 5, 6]);
     }
 
     #[test]

@@ -347,10 +347,27 @@ impl World {
         }
     }
 
-    /// The first server that has something answers that.
+    /// A client looks up a book, and the barrier that the front may ask for is answered. How the request stands then.
+    fn look_up(&mut self, client: u64, request_id: u64, book: u64) -> Stand {
+        let body = body_of(book, false);
+        let frame = Frame { header: header_of(Kind::Lookup, 0, 10_000, request_id), body: &body };
+        self.open.insert(request_id, (ConnId(client), 0, 0));
+        self.turn(|front, ctx| front.on_request(ctx, ConnId(client), Kind::Lookup, &frame));
+        self.take_outputs();
+        if let Some((node, number)) = self.floor.take() {
+            let frame = Frame { header: header_of(Kind::FloorOk, 0, 0, number), body: &[0; 8] };
+            self.turn(|front, ctx| front.on_answer(ctx, node, &frame));
+            self.take_outputs();
+        }
+        let key = self.front.clients[&ConnId(client)].ids[&request_id];
+        self.front.jobs.get_mut(key).unwrap().stand
+    }
+
+    /// The server that has most answers what it has had longest.
     fn answer_one(&mut self, write: bool) {
-        let found = self.servers.iter().find(|(node, server)| is_order(**node) == write && !server.given.is_empty());
-        let server = *found.expect("somebody has something").0;
+        let those = self.servers.iter().filter(|(node, server)| is_order(**node) == write && !server.given.is_empty());
+        let most = those.max_by_key(|(node, server)| (server.given.len(), std::cmp::Reverse(**node)));
+        let server = *most.expect("somebody has something").0;
         self.act(Act::Answer { server, which: 0, how: How::Done });
     }
 }
@@ -429,25 +446,23 @@ fn a_client_with_one_request_waits_for_a_window_and_no_more() {
 #[test]
 fn a_read_does_not_wait_for_the_answer_to_one_that_waits_behind_others() {
     let mut world = World::build(2, 1 << 20);
-    let mut ask = |client, request_id, book| {
-        let body = body_of(book, false);
-        let frame = Frame { header: header_of(Kind::Lookup, 0, 10_000, request_id), body: &body };
-        world.open.insert(request_id, (ConnId(client), 0, 0));
-        world.turn(|front, ctx| front.on_request(ctx, ConnId(client), Kind::Lookup, &frame));
-        world.take_outputs();
-        if let Some((node, number)) = world.floor.take() {
-            let frame = Frame { header: header_of(Kind::FloorOk, 0, 0, number), body: &[0; 8] };
-            world.turn(|front, ctx| front.on_answer(ctx, node, &frame));
-            world.take_outputs();
-        }
-        let key = world.front.clients[&ConnId(client)].ids[&request_id];
-        world.front.jobs.get_mut(key).unwrap().stand
-    };
-    let stands: Vec<_> = (1..=4).map(|request| ask(0, request, request)).collect();
+    let stands: Vec<_> = (1..=4).map(|request| world.look_up(0, request, request)).collect();
     assert_eq!(stands, [Stand::InWork, Stand::InWork, Stand::Queued, Stand::Queued]);
-    assert_eq!(ask(1, 5, 2), Stand::Aside, "that one is on its way");
-    assert_eq!(ask(0, 6, 4), Stand::Aside, "it would wait as long by itself");
-    assert_eq!(ask(1, 7, 4), Stand::Queued, "its own turn comes sooner");
+    assert_eq!(world.look_up(1, 5, 2), Stand::Aside, "that one is on its way");
+    assert_eq!(world.look_up(0, 6, 4), Stand::Aside, "it would wait as long by itself");
+    assert_eq!(world.look_up(1, 7, 4), Stand::Queued, "its own turn comes sooner");
+}
+
+#[test]
+fn a_client_that_goes_leaves_nothing_that_waits() {
+    let mut world = World::build(1, 1 << 20);
+    let stands = [(0, 1, 1), (1, 2, 2), (0, 3, 1)].map(|(client, request, book)| world.look_up(client, request, book));
+    assert_eq!(stands, [Stand::InWork, Stand::Queued, Stand::Aside], "the last waits for the answer to the first");
+    world.turn(|front, ctx| {
+        front.on_client_gone(ctx, ConnId(0));
+        front.end_turn(ctx);
+    });
+    assert_eq!((world.front.waiting(), world.front.to_catalogs.in_work()), (0, 1), "the other one's is in work");
 }
 
 #[test]

@@ -210,11 +210,11 @@ impl Front {
         keys.sort_unstable();
         self.to_catalogs.forget(conn);
         self.to_orders.forget(conn);
-        for key in keys {
-            if let Some(job) = self.jobs.remove(key) {
-                self.give_up(&job);
-                self.release(ctx, &job);
-            }
+        // All at once: what waits for the answer to one of these may be another one of them, and must not go on by itself.
+        let gone: Vec<Job> = keys.into_iter().filter_map(|key| self.jobs.remove(key)).collect();
+        for job in gone {
+            self.give_up(&job);
+            self.release(ctx, &job);
         }
     }
 
