@@ -434,6 +434,11 @@ impl Detector {
         self.peers.values().map(|peer| peer.suspicions).sum()
     }
 
+    /// Whether anyone is suspected at the moment.
+    pub fn suspects_anyone(&self) -> bool {
+        self.peers.values().any(|peer| peer.suspected)
+    }
+
     /// What is thought of everyone, and why.
     pub fn statuses(&self, now_ns: u64) -> impl Iterator<Item = PeerStatus> {
         self.peers.iter().map(move |(node, peer)| {

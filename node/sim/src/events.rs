@@ -171,6 +171,13 @@ pub enum Event {
         /// Its bytes.
         bytes: Bytes,
     },
+    /// A thread sends a heartbeat for a process that does not run, which is a mistake.
+    Beat {
+        /// Which node.
+        host: usize,
+        /// Which of its processes.
+        boot: u64,
+    },
     /// A part of the log that a node had asked for was read.
     Read {
         /// Which node.

@@ -192,6 +192,7 @@ impl World {
         let Some(process) = &mut self.hosts[host].process else { return };
         (process.paused_from, process.paused_until) = (at, until);
         self.rare.pauses += 1;
+        self.begin_thread(host);
         let name = &self.hosts[host].name;
         self.trace.note(self.at, 602, &[host as u8], || format!("{name} is stopped until {}", until / MS));
     }

@@ -20,6 +20,7 @@ use crate::disk::Write;
 use crate::mistake::Mistake;
 use crate::plan::{MS, US};
 use crate::reads::Read;
+use crate::threads::Thread;
 
 /// What waits for a node's next turn.
 #[derive(Debug)]
@@ -154,6 +155,8 @@ pub struct Process {
     pub forgotten: BTreeSet<u16>,
     /// Attempts since the last handshake, for each node that it dials.
     pub attempts: BTreeMap<u16, u32>,
+    /// Sends its heartbeats when it should not.
+    pub thread: Thread,
     links: BTreeMap<ConnId, Link>,
     outbox: Outbox,
 }
@@ -172,6 +175,7 @@ impl Process {
             leaving: false,
             forgotten: BTreeSet::new(),
             attempts: BTreeMap::new(),
+            thread: Thread::default(),
             links: BTreeMap::new(),
             outbox: Outbox::new(),
         }

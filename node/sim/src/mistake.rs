@@ -37,13 +37,15 @@ pub enum Mistake {
     CutBehindNewest,
     /// A snapshot brings no sessions back.
     ForgetSessions,
+    /// Heartbeats come from a thread of their own, and go on when nothing else does.
+    BeatsFromAThread,
     /// The frames of one turn to one peer go out in another order.
     Reorder,
     /// No timer ever fires.
     SkipTimers,
 }
 
-const AT_THE_SEAM: [Mistake; 15] = [
+const AT_THE_SEAM: [Mistake; 16] = [
     Mistake::NoticeBeforeSync,
     Mistake::VoteBeforeSync,
     Mistake::ForgetDirectory,
@@ -57,6 +59,7 @@ const AT_THE_SEAM: [Mistake; 15] = [
     Mistake::LoseVote,
     Mistake::CutBehindNewest,
     Mistake::ForgetSessions,
+    Mistake::BeatsFromAThread,
     Mistake::Reorder,
     Mistake::SkipTimers,
 ];

@@ -1,12 +1,17 @@
 //! The network: connections of two ends and two streams of bytes, in order, delayed, broken.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use crate::chance::Chance;
 use crate::events::{Agenda, Event};
 use crate::plan::{MS, Plan};
+
+/// So much longer than others takes what is held up on a connection.
+pub const HICCUP_MAX: u64 = 40 * MS;
+/// So much later than others comes a datagram that goes astray.
+pub const STRAY_MAX: u64 = 500 * MS;
 
 /// Who has an end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +95,8 @@ pub struct Net {
     pub cut: Option<Cut>,
     /// Who does not hear whom.
     pub deaf: Option<Deaf>,
+    /// When what one node sends to another one was held back last.
+    healed: BTreeMap<(usize, usize), u64>,
 }
 
 impl Net {
@@ -118,7 +125,7 @@ impl Net {
     fn arrival(&mut self, now: u64, conn: usize, from: usize, plan: &Plan, chance: &mut Chance) -> u64 {
         let mut delay = chance.between(plan.latency.0, plan.latency.1);
         if !self.calm && chance.permille(plan.faults.hiccup_permille) {
-            delay += chance.between(MS, 40 * MS);
+            delay += chance.between(MS, HICCUP_MAX);
         }
         let pipe = &mut self.conns[conn].pipes[from];
         pipe.busy_until = pipe.busy_until.max(now + delay);
@@ -184,9 +191,16 @@ impl Net {
         Some(event)
     }
 
+    /// When a cut between one node and another one ended last.
+    pub fn healed_at(&self, from: usize, to: usize) -> u64 {
+        self.healed.get(&(from, to)).copied().unwrap_or(0)
+    }
+
     /// Ends the cut; what it has held back.
-    pub fn heal(&mut self) -> Vec<Event> {
-        self.cut = None;
+    pub fn heal(&mut self, now: u64) -> Vec<Event> {
+        if let Some(cut) = self.cut.take() {
+            self.healed.extend(cut.lost.into_iter().map(|pair| (pair, now)));
+        }
         self.conns.iter_mut().flat_map(|conn| &mut conn.pipes).flat_map(|pipe| std::mem::take(&mut pipe.held)).collect()
     }
 
@@ -208,7 +222,7 @@ impl Net {
         let stray = !self.calm && chance.permille(faults.stray_permille);
         let copies = if stray { chance.between(1, 3) } else { 1 };
         for _ in 0..copies {
-            let late = if stray { chance.below(500 * MS) } else { 0 };
+            let late = if stray { chance.below(STRAY_MAX) } else { 0 };
             let at = now + late + chance.between(plan.latency.0, plan.latency.1);
             agenda.plan(at, Event::Datagram { from, host: to, bytes: bytes.clone() });
         }

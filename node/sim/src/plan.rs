@@ -10,6 +10,9 @@ pub const MS: u64 = 1_000_000;
 /// A second.
 pub const SEC: u64 = 1_000_000_000;
 
+/// By so many millionths a clock may run too fast or too slow.
+pub const SKEW_MAX_PPM: u64 = 20_000;
+
 /// The faults end after this at the latest.
 pub const CHAOS_MAX: u64 = 5 * SEC;
 
@@ -273,7 +276,7 @@ impl Plan {
             latency,
             sync,
             turn_delay: chance.pick(&[5 * US, 50 * US, 2 * MS]).unwrap_or(US),
-            skew_ppm: chance.pick(&[0, 200, 20_000]).unwrap_or(0),
+            skew_ppm: chance.pick(&[0, 200, SKEW_MAX_PPM]).unwrap_or(0),
             faults: Faults { replace_every, feed_every, deaf_every, ..faults },
             chaos: chance.between(SEC, CHAOS_MAX),
         }

@@ -252,6 +252,10 @@ rare! {
     left_behind = "other catalogs left behind before a feed moves";
     /// One-way losses.
     deafened = "pairs whose datagrams got lost one way";
+    /// Those who run looked at those who did not, after the longest limit.
+    silences_known = "turns that had to know who does not run";
+    /// Suspected servers beside others.
+    suspects_spared = "turns in which a suspect was to have no requests";
 }
 
 impl Rare {

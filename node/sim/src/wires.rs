@@ -40,7 +40,8 @@ impl World {
         for (node, bytes) in &effects.datagrams {
             self.activity.datagrams += 1;
             let Some(to) = self.host_of(*node) else { continue };
-            self.net.send_datagram(self.at, (host, to), bytes, &self.plan, &mut self.chance, &mut self.agenda);
+            let bytes = self.through_thread(host, boot, *node, bytes);
+            self.net.send_datagram(self.at, (host, to), &bytes, &self.plan, &mut self.chance, &mut self.agenda);
         }
     }
 
@@ -57,7 +58,7 @@ impl World {
             return Ok(());
         }
         self.trace.note(self.at, 610, &number.to_le_bytes(), || format!("cut {number} heals"));
-        for event in self.net.heal() {
+        for event in self.net.heal(self.at) {
             self.on_arrival(event)?;
         }
         Ok(())

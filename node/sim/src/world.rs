@@ -20,6 +20,7 @@ use crate::disk::{Disk, End, Write};
 use crate::events::{Agenda, Event};
 use crate::faults::Doom;
 use crate::host::{Clocks, Effects, Item, Process, frames};
+use crate::lives::{Grudges, Ran};
 use crate::mistake::Mistake;
 use crate::net::{Net, Owner};
 use crate::operator::Operator;
@@ -50,6 +51,8 @@ pub(crate) struct Host {
     /// Processes so far.
     starts: u64,
     pub(crate) process: Option<Process>,
+    /// When its process ran.
+    pub(crate) ran: Ran,
     /// When the disk's writer was busy last, when it is planned to do something while nothing waits.
     pub(crate) rests_after: Option<u64>,
     /// A learner that has caught up was counted.
@@ -71,6 +74,7 @@ impl Host {
             slow_until: 0,
             starts: 0,
             process: None,
+            ran: Ran::default(),
             rests_after: None,
             caught_up: false,
             gone: false,
@@ -116,7 +120,8 @@ pub struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) workload: Workload,
     pub(crate) mistake: Option<Mistake>,
-    key: DatagramKey,
+    pub(crate) grudges: Grudges,
+    pub(crate) key: DatagramKey,
     /// Partitions so far.
     pub(crate) cuts: u64,
     pub(crate) activity: Activity,
@@ -148,6 +153,7 @@ impl World {
             stops_asking: None,
             agenda: Agenda::default(),
             net: Net::default(),
+            grudges: Grudges::new(),
             calm: false,
             key: DatagramKey::new(&cluster.id, &cluster.key),
             cluster,
@@ -213,6 +219,7 @@ impl World {
             Event::Turn { host, boot } => self.on_turn(host, boot)?,
             Event::Bytes { conn, to, .. } | Event::Ended { conn, to } => self.on_stream(conn, to, event)?,
             Event::Datagram { from, host, bytes } => self.on_datagram(from, host, bytes),
+            Event::Beat { host, boot } => self.on_thread(host, boot),
             Event::Noticed { conn, to } => self.on_gone(conn, to, CloseReason::Broken),
             Event::Synced { host, boot } => self.on_synced(host, boot)?,
             Event::Rest { host, boot } => self.on_rest(host, boot)?,
@@ -311,6 +318,7 @@ impl World {
             node.keep_snapshots(SnapshotPolicy { log_bytes_min, newest_bytes, ..SnapshotPolicy::default() });
         }
         host.process = Some(Process::new(boot, node, clocks));
+        host.ran.start(self.at);
         let name = host.name.clone();
         self.trace.note(self.at, 1, &[index as u8], || format!("{name} starts{}", if first { "" } else { " again" }));
         for node in self.hosts[index].dials() {
@@ -369,6 +377,7 @@ impl World {
         let mut effects = process.turn(at, budget, mistake);
         let accuses = before.is_some_and(|before| process.node.suspicions() > before);
         let (more, timeout) = (!process.inbox.is_empty(), process.next_timeout());
+        self.hosts[host].ran.turn(at);
         self.activity.turns += 1;
         self.rare.shared_turns += u64::from(effects.inputs > 1);
         self.trace_turn(host, &effects);
@@ -385,6 +394,7 @@ impl World {
         self.heal_disk(host);
         self.check_sent(host, &effects)?;
         self.check_talk(host, &effects)?;
+        self.check_lives(host)?;
         self.send_out(host, boot, &effects);
         if effects.left {
             self.on_left(host, effects.removed);

@@ -237,8 +237,14 @@ impl Node {
         ring + self.beats.detector.suspicions()
     }
 
+    /// Whether this node suspects anyone whose connection stands.
+    pub fn suspects_anyone(&self) -> bool {
+        let ring = self.duty.replica().is_some_and(|replica| replica.ring().detector().suspects_anyone());
+        ring || self.beats.detector.suspects_anyone()
+    }
+
     /// What both detectors think of everyone, by number.
-    pub(super) fn peer_statuses(&self, now: Now) -> Vec<PeerStatus> {
+    pub fn peer_statuses(&self, now: Now) -> Vec<PeerStatus> {
         let ring = self.duty.replica().map(|replica| replica.ring().detector());
         let replicas = ring.into_iter().flat_map(|detector| detector.statuses(now.mono_ns));
         let mut all: Vec<PeerStatus> = replicas.chain(self.beats.detector.statuses(now.mono_ns)).collect();

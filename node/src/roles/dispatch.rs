@@ -154,12 +154,14 @@ impl Dispatcher {
         self.len() == 0
     }
 
-    /// Adds a server that may be up already.
+    /// Adds a server that may be up already. Of one that is there nothing is forgotten unless its link came or went.
     pub fn insert(&mut self, node: u16, up: bool) {
         match self.server(node) {
             Some(server) => {
                 server.removed = false;
-                server.set_up(up);
+                if server.up != up {
+                    server.set_up(up);
+                }
             }
             None => self.servers.push(Server::new(node, up)),
         }
@@ -405,6 +407,24 @@ mod tests {
             (0..WARM).for_each(|_| dispatcher.warm(*node));
         }
         dispatcher
+    }
+
+    #[test]
+    fn who_is_named_again_is_what_it_was() {
+        let mut dispatcher = warm(&[5, 6, 7]);
+        dispatcher.suspect(6);
+        for node in [5, 6, 7] {
+            dispatcher.insert(node, true);
+        }
+        assert!(dispatcher.is_suspected(6), "that it votes does not say that it lives");
+        assert_eq!(shares(&mut dispatcher, 10, [5, 6, 7]), [5, 0, 5]);
+        dispatcher.set_up(5, false);
+        dispatcher.set_up(5, true);
+        dispatcher.insert(7, true);
+        assert_eq!(shares(&mut dispatcher, 18, [5, 6, 7]), [1, 0, 17], "7 need not start anew");
+        dispatcher.insert(6, false);
+        dispatcher.insert(6, true);
+        assert!(!dispatcher.is_suspected(6), "its link is another one");
     }
 
     fn shares(dispatcher: &mut Dispatcher, turns: usize, nodes: [u16; 3]) -> [usize; 3] {
