@@ -9,7 +9,8 @@ use pygmy_node::settings::{ClusterSettings, NodeSettings, Settings, SnapshotPoli
 use pygmy_node::store::Store;
 use pygmy_proto::Kind;
 use pygmy_proto::datagram::{self, DatagramKey};
-use pygmy_proto::message::Role;
+use pygmy_proto::frame::Frame;
+use pygmy_proto::message::{FeedOk, Role};
 use pygmy_ring::{ConfigError, Limits, Recovered};
 
 use crate::chance::Chance;
@@ -512,6 +513,7 @@ impl World {
                 asks |= frame.kind() == Some(Kind::Prepare);
                 asks_for_floor |= frame.kind() == Some(Kind::Floor);
                 self.checker.on_sent(&host.name, &host.disk, &frame)?;
+                feeds_what_it_has(host, &frame)?;
             }
         }
         let mut before: Option<&Bytes> = None;
@@ -582,6 +584,19 @@ impl World {
     /// Clients by index, to look at.
     pub fn clients(&self) -> &[Client] {
         &self.clients
+    }
+}
+
+/// A catalog's feed goes on behind what the catalog knows, or it would tell of the past as if it were news.
+fn feeds_what_it_has(host: &Host, frame: &Frame<'_>) -> Check {
+    let replica = host.process.as_ref().and_then(|process| process.node.replica());
+    let (Some(Kind::FeedOk), Some(replica)) = (frame.kind(), replica) else { return Ok(()) };
+    match frame.decode::<FeedOk>() {
+        Ok(FeedOk { after }) if after > replica.applied() => {
+            let detail = format!("{} feeds behind {after}, and has applied {}", host.name, replica.applied());
+            Err(Violation { invariant: "feed", detail })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -54,6 +54,27 @@ fn whoever_did_not_run_and_accuses_others_is_found() {
 }
 
 #[test]
+fn who_says_that_it_lives_and_does_not_run_is_found() {
+    assert_eq!(found("beats-from-a-thread", 200), "detector");
+}
+
+#[test]
+fn requests_that_wait_for_a_suspect_are_found() {
+    assert_eq!(found("keep-sending-to-suspects", 200), "dispatch");
+}
+
+#[test]
+fn a_write_that_moves_under_another_number_is_found() {
+    let invariant = found("move-under-new-id", 200);
+    assert!(["I3", "I4"].contains(&&*invariant), "{invariant}");
+}
+
+#[test]
+fn a_feed_that_goes_on_in_the_past_is_found() {
+    assert_eq!(found("feed-resumed-backwards", 500), "feed");
+}
+
+#[test]
 fn what_a_front_promises_is_held_against_it_when_it_answers() {
     assert_eq!(found("forget-floor", 500), "I12");
     assert_eq!(found("fresh-on-arrival", 500), "I12");

@@ -38,6 +38,7 @@ fn nothing_breaks_in_a_hundred_seeds() {
         rare.feeds_moved,
     ]);
     often.extend([rare.reads_of_others_writes, rare.cache_coalesced, rare.feeds_cut, rare.fed_paused]);
+    often.extend([rare.silences_known, rare.suspects_spared]);
     assert!(often.iter().all(|count| *count > 0), "{rare:?}");
 }
 
@@ -55,4 +56,10 @@ fn one_seed_is_one_history() {
 #[test]
 fn a_wiped_catalog_that_asked_for_an_epoch_in_vain_learns_on() {
     must_hold(&run(5040498, &Options::default()));
+}
+
+/// A change of the voters named all servers again, and a front forgot that it suspected one of them.
+#[test]
+fn a_change_of_the_voters_brings_no_suspect_back() {
+    must_hold(&run(16, &Options::default()));
 }
