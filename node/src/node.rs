@@ -615,6 +615,8 @@ impl Machine for Node {
         if let Some(replica) = duty.replica_mut() {
             replica.end_turn(&mut ctx);
         }
+        // Who serves is known before requests are given out.
+        self.follow_membership(out);
         self.judge_peers(now, out);
         let (mut ctx, duty) = self.parts(now, out);
         match duty {
@@ -634,7 +636,6 @@ impl Machine for Node {
             }
         }
         self.send_beat(now, out);
-        self.follow_membership(out);
         self.leave_if_removed(now);
         if self.leaving && !self.left && self.has_left() {
             self.left = true;

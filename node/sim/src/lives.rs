@@ -96,9 +96,8 @@ impl World {
         let Some(process) = host.process.as_ref().filter(|_| peers.iter().any(is_suspected)) else { return Ok(()) };
         let links = process.node.status(process.clock(self.at)).links;
         let role = |node: u16| self.host_of(node).map(|other| self.hosts[other].role);
-        let well = |of: Option<Role>| {
-            links.iter().any(|link| link.up && of.is_some() && role(link.node) == of && !suspects(link.node))
-        };
+        let serves = |node: u16| process.node.is_served_by(node) && !suspects(node);
+        let well = |of: Option<Role>| links.iter().any(|link| serves(link.node) && role(link.node) == of);
         let spared: Vec<_> =
             links.iter().filter(|link| link.up && suspects(link.node) && well(role(link.node))).collect();
         if let Some(link) = spared.iter().find(|link| link.in_flight > 0) {

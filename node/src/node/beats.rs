@@ -243,6 +243,15 @@ impl Node {
         ring || self.beats.detector.suspects_anyone()
     }
 
+    /// Whether this node gives requests to `node`.
+    pub fn is_served_by(&self, node: u16) -> bool {
+        match &self.duty {
+            Duty::Front(front) => front.is_served_by(node),
+            Duty::Order(order, ..) => order.is_served_by(node),
+            Duty::Catalog(..) => false,
+        }
+    }
+
     /// What both detectors think of everyone, by number.
     pub fn peer_statuses(&self, now: Now) -> Vec<PeerStatus> {
         let ring = self.duty.replica().map(|replica| replica.ring().detector());

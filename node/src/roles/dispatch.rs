@@ -218,6 +218,11 @@ impl Dispatcher {
         stranded.map(|server| server.node)
     }
 
+    /// Whether a server has a link and its share of what is new.
+    pub fn serves(&self, node: u16) -> bool {
+        self.servers.iter().any(|server| server.node == node && server.up && !server.removed)
+    }
+
     /// Whether a server that is up is suspected.
     pub fn is_suspected(&self, node: u16) -> bool {
         self.servers.iter().any(|server| server.node == node && server.suspected)

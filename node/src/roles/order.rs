@@ -66,6 +66,11 @@ impl Order {
         self.planted = Planted(Some(mistake));
     }
 
+    /// Whether `node` is given requests.
+    pub fn is_served_by(&self, node: u16) -> bool {
+        self.catalogs.serves(node)
+    }
+
     /// Writes in work.
     pub fn in_flight(&self) -> usize {
         self.jobs.len()
@@ -143,6 +148,8 @@ impl Order {
 
     /// Passes on what this turn brought: as one batch, to the next catalog.
     pub fn end_turn(&mut self, ctx: &mut Ctx<'_>) {
+        // A server may have taken a place in this turn whose link was up already.
+        self.move_stranded();
         while !self.outgoing.is_empty() {
             let Some(node) = self.catalogs.next(ctx.now.mono_ns) else { return self.fail_outgoing(ctx) };
             let Some(conn) = ctx.links.get(node) else { return self.fail_outgoing(ctx) };

@@ -118,6 +118,11 @@ impl Front {
         self.reads.plant(mistake);
     }
 
+    /// Whether `node` is given requests.
+    pub fn is_served_by(&self, node: u16) -> bool {
+        self.catalogs.serves(node) || self.orders.serves(node)
+    }
+
     /// Requests in work.
     pub fn in_flight(&self) -> usize {
         self.jobs.len()
@@ -293,7 +298,7 @@ impl Front {
     }
 
     /// Moves what suspected servers have, where others can take it.
-    fn move_stranded(&mut self, ctx: &mut Ctx<'_>) {
+    pub(super) fn move_stranded(&mut self, ctx: &mut Ctx<'_>) {
         let nodes: Vec<u16> = self.catalogs.stranded().chain(self.orders.stranded()).collect();
         if !nodes.is_empty() {
             self.move_jobs(ctx, &nodes);
@@ -328,6 +333,8 @@ impl Front {
 
     /// Ends a turn: what its answers made room for goes into work.
     pub fn end_turn(&mut self, ctx: &mut Ctx<'_>) {
+        // A server may have taken a place in this turn whose link was up already.
+        self.move_stranded(ctx);
         self.end_read_turn(ctx);
         self.give_turns(ctx);
     }
