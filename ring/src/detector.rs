@@ -434,6 +434,11 @@ impl Detector {
         self.peers.values().map(|peer| peer.suspicions).sum()
     }
 
+    /// Whether `node` is suspected at the moment.
+    pub fn suspects(&self, node: u16) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.suspected)
+    }
+
     /// Whether anyone is suspected at the moment.
     pub fn suspects_anyone(&self) -> bool {
         self.peers.values().any(|peer| peer.suspected)

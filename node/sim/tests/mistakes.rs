@@ -66,7 +66,7 @@ fn requests_that_wait_for_a_suspect_are_found() {
 #[test]
 fn a_write_that_moves_under_another_number_is_found() {
     let invariant = found("move-under-new-id", 200);
-    assert!(["I3", "I4"].contains(&&*invariant), "{invariant}");
+    assert!(["I2", "I3", "I4"].contains(&&*invariant), "{invariant}");
 }
 
 #[test]

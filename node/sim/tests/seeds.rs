@@ -63,3 +63,15 @@ fn a_wiped_catalog_that_asked_for_an_epoch_in_vain_learns_on() {
 fn a_change_of_the_voters_brings_no_suspect_back() {
     must_hold(&run(16, &Options::default()));
 }
+
+/// A catalog was suspected before it was known that it had a place, and was given requests all the same.
+#[test]
+fn who_takes_a_place_and_is_silent_gets_nothing() {
+    must_hold(&run(8001308, &Options::default()));
+}
+
+/// A catalog took a place with its link up already, and requests stayed with one that was suspected.
+#[test]
+fn requests_move_to_who_takes_a_place() {
+    must_hold(&run(9000000, &Options::default()));
+}

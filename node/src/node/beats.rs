@@ -237,6 +237,12 @@ impl Node {
         ring + self.beats.detector.suspicions()
     }
 
+    /// Whether `node` is suspected though its connection stands.
+    pub(super) fn is_suspected(&self, node: u16) -> bool {
+        let ring = self.duty.replica().is_some_and(|replica| replica.ring().detector().suspects(node));
+        ring || self.beats.detector.suspects(node)
+    }
+
     /// Whether this node suspects anyone whose connection stands.
     pub fn suspects_anyone(&self) -> bool {
         let ring = self.duty.replica().is_some_and(|replica| replica.ring().detector().suspects_anyone());

@@ -150,10 +150,12 @@ impl Node {
             out.push(Output::Meet { node, address: voter.address.to_string(), dial: self.is_dialed(node) });
         }
         let up = self.links.get(node).is_some();
+        // It may have been silent since before it was known what its link is for.
+        let suspected = self.is_suspected(node);
         let role = self.settings.cluster.node(node).map(|known| known.role);
         match (&mut self.duty, role) {
-            (Duty::Front(front), Some(role)) => front.add_server(node, role, up),
-            (Duty::Order(order, ..), Some(role)) => order.add_server(node, role, up),
+            (Duty::Front(front), Some(role)) => front.add_server(node, role, up, suspected),
+            (Duty::Order(order, ..), Some(role)) => order.add_server(node, role, up, suspected),
             _ => {}
         }
     }

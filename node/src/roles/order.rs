@@ -259,10 +259,13 @@ impl Order {
         self.move_stranded();
     }
 
-    /// A server has taken a place; its link may be up already.
-    pub fn add_server(&mut self, node: u16, role: Role, up: bool) {
+    /// A server has taken a place; its link may be up already, and it may be suspected.
+    pub fn add_server(&mut self, node: u16, role: Role, up: bool, suspected: bool) {
         if role == Role::Catalog {
             self.catalogs.insert(node, up);
+            if suspected && !self.planted.makes(Mistake::KeepSendingToSuspects) {
+                self.catalogs.suspect(node);
+            }
         }
     }
 

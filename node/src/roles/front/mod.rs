@@ -250,15 +250,19 @@ impl Front {
         self.on_source_up(ctx, node);
     }
 
-    /// A server has taken a place; its link may be up already.
-    pub fn add_server(&mut self, node: u16, role: Role, up: bool) {
+    /// A server has taken a place; its link may be up already, and it may be suspected.
+    pub fn add_server(&mut self, node: u16, role: Role, up: bool, suspected: bool) {
         match role {
             Role::Catalog => {
                 self.catalogs.insert(node, up);
-                self.add_source(node, up);
+                self.add_source(node, up, suspected);
             }
             Role::Order => self.orders.insert(node, up),
             Role::Front | Role::Client => {}
+        }
+        if suspected && !self.planted.makes(Mistake::KeepSendingToSuspects) {
+            self.catalogs.suspect(node);
+            self.orders.suspect(node);
         }
     }
 

@@ -543,8 +543,9 @@ impl Front {
     }
 
     /// A catalog has taken a place.
-    pub(super) fn add_source(&mut self, node: u16, up: bool) {
-        self.reads.sources.insert(node, Source::of(up));
+    pub(super) fn add_source(&mut self, node: u16, up: bool, suspected: bool) {
+        let source = if up && suspected { Source::Suspected } else { Source::of(up) };
+        self.reads.sources.insert(node, source);
     }
 
     /// A catalog was replaced; its link goes later.
