@@ -158,8 +158,7 @@ impl Dispatcher {
     pub fn insert(&mut self, node: u16, up: bool) {
         match self.server(node) {
             Some(server) => {
-                server.removed = false;
-                if server.up != up {
+                if std::mem::take(&mut server.removed) || server.up != up {
                     server.set_up(up);
                 }
             }
@@ -609,7 +608,8 @@ mod tests {
             Act::Insert(node, up) => {
                 dispatcher.insert(node, up);
                 dispatcher.spare(node, 0);
-                known.insert(node, (up, false, 0));
+                let suspected = known.get(&node).is_some_and(|(was_up, suspected, _)| *was_up == up && *suspected);
+                known.insert(node, (up, suspected, 0));
             }
             Act::Remove(node) => {
                 dispatcher.remove(node);
