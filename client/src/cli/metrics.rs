@@ -76,6 +76,11 @@ const NODE: &[Metric] = &[
         "Requests passed to the peer and not answered",
         Source::Peers(|s| links(s, |link| link.in_flight.into())),
     ),
+    counter(
+        "link_moved",
+        "Requests that were taken from the peer and given to another",
+        Source::Peers(|s| links(s, |link| link.moved)),
+    ),
     gauge(
         "peer_suspected",
         "Whether the peer is taken for gone",
@@ -118,6 +123,11 @@ const REPLICA: &[Metric] = &[
 ];
 
 const CACHE: &[Metric] = &[
+    gauge(
+        "waiting_requests",
+        "Requests that wait for their turn among the clients",
+        Source::Cache(|c| whole(c.waiting.into())),
+    ),
     counter("cache_hits", "Reads answered from the cache", Source::Cache(|c| whole(c.hits))),
     counter("cache_delayed", "Hits that waited for the feed before", Source::Cache(|c| whole(c.delayed))),
     counter("cache_misses", "Reads that were passed on for want of an entry", Source::Cache(|c| whole(c.misses))),
