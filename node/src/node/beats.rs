@@ -216,7 +216,7 @@ impl Node {
         let (mut ctx, duty) = self.parts(now, out);
         match duty {
             Duty::Front(front) => front.on_suspect(&mut ctx, node),
-            Duty::Order(order, ..) => order.on_suspect(&mut ctx, node),
+            Duty::Order(order, ..) => order.on_suspect(node),
             Duty::Catalog(..) => {}
         }
     }
@@ -226,7 +226,7 @@ impl Node {
         let (mut ctx, duty) = self.parts(now, out);
         match duty {
             Duty::Front(front) => front.on_trust(&mut ctx, node),
-            Duty::Order(order, ..) => order.on_trust(&mut ctx, node),
+            Duty::Order(order, ..) => order.on_trust(node),
             Duty::Catalog(..) => {}
         }
     }

@@ -210,6 +210,13 @@ impl Dispatcher {
         }
     }
 
+    /// Spares each server until what is said of it.
+    pub fn spare_each(&mut self, until_ns: impl Fn(u16) -> u64) {
+        for server in &mut self.servers {
+            server.spared_until_ns = until_ns(server.node);
+        }
+    }
+
     /// Suspected servers that have requests which another one could take.
     pub fn stranded(&self) -> impl Iterator<Item = u16> {
         let others = self.servers.iter().any(|server| server.up && !server.removed && !server.suspected);

@@ -56,6 +56,7 @@ impl<T> Lane<T> {
     }
 
     /// What the requests in work cost.
+    #[cfg(test)]
     pub fn in_work(&self) -> u64 {
         self.in_work
     }

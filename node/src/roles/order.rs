@@ -140,15 +140,12 @@ impl Order {
 
     /// Spares the catalogs for which this is so: what they were given would wait until they have caught up.
     pub fn spare_catalogs(&mut self, lags: impl Fn(u16) -> bool) {
-        let nodes: Vec<u16> = self.catalogs.nodes().collect();
-        for node in nodes {
-            self.catalogs.spare(node, if lags(node) { u64::MAX } else { 0 });
-        }
+        self.catalogs.spare_each(|node| if lags(node) { u64::MAX } else { 0 });
     }
 
     /// Passes on what this turn brought: as one batch, to the next catalog.
     pub fn end_turn(&mut self, ctx: &mut Ctx<'_>) {
-        // A server may have taken a place in this turn whose link was up already.
+        // Once for all that was heard in this turn: who is suspected, who is heard again, whose link or place there is.
         self.move_stranded();
         while !self.outgoing.is_empty() {
             let Some(node) = self.catalogs.next(ctx.now.mono_ns) else { return self.fail_outgoing(ctx) };
@@ -256,7 +253,6 @@ impl Order {
     /// A catalog's link is up.
     pub fn on_server_up(&mut self, node: u16) {
         self.catalogs.set_up(node, true);
-        self.move_stranded();
     }
 
     /// A server has taken a place; its link may be up already, and it may be suspected.
@@ -282,19 +278,18 @@ impl Order {
 
     /// A catalog is taken for gone though its link stands: its writes go to the next one at the end of this turn, if there is
     /// one that is not suspected itself. Otherwise they stay until there is.
-    pub fn on_suspect(&mut self, _: &mut Ctx<'_>, node: u16) {
+    pub fn on_suspect(&mut self, node: u16) {
         if !self.planted.makes(Mistake::KeepSendingToSuspects) {
             self.catalogs.suspect(node);
-            self.move_stranded();
         }
     }
 
     /// It is heard again.
-    pub fn on_trust(&mut self, _: &mut Ctx<'_>, node: u16) {
+    pub fn on_trust(&mut self, node: u16) {
         self.catalogs.trust(node);
-        self.move_stranded();
     }
 
+    /// Moves what suspected catalogs have, where others can take it.
     fn move_stranded(&mut self) {
         let nodes: Vec<u16> = self.catalogs.stranded().collect();
         if !nodes.is_empty() {

@@ -96,16 +96,16 @@ impl Summary {
     }
 }
 
-/// What a run found.
+/// What every run was, and how long nothing was committed in it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct FailoverReport {
-    /// What failed.
+pub struct Gaps {
+    /// What failed, or how it came back.
     pub fault: FaultKind,
     /// Whether this program was built without optimisation.
     pub debug_build: bool,
     /// Buys a second.
     pub rate: f64,
-    /// Faults that count.
+    /// Faults that count, or servers that came back.
     pub rounds: usize,
     /// The median of their gaps, in milliseconds.
     pub median_ms: f64,
@@ -113,6 +113,37 @@ pub struct FailoverReport {
     pub max_ms: f64,
     /// The longest gap just before any of them: what this machine does by itself.
     pub before_max_ms: f64,
+}
+
+impl Gaps {
+    /// Of the gaps that count, and of those before any, all in milliseconds.
+    pub(super) fn new(args: &FailoverArgs, gaps: impl Iterator<Item = f64>, before: impl Iterator<Item = f64>) -> Self {
+        let gaps = sorted(gaps);
+        Self {
+            fault: args.fault,
+            debug_build: cfg!(debug_assertions),
+            rate: args.rate,
+            rounds: gaps.len(),
+            median_ms: median(&gaps),
+            max_ms: gaps.last().copied().unwrap_or_default(),
+            before_max_ms: before.fold(0.0, f64::max),
+        }
+    }
+}
+
+/// Figures in rising order.
+pub(super) fn sorted(figures: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_unstable_by(f64::total_cmp);
+    figures
+}
+
+/// What a run found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FailoverReport {
+    /// How long nothing was committed.
+    #[serde(flatten)]
+    pub gaps: Gaps,
     /// Buys sent.
     pub sent: u64,
     /// Of these, answered otherwise or lost.
@@ -135,8 +166,8 @@ pub struct FailoverReport {
 
 impl FailoverReport {
     fn new(args: &FailoverArgs, failures: Vec<Failure>, seen: &Seen) -> Self {
-        let mut gaps: Vec<f64> = failures.iter().filter(|one| one.counts).map(|one| one.gap_ms).collect();
-        gaps.sort_unstable_by(f64::total_cmp);
+        let gaps = failures.iter().filter(|one| one.counts).map(|one| one.gap_ms);
+        let gaps = Gaps::new(args, gaps, failures.iter().map(|one| one.before_ms));
         let views =
             |of: fn(&Failure) -> View| -> Vec<View> { failures.iter().filter(|one| one.counts).map(of).collect() };
         Self {
@@ -145,13 +176,7 @@ impl FailoverReport {
             lookup_rate: args.lookups,
             lookups_sent: seen.lookups.asked,
             lookups_failed: seen.lookups.failed(),
-            fault: args.fault,
-            debug_build: cfg!(debug_assertions),
-            rate: args.rate,
-            rounds: gaps.len(),
-            median_ms: median(&gaps),
-            max_ms: gaps.last().copied().unwrap_or_default(),
-            before_max_ms: failures.iter().map(|one| one.before_ms).fold(0.0, f64::max),
+            gaps,
             sent: seen.buys.asked,
             failed: seen.buys.failed(),
             unsent: seen.buys.unsent + seen.lookups.unsent,
@@ -161,9 +186,9 @@ impl FailoverReport {
 
     /// For a person.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        let Self { rounds, median_ms, max_ms, before_max_ms, rate, sent, failed, unsent, .. } = self;
-        let Self { lookup_rate, lookups_sent, lookups_failed, .. } = self;
-        let fault = self.fault.name();
+        let Gaps { fault, rounds, median_ms, max_ms, before_max_ms, rate, .. } = &self.gaps;
+        let Self { sent, failed, unsent, lookup_rate, lookups_sent, lookups_failed, .. } = self;
+        let fault = fault.name();
         writeln!(out, "{fault}, {rate} buys/s and {lookup_rate} lookups/s, {rounds} faults")?;
         writeln!(out, "  longest time without a commit: median {median_ms:.1} ms, max {max_ms:.1} ms")?;
         writeln!(out, "    (before them: max {before_max_ms:.1} ms)")?;
@@ -182,7 +207,7 @@ impl FailoverReport {
                 print_view(what, view, out)?;
             }
         }
-        if self.debug_build { writeln!(out, "  a debug build: these are no figures") } else { Ok(()) }
+        if self.gaps.debug_build { writeln!(out, "  a debug build: these are no figures") } else { Ok(()) }
     }
 }
 

@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use self::clients::{Clients, Rates, Shared};
 use self::cluster::Watched;
-pub use self::faults::{FailoverReport, Failure};
+pub use self::faults::{FailoverReport, Failure, Gaps};
 pub use self::in_turn::{InTurnReport, Turn};
 pub use self::returns::{Return, ReturnReport};
 use self::stream::Stream;
@@ -175,9 +175,9 @@ impl Report {
     /// Whether as many faults were seen as were asked for, and no promise was found broken.
     pub fn is_good(&self, args: &FailoverArgs) -> bool {
         match self {
-            Report::Faults(report) => report.rounds == args.rounds,
+            Report::Faults(report) => report.gaps.rounds == args.rounds,
             Report::InTurn(report) => report.is_good(),
-            Report::Returns(report) => report.rounds == args.rounds,
+            Report::Returns(report) => report.gaps.rounds == args.rounds,
         }
     }
 

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde::Serialize;
 
 use super::cluster::{BEHIND_MAX, HEALTH_WITHIN, LOOK_EVERY, REST, Watched, in_turn, longest_gaps};
+use super::faults::{Gaps, sorted};
 use super::stream::Orders;
 use super::{FailoverArgs, FaultKind, failed, median, poisoned};
 use crate::error::Error;
@@ -51,20 +52,9 @@ pub struct Return {
 /// What a run found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ReturnReport {
-    /// How they came back.
-    pub fault: FaultKind,
-    /// Whether this program was built without optimisation.
-    pub debug_build: bool,
-    /// Buys a second.
-    pub rate: f64,
-    /// Servers that came back.
-    pub rounds: usize,
-    /// The median of the gaps, in milliseconds.
-    pub median_ms: f64,
-    /// The longest.
-    pub max_ms: f64,
-    /// The longest gap just before any of them: what this machine does by itself.
-    pub before_max_ms: f64,
+    /// How long nothing was committed.
+    #[serde(flatten)]
+    pub gaps: Gaps,
     /// The median of the slowest buys of each, in milliseconds.
     pub slowest_median_ms: f64,
     /// The slowest of all.
@@ -77,25 +67,13 @@ pub struct ReturnReport {
     pub returns: Vec<Return>,
 }
 
-fn sorted(returns: &[Return], figure: impl Fn(&Return) -> f64) -> Vec<f64> {
-    let mut figures: Vec<f64> = returns.iter().map(figure).collect();
-    figures.sort_unstable_by(f64::total_cmp);
-    figures
-}
-
 impl ReturnReport {
     fn new(args: &FailoverArgs, returns: Vec<Return>) -> Self {
-        let gaps = sorted(&returns, |one| one.gap_ms);
-        let slowest = sorted(&returns, |one| one.slowest_ms);
-        let rates = sorted(&returns, |one| one.entries_per_s);
+        let figures = |figure: fn(&Return) -> f64| returns.iter().map(figure);
+        let slowest = sorted(figures(|one| one.slowest_ms));
+        let rates = sorted(figures(|one| one.entries_per_s));
         Self {
-            fault: args.fault,
-            debug_build: cfg!(debug_assertions),
-            rate: args.rate,
-            rounds: returns.len(),
-            median_ms: median(&gaps),
-            max_ms: gaps.last().copied().unwrap_or_default(),
-            before_max_ms: returns.iter().map(|one| one.before_ms).fold(0.0, f64::max),
+            gaps: Gaps::new(args, figures(|one| one.gap_ms), figures(|one| one.before_ms)),
             slowest_median_ms: median(&slowest),
             slowest_max_ms: slowest.last().copied().unwrap_or_default(),
             entries_per_s_median: median(&rates),
@@ -106,9 +84,9 @@ impl ReturnReport {
 
     /// For a person.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        let Self { rounds, rate, median_ms, max_ms, before_max_ms, slowest_median_ms, slowest_max_ms, .. } = self;
-        let Self { entries_per_s_median, entries_per_s_min, .. } = self;
-        writeln!(out, "{}, {rate} buys/s: {rounds} servers came back", self.fault.name())?;
+        let Gaps { fault, rounds, rate, median_ms, max_ms, before_max_ms, .. } = &self.gaps;
+        let Self { slowest_median_ms, slowest_max_ms, entries_per_s_median, entries_per_s_min, .. } = self;
+        writeln!(out, "{}, {rate} buys/s: {rounds} servers came back", fault.name())?;
         writeln!(out, "  longest time without a commit: median {median_ms:.1} ms, max {max_ms:.1} ms")?;
         writeln!(out, "    (before them: max {before_max_ms:.1} ms)")?;
         writeln!(out, "  slowest buy: median {slowest_median_ms:.1} ms, max {slowest_max_ms:.1} ms")?;
@@ -123,7 +101,7 @@ impl ReturnReport {
                  failed, {token}; {entries} entries in {caught_up_ms:.0} ms"
             )?;
         }
-        if self.debug_build { writeln!(out, "  a debug build: these are no figures") } else { Ok(()) }
+        if self.gaps.debug_build { writeln!(out, "  a debug build: these are no figures") } else { Ok(()) }
     }
 }
 
@@ -312,9 +290,9 @@ mod tests {
             failed: 0,
             token_lost: false,
         };
-        let returns = vec![one(9.0, 30.0, 5e5), one(40.0, 80.0, 3e5), one(3.0, 20.0, 9e5)];
-        assert_eq!(sorted(&returns, |one| one.gap_ms), [3.0, 9.0, 40.0]);
-        assert_eq!(median(&sorted(&returns, |one| one.entries_per_s)), 5e5);
+        let returns = [one(9.0, 30.0, 5e5), one(40.0, 80.0, 3e5), one(3.0, 20.0, 9e5)];
+        assert_eq!(sorted(returns.iter().map(|one| one.gap_ms)), [3.0, 9.0, 40.0]);
+        assert_eq!(median(&sorted(returns.iter().map(|one| one.entries_per_s))), 5e5);
         assert_eq!(median(&[]), 0.0);
     }
 }

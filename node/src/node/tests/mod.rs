@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use pygmy_proto::datagram::{self, DatagramKey, Heartbeat};
 use pygmy_proto::frame::{self, Deframer, Flow};
 use pygmy_proto::header::FLAG_TRACE;
-use pygmy_proto::limits::{PEER_BODY_MAX, REQUESTS_IN_FLIGHT_MAX, VERSION};
+use pygmy_proto::limits::{JOBS_MAX, PEER_BODY_MAX, REQUESTS_IN_FLIGHT_MAX, VERSION};
 use pygmy_proto::message::*;
 use pygmy_proto::types::{Blob, Text};
 use pygmy_proto::{BookId, Header};
@@ -502,9 +502,7 @@ fn a_request_without_an_id_ends_the_connection() {
 #[test]
 fn an_order_server_refuses_what_can_never_be_done_and_batches_the_rest() {
     let mut bench = Bench::new(ORDERS[0]);
-    let front = bench.conn();
-    bench.input(Input::Accepted { conn: front });
-    bench.send(front, 1, 0, 0, &hello(Role::Front, "front-1", [7; 16]));
+    let front = accept_front(&mut bench);
     assert_eq!(bench.send(front, 1, 0, 0, &write(1))[0].error(), ErrorCode::Unavailable);
     let catalogs = [accept_catalog(&mut bench, CATALOGS[0]), accept_catalog(&mut bench, CATALOGS[1])];
     let mut nothing = write(1);
@@ -527,6 +525,27 @@ fn an_order_server_refuses_what_can_never_be_done_and_batches_the_rest() {
     assert_eq!(sent[0].conn, catalogs[1]);
 }
 
+/// An order server with a front and two catalogs.
+fn order_server() -> (Bench, ConnId, [ConnId; 2]) {
+    let mut bench = Bench::new(ORDERS[0]);
+    let front = accept_front(&mut bench);
+    let catalogs = CATALOGS.map(|node| accept_catalog(&mut bench, node));
+    (bench, front, catalogs)
+}
+
+fn accept_front(bench: &mut Bench) -> ConnId {
+    let front = bench.conn();
+    bench.input(Input::Accepted { conn: front });
+    bench.send(front, 1, 0, 0, &hello(Role::Front, "front-1", [7; 16]));
+    front
+}
+
+/// What became of a job, from a catalog.
+fn result(job: u64, kind: Kind, body: &bytes::Bytes) -> Results {
+    let body = Blob::new(body.clone()).expect("short");
+    Results { results: Bounded::truncated(vec![JobResult { job, kind: kind as u16, flags: 0, body }]) }
+}
+
 fn accept_catalog(bench: &mut Bench, node: u16) -> ConnId {
     let conn = bench.conn();
     bench.input(Input::Accepted { conn });
@@ -539,18 +558,10 @@ fn accept_catalog(bench: &mut Bench, node: u16) -> ConnId {
 
 #[test]
 fn a_catalog_that_goes_or_hands_back_has_its_writes_moved_under_the_same_identity() {
-    let mut bench = Bench::new(ORDERS[0]);
-    let front = bench.conn();
-    bench.input(Input::Accepted { conn: front });
-    bench.send(front, 1, 0, 0, &hello(Role::Front, "front-1", [7; 16]));
-    let catalogs = [accept_catalog(&mut bench, CATALOGS[0]), accept_catalog(&mut bench, CATALOGS[1])];
+    let (mut bench, front, catalogs) = order_server();
     let sent = bench.send(front, 7, 0, 0, &write(1));
     let job = sent[0].decode::<Submit>().jobs[0].job;
     let busy = pygmy_proto::codec::encode(&ErrorBody::new(ErrorCode::Busy));
-    let result = |job, kind: Kind, body: &bytes::Bytes| {
-        let body = Blob::new(body.clone()).expect("short");
-        Results { results: Bounded::truncated(vec![JobResult { job, kind: kind as u16, flags: 0, body }]) }
-    };
     let moved = bench.send(catalogs[0], 0, 0, 0, &result(job, Kind::Error, &busy));
     assert_eq!((moved[0].conn, moved[0].decode::<Submit>().jobs[0].job), (catalogs[1], job));
     let moved = bench.lose(catalogs[1]);
@@ -566,33 +577,46 @@ fn a_catalog_that_goes_or_hands_back_has_its_writes_moved_under_the_same_identit
 }
 
 #[test]
+fn an_order_server_that_is_full_refuses_one_more_and_loses_none() {
+    let (mut bench, front, catalogs) = order_server();
+    let mut writes = BytesMut::new();
+    for id in 1..=JOBS_MAX as u64 + 1 {
+        frame::write(&mut writes, id, 60_000, 0, &write(id));
+    }
+    let sent = bench.send_bytes(front, &writes);
+    let (refused, given): (Vec<_>, Vec<_>) = sent.iter().partition(|seen| seen.conn == front);
+    let told: ErrorBody = refused[0].decode();
+    assert_eq!((refused.len(), refused[0].header.request_id), (1, JOBS_MAX as u64 + 1));
+    assert_eq!((told.known_code(), told.limit), (Some(ErrorCode::Busy), JOBS_MAX as u64));
+    let jobs: Vec<u64> =
+        given.iter().flat_map(|seen| seen.decode::<Submit>().jobs.to_vec()).map(|job| job.job).collect();
+    assert_eq!(jobs.len(), JOBS_MAX, "all others are with a catalog");
+    // One that is answered leaves room for one.
+    let done = pygmy_proto::codec::encode(&write_ok(9));
+    assert_eq!(bench.send(catalogs[0], 0, 0, 0, &result(jobs[0], Kind::WriteOk, &done))[0].conn, front);
+    let sent = bench.send(front, 1, 0, 0, &write(1));
+    assert!(catalogs.contains(&sent[0].conn), "it is passed on");
+}
+
+#[test]
 fn of_two_catalogs_that_had_a_write_the_first_to_have_done_it_is_believed_and_no_complaint_of_the_former() {
-    let mut bench = Bench::new(ORDERS[0]);
-    let front = bench.conn();
-    bench.input(Input::Accepted { conn: front });
-    bench.send(front, 1, 0, 0, &hello(Role::Front, "front-1", [7; 16]));
-    let catalogs = [accept_catalog(&mut bench, CATALOGS[0]), accept_catalog(&mut bench, CATALOGS[1])];
+    let (mut bench, front, catalogs) = order_server();
     let sent = bench.send(front, 7, 0, 0, &write(1));
     let job = sent[0].decode::<Submit>().jobs[0].job;
-    let duty = |bench: &mut Bench, act: fn(&mut crate::roles::order::Order, &mut Ctx<'_>, u16)| {
-        let (mut ctx, duty) = bench.node.parts(bench.now, &mut bench.out);
-        let Duty::Order(order, ..) = duty else { panic!("an order server") };
-        act(order, &mut ctx, CATALOGS[0]);
+    let duty = |bench: &mut Bench, act: fn(&mut crate::roles::order::Order, u16)| {
+        let Duty::Order(order, ..) = &mut bench.node.duty else { panic!("an order server") };
+        act(order, CATALOGS[0]);
     };
     duty(&mut bench, crate::roles::order::Order::on_suspect);
     let moved = bench.turn();
     let again = moved.iter().find(|seen| seen.header.kind == Kind::Submit as u16).expect("it is sent again");
     assert_eq!((again.conn, again.decode::<Submit>().jobs[0].job), (catalogs[1], job));
-    let result = |kind: Kind, body: bytes::Bytes| {
-        let body = Blob::new(body).expect("short");
-        Results { results: Bounded::truncated(vec![JobResult { job, kind: kind as u16, flags: 0, body }]) }
-    };
     let complaint = pygmy_proto::codec::encode(&ErrorBody::new(ErrorCode::SessionExpired));
-    assert!(bench.send(catalogs[0], 0, 0, 0, &result(Kind::Error, complaint)).is_empty());
+    assert!(bench.send(catalogs[0], 0, 0, 0, &result(job, Kind::Error, &complaint)).is_empty());
     let done = pygmy_proto::codec::encode(&write_ok(9));
-    let told = bench.send(catalogs[0], 0, 0, 0, &result(Kind::WriteOk, done.clone()));
+    let told = bench.send(catalogs[0], 0, 0, 0, &result(job, Kind::WriteOk, &done));
     assert_eq!((told[0].conn, told[0].decode::<WriteOk>()), (front, write_ok(9)));
-    assert!(bench.send(catalogs[1], 0, 0, 0, &result(Kind::WriteOk, done)).is_empty(), "once");
+    assert!(bench.send(catalogs[1], 0, 0, 0, &result(job, Kind::WriteOk, &done)).is_empty(), "once");
     let next = bench.send(front, 8, 0, 0, &write(2));
     assert_eq!(next[0].conn, catalogs[1], "the suspected one gets nothing new");
     duty(&mut bench, crate::roles::order::Order::on_trust);

@@ -246,7 +246,6 @@ impl Front {
     pub fn on_server_up(&mut self, ctx: &mut Ctx<'_>, node: u16) {
         self.catalogs.set_up(node, true);
         self.orders.set_up(node, true);
-        self.move_stranded(ctx);
         self.on_source_up(ctx, node);
     }
 
@@ -281,15 +280,14 @@ impl Front {
         self.on_source_down(ctx, node);
     }
 
-    /// A server is taken for gone though its link stands: its jobs move to the next in this very turn, if there is one that
-    /// is not suspected itself. Otherwise they stay until there is.
+    /// A server is taken for gone though its link stands: its jobs move to the next at the end of this turn, if there is one
+    /// that is not suspected itself. Otherwise they stay until there is.
     pub fn on_suspect(&mut self, ctx: &mut Ctx<'_>, node: u16) {
         if self.planted.makes(Mistake::KeepSendingToSuspects) {
             return;
         }
         self.catalogs.suspect(node);
         self.orders.suspect(node);
-        self.move_stranded(ctx);
         self.on_source_suspected(ctx, node);
     }
 
@@ -297,12 +295,11 @@ impl Front {
     pub fn on_trust(&mut self, ctx: &mut Ctx<'_>, node: u16) {
         self.catalogs.trust(node);
         self.orders.trust(node);
-        self.move_stranded(ctx);
         self.on_source_trusted(ctx, node);
     }
 
     /// Moves what suspected servers have, where others can take it.
-    pub(super) fn move_stranded(&mut self, ctx: &mut Ctx<'_>) {
+    fn move_stranded(&mut self, ctx: &mut Ctx<'_>) {
         let nodes: Vec<u16> = self.catalogs.stranded().chain(self.orders.stranded()).collect();
         if !nodes.is_empty() {
             self.move_jobs(ctx, &nodes);
@@ -337,7 +334,7 @@ impl Front {
 
     /// Ends a turn: what its answers made room for goes into work.
     pub fn end_turn(&mut self, ctx: &mut Ctx<'_>) {
-        // A server may have taken a place in this turn whose link was up already.
+        // Once for all that was heard in this turn: who is suspected, who is heard again, whose link or place there is.
         self.move_stranded(ctx);
         self.end_read_turn(ctx);
         self.give_turns(ctx);
