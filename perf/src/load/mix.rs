@@ -1,5 +1,6 @@
 //! What is asked: kinds of requests and their shares, and which books they are about.
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -25,10 +26,13 @@ pub enum RequestKind {
     Buy,
     /// Two to five books, one to three copies of each.
     Cart,
+    /// One copy more of one book.
+    Restock,
 }
 
 impl RequestKind {
-    const ALL: [RequestKind; 4] = [Self::Lookup, Self::Search, Self::Buy, Self::Cart];
+    /// All of them.
+    pub const ALL: [RequestKind; 5] = [Self::Lookup, Self::Search, Self::Buy, Self::Cart, Self::Restock];
 
     /// The name, as in `--mix` and in reports.
     pub fn name(self) -> &'static str {
@@ -37,12 +41,13 @@ impl RequestKind {
             Self::Search => "search",
             Self::Buy => "buy",
             Self::Cart => "cart",
+            Self::Restock => "restock",
         }
     }
 
     /// Whether it changes the store.
     pub fn is_write(self) -> bool {
-        matches!(self, Self::Buy | Self::Cart)
+        matches!(self, Self::Buy | Self::Cart | Self::Restock)
     }
 }
 
@@ -71,6 +76,16 @@ impl Mix {
     }
 }
 
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (kind, weight)) in self.parts.iter().enumerate() {
+            let comma = if place == 0 { "" } else { "," };
+            write!(f, "{comma}{}={weight}", kind.name())?;
+        }
+        Ok(())
+    }
+}
+
 impl FromStr for Mix {
     type Err = String;
 
@@ -80,7 +95,7 @@ impl FromStr for Mix {
         for part in text.split(',') {
             let (name, weight) = part.split_once('=').ok_or_else(|| format!("{part:?}: write kind=weight"))?;
             let kind = RequestKind::ALL.into_iter().find(|kind| kind.name() == name.trim());
-            let kind = kind.ok_or_else(|| format!("{name:?} is no kind: lookup, search, buy and cart are"))?;
+            let kind = kind.ok_or_else(|| format!("{name:?} is no kind: lookup, search, buy, cart and restock are"))?;
             let weight: u32 = weight.trim().parse().map_err(|_| format!("{weight:?} is no whole number"))?;
             if parts.iter().any(|(other, _)| *other == kind) {
                 return Err(format!("{name} stands there twice"));
@@ -105,6 +120,17 @@ pub enum Popularity {
     Hot(BookId),
     /// In proportion to the weights of a file; books that it does not name are not asked for.
     File(WeightsFile),
+}
+
+impl fmt::Display for Popularity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uniform => f.write_str("uniform"),
+            Self::Zipf(theta) => write!(f, "zipf:{theta}"),
+            Self::Hot(book) => write!(f, "hot:{book}"),
+            Self::File(WeightsFile { path, column }) => write!(f, "csv:{}:{column}", path.display()),
+        }
+    }
 }
 
 impl FromStr for Popularity {
@@ -257,6 +283,10 @@ impl Chooser {
                 let wanted = self.rng.random_range(2..=5);
                 Drawn::Write(RequestKind::Cart, Command::Buy { lines: self.cart(wanted) })
             }
+            RequestKind::Restock => {
+                let book = self.books.pick(&mut self.rng).0;
+                Drawn::Write(RequestKind::Restock, Command::Restock { book, copies: 1 })
+            }
         }
     }
 
@@ -312,6 +342,26 @@ mod tests {
         for bad in ["", "lookup", "lookup=0", "sell=1", "buy=1,buy=2", "buy=-1", "buy=4294967295,cart=1"] {
             assert!(bad.parse::<Mix>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn mixes_and_popularities_are_shown_as_they_are_written() {
+        for text in ["lookup=80,buy=20", "restock=1", "search=1,cart=2"] {
+            assert_eq!(text.parse::<Mix>().unwrap().to_string(), text);
+        }
+        for text in ["uniform", "zipf:0.99", "hot:book-3", "csv:a/b.csv:sold"] {
+            assert_eq!(text.parse::<Popularity>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_restock_is_a_write_of_one_copy() {
+        let books = Arc::new(Books::new(&shelf(1), &Popularity::Uniform, 1).unwrap());
+        let mut chooser = Chooser::new("restock=1".parse().unwrap(), books, 7);
+        let book = BookId::new("book-0").unwrap();
+        let expected = Drawn::Write(RequestKind::Restock, Command::Restock { book, copies: 1 });
+        assert_eq!(chooser.draw(0), expected);
+        assert!("lookup=9,restock=1".parse::<Mix>().unwrap().has_writes());
     }
 
     #[test]

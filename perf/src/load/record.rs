@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use hdrhistogram::{CreationError, Histogram};
+use hdrhistogram::Histogram;
 use pygmy_proto::ErrorCode;
 
 use super::mix::RequestKind;
+use crate::error::Error;
 
 /// Digits of a latency that are kept.
 const DIGITS: u8 = 3;
@@ -63,8 +64,8 @@ impl Record {
     ///
     /// # Errors
     /// Never in practice: when three digits were more than the histograms can keep.
-    pub fn new() -> Result<Self, CreationError> {
-        let empty = Histogram::new(DIGITS)?;
+    pub fn new() -> Result<Self, Error> {
+        let empty = Histogram::new(DIGITS).map_err(|error| Error::Usage(error.to_string()))?;
         let lateness = empty.clone();
         Ok(Self { empty, latencies: BTreeMap::new(), lateness, answered: 0, done: 0, due: 0, unsent: 0 })
     }

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::mix::RequestKind;
-use super::record::Record;
+use super::mix::{Popularity, RequestKind};
+use super::plan::LoadPlan;
+use super::record::{Outcome, Record};
 
 /// A distribution of times, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -52,6 +53,8 @@ pub struct LoadReport {
     pub debug_build: bool,
     /// True when requests were sent at a given rate, false when each waited for one before it.
     pub open_loop: bool,
+    /// How requests at a given rate spread over time: `fixed` or `poisson`.
+    pub arrivals: Option<&'static str>,
     /// Connections.
     pub connections: usize,
     /// Requests in flight on each, at most.
@@ -81,25 +84,39 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    /// Fills in what was counted.
-    pub(super) fn count(mut self, record: &Record) -> Self {
-        let per_s = |count: u64| count as f64 / self.window_s;
-        self.offered_per_s = per_s(record.due);
-        self.answered_per_s = per_s(record.answered);
-        self.done_per_s = per_s(record.done);
-        self.unsent = record.unsent;
-        self.lateness = Latency::of(&record.lateness);
-        self.rows = record
-            .latencies
-            .iter()
-            .map(|((request, outcome), histogram)| Row {
-                request: *request,
-                result: outcome.name(),
-                count: histogram.len(),
-                latency: Latency::of(histogram),
-            })
-            .collect();
-        self
+    /// That of a load that was run.
+    pub fn new(plan: &LoadPlan, popularity: &Popularity, books_count: usize, record: &Record) -> Self {
+        let window_s = plan.duration.as_secs_f64();
+        let per_s = |count: u64| count as f64 / window_s;
+        let row = |((request, outcome), histogram): (&(RequestKind, Outcome), &Histogram<u64>)| Row {
+            request: *request,
+            result: outcome.name(),
+            count: histogram.len(),
+            latency: Latency::of(histogram),
+        };
+        Self {
+            debug_build: cfg!(debug_assertions),
+            open_loop: plan.rate.is_some(),
+            arrivals: plan.rate.map(|_| plan.arrivals.name()),
+            connections: plan.connections,
+            depth: plan.depth,
+            threads: plan.threads,
+            mix: plan.mix.to_string(),
+            books: popularity.to_string(),
+            books_count,
+            window_s,
+            offered_per_s: per_s(record.due),
+            answered_per_s: per_s(record.answered),
+            done_per_s: per_s(record.done),
+            unsent: record.unsent,
+            lateness: Latency::of(&record.lateness),
+            rows: record.latencies.iter().map(row).collect(),
+        }
+    }
+
+    /// What became of requests of one kind in one way.
+    pub fn row(&self, request: RequestKind, result: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.request == request && row.result == result)
     }
 
     /// Whether anything at all was done.
@@ -114,8 +131,8 @@ impl LoadReport {
         }
         let Self { connections, depth, threads, mix, books, books_count, window_s, .. } = self;
         writeln!(out, "{mix} over {books_count} books ({books}); {connections} connections, {threads} threads")?;
-        if self.open_loop {
-            writeln!(out, "open loop, at most {depth} in flight on each; window {window_s:.1} s")?;
+        if let Some(arrivals) = self.arrivals {
+            writeln!(out, "open loop ({arrivals}), at most {depth} in flight on each; window {window_s:.1} s")?;
             writeln!(out, "offered   {:>12.0} requests/s", self.offered_per_s)?;
         } else {
             writeln!(out, "closed loop, {depth} in flight on each; window {window_s:.1} s")?;

@@ -9,26 +9,13 @@ use pygmy_proto::message::{Command, OpenSession, SessionOpened};
 use pygmy_proto::{ErrorBody, Kind, codec};
 
 use super::mix::{Chooser, Drawn, RequestKind};
+use super::pace::Schedule;
 use super::record::{Outcome, Record};
 use crate::net::{Links, Next, Task};
 use crate::session::{Flights, Session};
 
 /// Wait where a connection's session has no room for another write.
 const WINDOW_PAUSE_NS: u64 = 1_000_000;
-
-/// When requests are due.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pace {
-    /// As soon as one before is answered.
-    Closed,
-    /// At even distances, whatever becomes of those before.
-    Open {
-        /// Nanoseconds between two requests of this thread.
-        interval_ns: f64,
-        /// When its first is due, after the start, so that threads take turns.
-        offset_ns: f64,
-    },
-}
 
 /// The moments of a run, on the run's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +67,8 @@ enum Phase {
 #[derive(Debug)]
 pub struct Worker {
     phase: Phase,
-    pace: Pace,
+    /// When requests are due in an open loop; without it, as soon as one before is answered.
+    schedule: Option<Schedule>,
     depth: usize,
     deadline_ms: u32,
     read_flags: u8,
@@ -88,8 +76,8 @@ pub struct Worker {
     wants_sessions: bool,
     lanes: Vec<Lane>,
     ready: usize,
-    /// Requests scheduled so far, in an open loop.
-    scheduled: u64,
+    /// Whether the first requests of a closed loop were sent.
+    has_begun: bool,
     /// The connection to be tried first, in an open loop.
     next_lane: usize,
     resting: BinaryHeap<Reverse<(u64, usize)>>,
@@ -100,8 +88,8 @@ pub struct Worker {
 /// What a worker is to do.
 #[derive(Debug)]
 pub struct Orders {
-    /// When requests are due.
-    pub pace: Pace,
+    /// When requests are due, whatever becomes of those before; without it, as soon as one before is answered.
+    pub schedule: Option<Schedule>,
     /// Requests in flight on a connection, at most.
     pub depth: usize,
     /// Connections.
@@ -118,10 +106,10 @@ pub struct Orders {
 
 impl Worker {
     /// A worker that will draw its requests from `chooser`.
-    pub fn new(orders: &Orders, chooser: Chooser, record: Record) -> Self {
+    pub fn new(orders: Orders, chooser: Chooser, record: Record) -> Self {
         Self {
             phase: Phase::Preparing { until_ns: orders.ready_by_ns },
-            pace: orders.pace,
+            schedule: orders.schedule,
             depth: orders.depth,
             deadline_ms: orders.deadline_ms,
             read_flags: orders.read_flags,
@@ -129,7 +117,7 @@ impl Worker {
             wants_sessions: orders.wants_sessions,
             lanes: (0..orders.connections).map(|_| Lane::default()).collect(),
             ready: 0,
-            scheduled: 0,
+            has_begun: false,
             next_lane: 0,
             resting: BinaryHeap::new(),
             record,
@@ -199,7 +187,7 @@ impl Worker {
     /// In a closed loop: fills a connection up to its depth.
     fn fill(&mut self, now_ns: u64, link: usize, links: &mut Links) {
         let Some(window) = self.running().filter(|window| now_ns < window.to_ns) else { return };
-        if self.pace != Pace::Closed || now_ns < window.start_ns || !self.lanes[link].is_ready {
+        if self.schedule.is_some() || now_ns < window.start_ns || !self.lanes[link].is_ready {
             return;
         }
         while self.lanes[link].flights.len() + self.lanes[link].resting < self.depth {
@@ -227,9 +215,9 @@ impl Worker {
 
     /// In an open loop: sends what is due while connections have room; when the next one is due.
     fn keep_pace(&mut self, now_ns: u64, window: Window, links: &mut Links) -> Option<u64> {
-        let Pace::Open { interval_ns, offset_ns } = self.pace else { return None };
         loop {
-            let due_ns = window.start_ns + (offset_ns + self.scheduled as f64 * interval_ns) as u64;
+            let schedule = self.schedule.as_ref()?;
+            let due_ns = window.start_ns + schedule.due_ns();
             if due_ns >= window.to_ns {
                 return None;
             }
@@ -240,7 +228,9 @@ impl Worker {
                 // The next answer makes room; a session's full window, at the latest the next pause.
                 return Some(now_ns + WINDOW_PAUSE_NS);
             }
-            self.scheduled += 1;
+            if let Some(schedule) = &mut self.schedule {
+                schedule.advance();
+            }
         }
     }
 
@@ -284,7 +274,7 @@ impl Worker {
                     return links.lose(link, &format!("no session: {why}"));
                 }
                 self.count(now_ns, flight, link, Outcome::of_error(code));
-                if pause_ms > 0 && self.pace == Pace::Closed {
+                if pause_ms > 0 && self.schedule.is_none() {
                     self.rest(now_ns + u64::from(pause_ms) * 1_000_000, link);
                 }
             }
@@ -319,13 +309,9 @@ impl Worker {
                 self.count(now_ns, flight, link, Outcome::Lost);
             }
         }
-        let Pace::Open { interval_ns, offset_ns } = self.pace else { return };
-        let due_before = |at_ns: u64| {
-            let span = (at_ns - window.start_ns) as f64 - offset_ns;
-            if span <= 0.0 { 0 } else { (span / interval_ns).ceil() as u64 }
-        };
-        let first_unsent = self.scheduled.max(due_before(window.from_ns));
-        self.record.unsent = due_before(window.to_ns).saturating_sub(first_unsent);
+        let Some(schedule) = &mut self.schedule else { return };
+        let since_start = |at_ns: u64| at_ns - window.start_ns;
+        self.record.unsent = schedule.skip_to(since_start(window.from_ns), since_start(window.to_ns));
         self.record.due += self.record.unsent;
     }
 }
@@ -342,7 +328,7 @@ fn answers(asked: RequestKind, kind: Kind) -> bool {
     kind == match asked {
         RequestKind::Lookup => Kind::LookupOk,
         RequestKind::Search => Kind::SearchOk,
-        RequestKind::Buy | RequestKind::Cart => Kind::WriteOk,
+        RequestKind::Buy | RequestKind::Cart | RequestKind::Restock => Kind::WriteOk,
     }
 }
 
@@ -386,8 +372,8 @@ impl Task for Worker {
         if now_ns < window.start_ns {
             return Next::At(window.start_ns);
         }
-        if self.pace == Pace::Closed && self.scheduled == 0 {
-            self.scheduled = 1;
+        if self.schedule.is_none() && !self.has_begun {
+            self.has_begun = true;
             (0..self.lanes.len()).for_each(|link| self.fill(now_ns, link, links));
         }
         self.wake(now_ns, links);
