@@ -14,7 +14,7 @@ use pygmy_proto::message::{
     FrontStatus, LinkStatus, Members, Ping, Pong, Replace, ReplicaHello, Role, Share, Stage, Status, StatusOk,
 };
 use pygmy_proto::types::{Bounded, Name};
-use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind};
+use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind, codec};
 use pygmy_ring::{ConfigError, Limits, Recovered};
 
 use self::beats::Beats;
@@ -332,7 +332,7 @@ impl Node {
                     order.on_write(&mut ctx, conn, kind, frame);
                     Ok(true)
                 }
-                Some(Kind::Results) => frame.decode().map(|results| {
+                Some(Kind::Results) => codec::decode_lent(frame.body).map(|results| {
                     order.on_results(&mut ctx, node, &results);
                     true
                 }),
@@ -347,8 +347,8 @@ impl Node {
                     feed.on_read(conn, read);
                     true
                 }),
-                Some(Kind::Submit) => frame.decode().map(|submit| {
-                    catalog.on_submit(&mut ctx, conn, submit, replica);
+                Some(Kind::Submit) => codec::decode_lent(frame.body).map(|submit| {
+                    catalog.on_submit(&mut ctx, conn, &submit, replica);
                     true
                 }),
                 _ => on_read_or_ring_frame(&mut ctx, conn, node, frame, replica, reads),

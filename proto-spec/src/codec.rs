@@ -5,7 +5,7 @@
 
 use bincode::config::{Configuration, Fixint, LittleEndian};
 use bincode::error::DecodeError;
-use bincode::{Decode, Encode};
+use bincode::{BorrowDecode, Decode, Encode};
 use bytes::BytesMut;
 
 const CONFIG: Configuration<LittleEndian, Fixint> =
@@ -61,12 +61,28 @@ pub fn decode<T: Decode<()>>(body: &[u8]) -> Result<T, BodyError> {
     }
 }
 
+/// Reads a value that fills `body` exactly and borrows from it.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_lent<'a, T: BorrowDecode<'a, ()>>(body: &'a [u8]) -> Result<T, BodyError> {
+    let (value, used) = bincode::borrow_decode_from_slice(body, CONFIG).map_err(body_error)?;
+    match body.len() - used {
+        0 => Ok(value),
+        extra => Err(BodyError::Trailing { extra }),
+    }
+}
+
 /// Reads a value from the start of `body` and says how many bytes it took.
 pub fn decode_prefix<T: Decode<()>>(body: &[u8]) -> Result<(T, usize), BodyError> {
-    bincode::decode_from_slice(body, CONFIG).map_err(|error| match error {
+    bincode::decode_from_slice(body, CONFIG).map_err(body_error)
+}
+
+fn body_error(error: DecodeError) -> BodyError {
+    match error {
         DecodeError::UnexpectedEnd { additional } => BodyError::Short { missing: additional },
         other => BodyError::Value(describe(other)),
-    })
+    }
 }
 
 /// The library's errors in words for a person who knows the protocol and not the library.

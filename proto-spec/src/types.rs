@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
-use bincode::de::read::Reader;
+use bincode::de::read::{BorrowReader, Reader};
 use bincode::de::{BorrowDecode, BorrowDecoder, Decode, Decoder};
 use bincode::enc::{Encode, Encoder};
 use bincode::error::{DecodeError, EncodeError};
@@ -261,15 +261,18 @@ impl BookId {
     /// Checks and takes `text`.
     pub fn new(text: &str) -> Result<Self, ValueError> {
         const WHAT: &str = "a book id";
-        if text.is_empty() {
-            return Err(ValueError::Empty(WHAT));
+        match InlineStr::new(text) {
+            Some(inline) if Self::are_valid(text.as_bytes()) => return Ok(Self(inline)),
+            None => return Err(ValueError::TooLong { what: WHAT, len: text.len(), max: BOOK_ID_LEN_MAX }),
+            Some(_) => {}
         }
-        let inline =
-            InlineStr::new(text).ok_or(ValueError::TooLong { what: WHAT, len: text.len(), max: BOOK_ID_LEN_MAX })?;
-        match text.char_indices().find(|(_, c)| !is_id_char(*c)) {
-            Some((at, found)) => Err(ValueError::BadCharacter { what: WHAT, found, at }),
-            None => Ok(Self(inline)),
-        }
+        let wrong = text.char_indices().find(|(_, c)| !c.is_ascii() || !is_id_byte(*c as u8));
+        Err(wrong.map_or(ValueError::Empty(WHAT), |(at, found)| ValueError::BadCharacter { what: WHAT, found, at }))
+    }
+
+    /// Whether these bytes, which are not longer than an id may be, are an id's.
+    fn are_valid(bytes: &[u8]) -> bool {
+        !bytes.is_empty() && bytes.iter().all(|byte| is_id_byte(*byte))
     }
     /// The id as text.
     pub fn as_str(&self) -> &str {
@@ -277,8 +280,8 @@ impl BookId {
     }
 }
 
-fn is_id_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+fn is_id_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }
 
 impl Deref for BookId {
@@ -326,8 +329,15 @@ impl Encode for BookId {
 }
 impl<C> Decode<C> for BookId {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let text = InlineStr::<BOOK_ID_LEN_MAX>::decode(decoder)?;
-        Self::new(&text).map_err(|e| DecodeError::OtherString(e.to_string()))
+        let len = decode_len(decoder, BOOK_ID_LEN_MAX)?;
+        let mut bytes = [0; BOOK_ID_LEN_MAX];
+        decoder.reader().read(&mut bytes[..len])?;
+        if Self::are_valid(&bytes[..len]) {
+            // What an id is made of is UTF-8.
+            return Ok(Self(InlineStr { len: len as u8, bytes }));
+        }
+        let text = std::str::from_utf8(&bytes[..len]).map_err(|inner| DecodeError::Utf8 { inner })?;
+        Self::new(text).map_err(|e| DecodeError::OtherString(e.to_string()))
     }
 }
 impl<'de, C> BorrowDecode<'de, C> for BookId {
@@ -385,7 +395,7 @@ impl<'de, T: serde::Deserialize<'de>, const N: usize> serde::Deserialize<'de> fo
         Self::new(Vec::deserialize(deserializer)?).map_err(|items| serde::de::Error::custom(too_many(items)))
     }
 }
-impl<T: Encode + 'static, const N: usize> Encode for Bounded<T, N> {
+impl<T: Encode, const N: usize> Encode for Bounded<T, N> {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         self.0.encode(encoder)
     }
@@ -403,9 +413,14 @@ impl<T: Decode<C>, const N: usize, C> Decode<C> for Bounded<T, N> {
         Ok(Self(items))
     }
 }
-impl<'de, T: Decode<C>, const N: usize, C> BorrowDecode<'de, C> for Bounded<T, N> {
+impl<'de, T: BorrowDecode<'de, C>, const N: usize, C> BorrowDecode<'de, C> for Bounded<T, N> {
     fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        Decode::decode(decoder)
+        let len = decode_len(decoder, N)?;
+        let mut items = Vec::with_capacity(len.min(RESERVE_MAX));
+        for _ in 0..len {
+            items.push(T::borrow_decode(decoder)?);
+        }
+        Ok(Self(items))
     }
 }
 
@@ -458,5 +473,36 @@ impl<const N: usize, C> Decode<C> for Blob<N> {
 impl<'de, const N: usize, C> BorrowDecode<'de, C> for Blob<N> {
     fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
         Decode::decode(decoder)
+    }
+}
+
+/// At most `N` opaque bytes, lent: in bytes it is a [`Blob`].
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lent<'a, const N: usize>(&'a [u8]);
+
+impl<'a, const N: usize> Lent<'a, N> {
+    /// Takes `bytes`, or `None` when there are more than `N`.
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        (bytes.len() <= N).then_some(Self(bytes))
+    }
+    /// The bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.0
+    }
+}
+impl<const N: usize> fmt::Debug for Lent<'_, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+impl<const N: usize> Encode for Lent<'_, N> {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.0.encode(encoder)
+    }
+}
+impl<'de, const N: usize, C> BorrowDecode<'de, C> for Lent<'de, N> {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let len = decode_len(decoder, N)?;
+        decoder.borrow_reader().take_bytes(len).map(Self)
     }
 }

@@ -9,9 +9,8 @@ use pygmy_proto::limits::{
     CLIENT_BODY_MAX, JOBS_MAX, SESSION_RESULT_BYTES_MAX, SESSION_WINDOW, SUBMIT_BYTES_SOFT, SUBMIT_JOBS_MAX,
 };
 use pygmy_proto::message::{
-    JobResult, Message, Replace, ReplaceOk, Results, Role, SessionOpened, Span, Stage, Submit, Voter,
+    JobResult, LentBody, Message, Replace, ReplaceOk, Results, Role, SessionOpened, Span, Stage, Submit, Voter,
 };
-use pygmy_proto::types::{Blob, Bounded};
 use pygmy_proto::{ErrorBody, ErrorCode, codec};
 use pygmy_ring::replica::Completion;
 use pygmy_ring::{Change, Input, NotTaken, Proposal, SessionError};
@@ -41,6 +40,13 @@ enum Asked {
     Request(u64),
 }
 
+/// The body of a [`Results`] that is being put together: results stand in it as they will be sent.
+#[derive(Debug, Default)]
+struct Gathering {
+    count: usize,
+    body: BytesMut,
+}
+
 /// What a catalog server knows beside its replica.
 #[derive(Debug, Default)]
 pub struct Catalog {
@@ -48,7 +54,7 @@ pub struct Catalog {
     /// Changes of the voters that wait: who asked, and under which request id.
     changes: BTreeSet<(ConnId, u64)>,
     /// What became of writes in this turn, by the connection they came from.
-    results: BTreeMap<ConnId, Vec<JobResult>>,
+    results: BTreeMap<ConnId, Gathering>,
     answered: u64,
 }
 
@@ -63,8 +69,14 @@ impl Catalog {
     }
 
     /// Writes from an order server.
-    pub fn on_submit(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, submit: Submit, replica: &mut StoreReplica) {
-        for job in submit.jobs.into_vec() {
+    pub fn on_submit(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        conn: ConnId,
+        submit: &Submit<LentBody<'_>>,
+        replica: &mut StoreReplica,
+    ) {
+        for job in &submit.jobs {
             let kind = EntryKind::from_u8(job.kind);
             let asked = Asked::Job(job.job);
             let entry = Job { conn, asked, trace: job.trace, arrived_ns: ctx.now.mono_ns };
@@ -79,7 +91,7 @@ impl Catalog {
             // No deadline here: the ring answers each proposal exactly once.
             let ticket = self.jobs.insert(None, entry);
             let deadline_ns = deadline_in(ctx.now, job.deadline_ms);
-            let proposal = Proposal { ticket, kind, body: job.body.into_bytes(), deadline_ns };
+            let proposal = Proposal { ticket, kind, body: Bytes::copy_from_slice(job.body.bytes()), deadline_ns };
             replica.handle(ctx.now, Input::Propose(proposal));
         }
     }
@@ -155,10 +167,10 @@ impl Catalog {
             Ok(_) if done.kind == EntryKind::Config => self.answer_replace(ctx, &job, &ReplaceOk { seq: done.seq }),
             Ok(_) if done.kind == EntryKind::Register => {
                 let body = codec::encode(&SessionOpened { session: done.seq });
-                self.put(&job, SessionOpened::KIND as u16, spans, &body);
+                self.put(ctx, &job, SessionOpened::KIND as u16, spans, &body);
             }
             Ok(answer) => match split_answer(&answer) {
-                Some((kind, body)) => self.put(&job, kind, spans, &answer.slice_ref(body)),
+                Some((kind, body)) => self.put(ctx, &job, kind, spans, body),
                 None => self.put_error(ctx, &job, &ErrorBody::new(ErrorCode::Malformed).detail("an empty answer")),
             },
         }
@@ -173,46 +185,39 @@ impl Catalog {
 
     fn put_error(&mut self, ctx: &mut Ctx<'_>, job: &Job, error: &ErrorBody) {
         match job.asked {
-            Asked::Job(_) => self.put(job, ErrorBody::KIND as u16, Vec::new(), &codec::encode(error)),
+            Asked::Job(_) => self.put(ctx, job, ErrorBody::KIND as u16, Vec::new(), &codec::encode(error)),
             Asked::Request(_) => self.answer_replace(ctx, job, error),
         }
     }
 
-    fn put(&mut self, job: &Job, kind: u16, spans: Vec<Span>, body: &Bytes) {
+    fn put(&mut self, ctx: &mut Ctx<'_>, job: &Job, kind: u16, spans: Vec<Span>, body: &[u8]) {
         let Asked::Job(number) = job.asked else { return };
         self.answered += 1;
         // An error has no trace: it is told why, not how long.
-        let traced = !spans.is_empty() && kind != ErrorBody::KIND as u16;
-        let body = if traced {
-            let mut out = BytesMut::new();
-            codec::encode_to(&trace_of(spans), &mut out);
-            out.extend_from_slice(body);
-            out.freeze()
-        } else {
-            body.clone()
-        };
-        let flags = if traced { FLAG_TRACE } else { 0 };
-        if let Some(body) = Blob::new(body) {
-            self.results.entry(job.conn).or_default().push(JobResult { job: number, kind, flags, body });
+        if spans.is_empty() || kind == ErrorBody::KIND as u16 {
+            return self.gather(ctx, job.conn, (number, kind, 0), body);
+        }
+        let mut traced = BytesMut::new();
+        codec::encode_to(&trace_of(spans), &mut traced);
+        traced.extend_from_slice(body);
+        self.gather(ctx, job.conn, (number, kind, FLAG_TRACE), &traced);
+    }
+
+    /// Puts a result to those of its connection, and sends them when they are as many as one frame may hold.
+    fn gather(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, (job, kind, flags): (u64, u16, u8), body: &[u8]) {
+        let Some(body) = LentBody::new(body) else { return };
+        let gathering = self.results.entry(conn).or_default();
+        codec::encode_to(&JobResult { job, kind, flags, body }, &mut gathering.body);
+        gathering.count += 1;
+        if gathering.count == SUBMIT_JOBS_MAX || gathering.body.len() >= SUBMIT_BYTES_SOFT {
+            send_results(ctx, conn, gathering);
         }
     }
 
     /// Sends what became of writes, one frame for each connection and turn unless it would be too long.
     pub fn flush(&mut self, ctx: &mut Ctx<'_>) {
-        for (conn, results) in std::mem::take(&mut self.results) {
-            let (mut part, mut bytes) = (Vec::new(), 0);
-            for result in results {
-                bytes += result.body.len();
-                part.push(result);
-                if part.len() == SUBMIT_JOBS_MAX || bytes >= SUBMIT_BYTES_SOFT {
-                    let results = Bounded::truncated(std::mem::take(&mut part));
-                    ctx.out.send(conn, 0, 0, 0, &Results { results });
-                    bytes = 0;
-                }
-            }
-            if !part.is_empty() {
-                ctx.out.send(conn, 0, 0, 0, &Results { results: Bounded::truncated(part) });
-            }
+        for (conn, gathering) in &mut self.results {
+            send_results(ctx, *conn, gathering);
         }
     }
 
@@ -225,6 +230,19 @@ impl Catalog {
             self.jobs.remove(key);
         }
     }
+}
+
+/// Sends what was gathered, if there is something, and keeps the room that it took.
+fn send_results(ctx: &mut Ctx<'_>, conn: ConnId, gathering: &mut Gathering) {
+    if gathering.count > 0 {
+        // In bytes a list is its length and its items.
+        ctx.out.send_with(conn, Results::KIND, 0, 0, 0, |out| {
+            codec::encode_to(&(gathering.count as u64), out);
+            out.extend_from_slice(&gathering.body);
+        });
+    }
+    gathering.count = 0;
+    gathering.body.clear();
 }
 
 fn spans_of(ctx: &Ctx<'_>, job: &Job, done: &Completion) -> Vec<Span> {

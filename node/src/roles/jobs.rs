@@ -86,6 +86,12 @@ impl<J> Jobs<J> {
     }
 
     /// The job with this key.
+    pub fn get(&self, key: JobKey) -> Option<&J> {
+        let slot = self.slots.get((key & u64::from(u32::MAX)) as usize)?;
+        if u64::from(slot.generation) == key >> 32 { slot.job.as_ref() } else { None }
+    }
+
+    /// The job with this key, to be changed.
     pub fn get_mut(&mut self, key: JobKey) -> Option<&mut J> {
         let slot = self.slots.get_mut((key & u64::from(u32::MAX)) as usize)?;
         if u64::from(slot.generation) == key >> 32 { slot.job.as_mut() } else { None }

@@ -1,13 +1,12 @@
 //! The order server: validates writes, passes what came in one turn as one batch to a catalog, round-robin, and
 //! answers from the ledger.
 
-use bytes::Bytes;
 use pygmy_proto::batch::EntryKind;
 use pygmy_proto::frame::Frame;
 use pygmy_proto::header::FLAG_TRACE;
 use pygmy_proto::limits::{JOBS_MAX, SUBMIT_BYTES_SOFT, SUBMIT_JOBS_MAX};
-use pygmy_proto::message::{JobResult, LinkStatus, Results, Role, Stage, Submit, SubmitJob, Write};
-use pygmy_proto::types::{Blob, Bounded};
+use pygmy_proto::message::{JobResult, LentBody, LinkStatus, Results, Role, Stage, Submit, SubmitJob, Write};
+use pygmy_proto::types::Bounded;
 use pygmy_proto::{ErrorBody, ErrorCode, Kind, Message, codec};
 
 use super::dispatch::Dispatcher;
@@ -26,7 +25,7 @@ struct Job {
     trace: bool,
     deadline_ns: u64,
     arrived_ns: u64,
-    body: Bytes,
+    body: Box<[u8]>,
     /// The catalog that has it; 0: none yet.
     server: u16,
     refusals: usize,
@@ -102,7 +101,7 @@ impl Order {
                     trace: frame.header.flags & FLAG_TRACE != 0,
                     deadline_ns,
                     arrived_ns: ctx.now.mono_ns,
-                    body: Bytes::copy_from_slice(frame.body),
+                    body: frame.body.into(),
                     server: 0,
                     refusals: 0,
                     orphaned: false,
@@ -150,31 +149,42 @@ impl Order {
         while !self.outgoing.is_empty() {
             let Some(node) = self.catalogs.next(ctx.now.mono_ns) else { return self.fail_outgoing(ctx) };
             let Some(conn) = ctx.links.get(node) else { return self.fail_outgoing(ctx) };
-            let submit = self.take_batch(ctx, node);
-            if !submit.jobs.is_empty() {
-                ctx.out.send(conn, 0, 0, 0, &submit);
-            }
+            let taken = self.take_batch(node);
+            self.send_batch(ctx, conn, &taken);
         }
     }
 
     /// Takes from the outgoing jobs as many as one `Submit` holds, and notes that `node` has them.
-    fn take_batch(&mut self, ctx: &Ctx<'_>, node: u16) -> Submit {
-        let (mut jobs, mut bytes, mut taken) = (Vec::new(), 0, 0);
-        for &key in &self.outgoing {
-            if jobs.len() == SUBMIT_JOBS_MAX || bytes >= SUBMIT_BYTES_SOFT {
+    fn take_batch(&mut self, node: u16) -> Vec<JobKey> {
+        let (mut count, mut bytes) = (0, 0);
+        for key in &self.outgoing {
+            if count == SUBMIT_JOBS_MAX || bytes >= SUBMIT_BYTES_SOFT {
                 break;
             }
-            taken += 1;
-            let Some(job) = self.jobs.get_mut(key) else { continue };
-            let Some(body) = Blob::new(job.body.clone()) else { continue };
+            count += 1;
+            let Some(job) = self.jobs.get_mut(*key) else { continue };
             job.server = node;
-            bytes += body.len();
-            let deadline_ms = remaining_ms(ctx.now, job.deadline_ns);
-            jobs.push(SubmitJob { job: key, deadline_ms, trace: job.trace, kind: job.kind as u8, body });
+            bytes += job.body.len();
         }
-        self.outgoing.drain(..taken);
-        self.catalogs.add(node, jobs.len() as u32);
-        Submit { jobs: Bounded::truncated(jobs) }
+        let mut taken: Vec<JobKey> = self.outgoing.drain(..count).collect();
+        taken.retain(|key| self.jobs.get(*key).is_some());
+        self.catalogs.add(node, taken.len() as u32);
+        taken
+    }
+
+    fn send_batch(&self, ctx: &mut Ctx<'_>, conn: ConnId, taken: &[JobKey]) {
+        if taken.is_empty() {
+            return;
+        }
+        let lent = taken.iter().filter_map(|&key| {
+            let job = self.jobs.get(key)?;
+            let deadline_ms = remaining_ms(ctx.now, job.deadline_ns);
+            // It came in a frame, so it is no longer than one may be.
+            let body = LentBody::new(&job.body)?;
+            Some(SubmitJob { job: key, deadline_ms, trace: job.trace, kind: job.kind as u8, body })
+        });
+        let submit = Submit { jobs: Bounded::truncated(lent.collect()) };
+        ctx.out.send_with(conn, Kind::Submit, 0, 0, 0, |out| codec::encode_to(&submit, out));
     }
 
     fn fail_outgoing(&mut self, ctx: &mut Ctx<'_>) {
@@ -191,13 +201,13 @@ impl Order {
     }
 
     /// What became of writes, from a catalog.
-    pub fn on_results(&mut self, ctx: &mut Ctx<'_>, node: u16, results: &Results) {
+    pub fn on_results(&mut self, ctx: &mut Ctx<'_>, node: u16, results: &Results<LentBody<'_>>) {
         for result in &results.results {
             self.on_result(ctx, node, result);
         }
     }
 
-    fn on_result(&mut self, ctx: &mut Ctx<'_>, node: u16, result: &JobResult) {
+    fn on_result(&mut self, ctx: &mut Ctx<'_>, node: u16, result: &JobResult<LentBody<'_>>) {
         // Results of jobs that were given up find nothing.
         let Some(job) = self.jobs.get_mut(result.job) else { return };
         let is_error = result.kind == ErrorBody::KIND as u16;
@@ -206,7 +216,7 @@ impl Order {
             // same session and counter everywhere.
             return;
         }
-        let error = is_error.then(|| codec::decode::<ErrorBody>(&result.body).ok()).flatten();
+        let error = is_error.then(|| codec::decode::<ErrorBody>(result.body.bytes()).ok()).flatten();
         let handed_back = error.as_ref().is_some_and(was_not_taken);
         if error.is_some_and(|error| error.known_code() == Some(ErrorCode::OutcomeUnknown)) {
             // Its epoch is over. Under the same id it takes effect once, whatever became of it there.
@@ -232,7 +242,7 @@ impl Order {
             self.catalogs.warm(node);
             let spans = [span(Stage::Order, ctx.me, ctx.now.mono_ns.saturating_sub(job.arrived_ns))];
             ctx.out.send_kind(job.conn, result.kind, job.request_id, node.into(), result.flags, |out| {
-                extend_trace(out, result.flags, &result.body, &spans);
+                extend_trace(out, result.flags, result.body.bytes(), &spans);
             });
         }
     }

@@ -5,11 +5,14 @@ use bincode::{Decode, Encode};
 use super::epoch::Voter;
 use super::handshake::Epoch;
 use crate::limits::{BATCH_BYTES_MAX, CLIENT_BODY_MAX, REPLICAS_MAX, SUBMIT_JOBS_MAX};
-use crate::types::{Blob, Bounded};
+use crate::types::{Blob, Bounded, Lent};
+
+/// The body of a write or of its answer, lent from the frame that it came in or the table that it is kept in.
+pub type LentBody<'a> = Lent<'a, CLIENT_BODY_MAX>;
 
 /// One write on its way to be ordered.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct SubmitJob {
+pub struct SubmitJob<B = Blob<CLIENT_BODY_MAX>> {
     /// The sender's number for it.
     pub job: u64,
     /// Milliseconds the sender will wait.
@@ -19,19 +22,19 @@ pub struct SubmitJob {
     /// Kind of the entry, as in [`crate::batch::EntryKind`].
     pub kind: u8,
     /// Body of the entry: the body of the client's `Write`, byte for byte, or nothing for `OpenSession`.
-    pub body: Blob<CLIENT_BODY_MAX>,
+    pub body: B,
 }
 
 /// Order to catalog: writes to be ordered, as many as came in one turn.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Submit {
+pub struct Submit<B = Blob<CLIENT_BODY_MAX>> {
     /// The writes.
-    pub jobs: Bounded<SubmitJob, SUBMIT_JOBS_MAX>,
+    pub jobs: Bounded<SubmitJob<B>, SUBMIT_JOBS_MAX>,
 }
 
 /// What became of one write.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct JobResult {
+pub struct JobResult<B = Blob<CLIENT_BODY_MAX>> {
     /// The number from [`SubmitJob::job`].
     pub job: u64,
     /// Kind of the answer: `WriteOk`, `SessionOpened` or `Error`.
@@ -39,14 +42,14 @@ pub struct JobResult {
     /// Flags of the answer.
     pub flags: u8,
     /// Body of the answer.
-    pub body: Blob<CLIENT_BODY_MAX>,
+    pub body: B,
 }
 
 /// Catalog to order: what became of writes.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Results {
+pub struct Results<B = Blob<CLIENT_BODY_MAX>> {
     /// The results.
-    pub results: Bounded<JobResult, SUBMIT_JOBS_MAX>,
+    pub results: Bounded<JobResult<B>, SUBMIT_JOBS_MAX>,
 }
 
 /// Log replica to every server: the voters of the latest configuration that it knows to be committed. Sent when a
