@@ -207,7 +207,7 @@ pub enum Output {
         range: Range<usize>,
     },
     /// Take a snapshot beside the running loop; answered by [`Input::SnapshotTaken`] or [`Input::SnapshotFailed`].
-    TakeSnapshot(SnapshotOrder),
+    TakeSnapshot(Box<SnapshotOrder>),
     /// What the log has below this position is no longer needed.
     CutLog {
         /// The position.

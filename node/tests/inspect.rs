@@ -70,7 +70,7 @@ fn with_snapshots(root: &Path) -> (PathBuf, Twin) {
         for salt in 0..10 {
             twin.work(&mut files.log, round * 100 + salt);
         }
-        let taken = build(&files.snapshots, &files.log, &twin.order()).expect("a snapshot");
+        let taken = build(&files.snapshots, &twin.order()).expect("a snapshot");
         if let Some(below) = taken.cut_below {
             files.log.cut_below(below).expect("a good disk");
         }

@@ -22,7 +22,7 @@ fn disk() -> (SimFs, Twin, [u64; 2]) {
         for salt in 0..2 {
             twin.work(&mut log, round * 10 + salt);
         }
-        build(&snapshots, &log, &twin.order()).expect("a snapshot");
+        build(&snapshots, &twin.order()).expect("a snapshot");
     }
     twin.work(&mut log, 99);
     log.close_group().expect("a good disk");
@@ -242,7 +242,7 @@ fn damaged_snapshots_go_when_a_new_one_has_come() {
     let Opened { mut log, snapshots, .. } = opened(&fs);
     assert_eq!(snapshots.damaged(), [newest]);
     twin.work(&mut log, 5);
-    let taken = build(&snapshots, &log, &twin.order()).expect("a snapshot over the older one");
+    let taken = build(&snapshots, &twin.order()).expect("a snapshot over the older one");
     assert_eq!(taken.cut_below, Some(older + 1));
     let names = fs.list().expect("a good disk");
     let mut kept: Vec<u64> = names.iter().filter_map(|name| snapshot_seq(name)).collect();
@@ -258,12 +258,12 @@ fn a_damaged_snapshot_is_replaced_by_a_good_one_of_the_same_entry() {
     let mut twin = Twin::new();
     let Opened { mut log, snapshots, .. } = opened(&fs);
     twin.work(&mut log, 1);
-    build(&snapshots, &log, &twin.order()).expect("a snapshot");
+    build(&snapshots, &twin.order()).expect("a snapshot");
     drop((log, snapshots));
     fs.flip(&snapshot_name(twin.seq()), 40, 1);
     let Opened { log, snapshots, .. } = opened(&fs.kill());
     assert_eq!((snapshots.newest(), snapshots.damaged()), (None, vec![twin.seq()]));
-    build(&snapshots, &log, &twin.order()).expect("a snapshot");
+    build(&snapshots, &twin.order()).expect("a snapshot");
     drop((log, snapshots));
     check(&fs.kill(), &twin, twin.seq(), "taken again");
 }

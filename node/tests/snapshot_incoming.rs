@@ -16,7 +16,7 @@ fn replica(fs: &SimFs, rounds: u64) -> (Twin, Snapshots<SimFs>) {
     for salt in 0..rounds {
         twin.work(&mut log, salt);
     }
-    build(&snapshots, &log, &twin.order()).expect("a snapshot");
+    build(&snapshots, &twin.order()).expect("a snapshot");
     (twin, snapshots)
 }
 

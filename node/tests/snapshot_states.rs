@@ -2,7 +2,6 @@
 
 mod snapshot_support;
 
-use bytes::Bytes;
 use proptest::prelude::*;
 use pygmy_node::disk::sim::SimFs;
 use pygmy_node::snapshot::open::{OpenOptions, Opened, open};
@@ -69,7 +68,7 @@ proptest! {
                 }
                 Act::Snapshot => {
                     if snapshots.newest().is_none_or(|newest| newest.seq() < twin.seq()) {
-                        build(&snapshots, &log, &twin.order()).expect("a snapshot");
+                        build(&snapshots, &twin.order()).expect("a snapshot");
                     }
                 }
                 other => {
@@ -109,7 +108,7 @@ fn a_hundred_thousand_books_come_back() {
             .collect();
         twin.log(&mut log, &entries);
     }
-    let taken = build(&snapshots, &log, &twin.order()).expect("a snapshot");
+    let taken = build(&snapshots, &twin.order()).expect("a snapshot");
     assert!(taken.info.bytes() > 20 * 256 * 1024, "many chunks");
     drop((log, snapshots));
     let found = opened(&fs.kill()).recovered;
@@ -128,7 +127,7 @@ fn a_restored_table_of_sessions_goes_on_as_the_one_it_was_taken_from() {
     }
     let id = pygmy_ring::sessions::RequestId { session: 1, counter: 5, first_incomplete: 2 };
     table.admit(4, id, b"payload");
-    table.record(4, id, b"payload", Bytes::from_static(b"answer"));
+    table.record(4, id, b"payload", b"answer");
     let mut copy = Sessions::new(limits);
     // In any order.
     for id in table.ids().into_iter().rev() {
@@ -147,7 +146,7 @@ fn a_restored_table_of_sessions_goes_on_as_the_one_it_was_taken_from() {
 
 #[test]
 fn sessions_that_cannot_be_are_refused() {
-    let outcome = |counter| KeptOutcome { counter, payload_hash: 1, answer: Bytes::new() };
+    let outcome = |counter| KeptOutcome { counter, payload_hash: 1, answer: Box::default() };
     let good = KeptSession { id: 5, first_incomplete: 3, used_seq: 9, outcomes: vec![outcome(3), outcome(7)] };
     let mut table = Sessions::new(SessionLimits::default());
     table.restore(good.clone()).expect("a good one");

@@ -87,7 +87,7 @@ impl LogWriter for Gated {
     fn read(&mut self, node: u16, from_seq: u64, upto: u64) {
         self.log.read(node, from_seq, upto);
     }
-    fn take_snapshot(&mut self, order: SnapshotOrder) {
+    fn take_snapshot(&mut self, order: Box<SnapshotOrder>) {
         self.log.take_snapshot(order);
     }
     fn cut_below(&mut self, seq: u64) {

@@ -39,7 +39,7 @@ fn donor() -> Donor {
     for salt in 0..8 {
         twin.work(&mut log, salt);
     }
-    let taken = build(&snapshots, &log, &twin.order()).expect("a snapshot");
+    let taken = build(&snapshots, &twin.order()).expect("a snapshot");
     for salt in 8..11 {
         twin.work(&mut log, salt);
     }

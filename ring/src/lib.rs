@@ -13,6 +13,7 @@
 pub mod config;
 pub mod detector;
 pub mod log;
+mod recency;
 pub mod replica;
 pub mod sessions;
 pub mod state;

@@ -4,11 +4,14 @@
 //! forgets the same results at the same position of the log.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use hashbrown::HashMap;
 use pygmy_proto::limits;
+use slab::Slab;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::recency::Recency;
 
 /// Bytes of a command's body that hold its identity: session, counter and first incomplete counter.
 pub const REQUEST_ID_LEN: usize = 24;
@@ -67,12 +70,12 @@ pub enum SessionError {
 }
 
 /// What is to be done with a write that is being applied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admission {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission<'a> {
     /// Execute it, then [`Sessions::record`] its answer.
     Execute,
     /// It was executed before: this is its answer.
-    Answered(Bytes),
+    Answered(&'a [u8]),
     /// It has no effect.
     Refused(SessionError),
 }
@@ -101,31 +104,49 @@ impl Default for SessionLimits {
     }
 }
 
+/// What became of a write, as its session remembers it.
 #[derive(Debug, Clone)]
-struct Outcome {
+pub struct Outcome {
     counter: u64,
     payload_hash: u64,
-    answer: Bytes,
+    /// What it adds to the table's hash. Kept, for the answer is no longer in the cache when it goes.
+    hash: u64,
+    answer: Box<[u8]>,
 }
 
 impl Outcome {
+    fn new(session: u64, counter: u64, payload_hash: u64, answer: Box<[u8]>) -> Self {
+        let mut words = [0; 32];
+        words[0..8].copy_from_slice(&session.to_le_bytes());
+        words[8..16].copy_from_slice(&counter.to_le_bytes());
+        words[16..24].copy_from_slice(&payload_hash.to_le_bytes());
+        words[24..32].copy_from_slice(&xxh3_64(&answer).to_le_bytes());
+        Self { counter, payload_hash, hash: xxh3_64(&words), answer }
+    }
+
+    /// Number of the write in its session.
+    pub fn counter(&self) -> u64 {
+        self.counter
+    }
+    /// Hash of what was asked.
+    pub fn payload_hash(&self) -> u64 {
+        self.payload_hash
+    }
+    /// What was answered.
+    pub fn answer(&self) -> &[u8] {
+        &self.answer
+    }
+
     /// What it costs to keep: many short answers take more room than their bytes.
     fn cost(&self) -> usize {
         OUTCOME_COST + self.answer.len()
     }
-
-    fn hash(&self, session: u64) -> u64 {
-        let mut words = [0; 32];
-        words[0..8].copy_from_slice(&session.to_le_bytes());
-        words[8..16].copy_from_slice(&self.counter.to_le_bytes());
-        words[16..24].copy_from_slice(&self.payload_hash.to_le_bytes());
-        words[24..32].copy_from_slice(&xxh3_64(&self.answer).to_le_bytes());
-        xxh3_64(&words)
-    }
 }
 
+/// A session and what it remembers.
 #[derive(Debug, Clone)]
-struct Session {
+pub struct Session {
+    id: u64,
     first_incomplete: u64,
     used_seq: u64,
     bytes: usize,
@@ -134,9 +155,26 @@ struct Session {
 }
 
 impl Session {
-    fn hash(&self, id: u64) -> u64 {
+    /// Its id: the position at which it was registered.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+    /// Lowest counter whose answer the client still wants.
+    pub fn first_incomplete(&self) -> u64 {
+        self.first_incomplete
+    }
+    /// Position at which it was used last.
+    pub fn used_seq(&self) -> u64 {
+        self.used_seq
+    }
+    /// What it remembers, ascending by counter.
+    pub fn outcomes(&self) -> impl ExactSizeIterator<Item = &Outcome> {
+        self.outcomes.iter()
+    }
+
+    fn hash(&self) -> u64 {
         let mut words = [0; 24];
-        words[0..8].copy_from_slice(&id.to_le_bytes());
+        words[0..8].copy_from_slice(&self.id.to_le_bytes());
         words[8..16].copy_from_slice(&self.first_incomplete.to_le_bytes());
         words[16..24].copy_from_slice(&self.used_seq.to_le_bytes());
         xxh3_64_with_seed(&words, 1)
@@ -151,7 +189,7 @@ pub struct KeptOutcome {
     /// Hash of what was asked.
     pub payload_hash: u64,
     /// What was answered.
-    pub answer: Bytes,
+    pub answer: Box<[u8]>,
 }
 
 /// A session with all that is remembered of it.
@@ -165,6 +203,35 @@ pub struct KeptSession {
     pub used_seq: u64,
     /// Its answers, ascending by counter.
     pub outcomes: Vec<KeptOutcome>,
+}
+
+/// All sessions as they were at a moment.
+#[derive(Debug, Clone)]
+pub struct SessionsImage {
+    sessions: Vec<Arc<Session>>,
+}
+
+impl SessionsImage {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Hash of the table that they were.
+    pub fn state_hash(&self) -> u64 {
+        let hashes =
+            |session: &Session| session.outcomes.iter().fold(session.hash(), |sum, o| sum.wrapping_add(o.hash));
+        self.sessions.iter().fold(0, |sum: u64, session| sum.wrapping_add(hashes(session)))
+    }
+    /// They, ascending by id.
+    pub fn sorted(&self) -> Vec<&Session> {
+        let mut sessions: Vec<&Session> = self.sessions.iter().map(|session| &**session).collect();
+        sessions.sort_unstable_by_key(|session| session.id);
+        sessions
+    }
 }
 
 /// Why a session cannot be part of a table.
@@ -181,10 +248,16 @@ pub struct RestoreError {
 #[derive(Debug, Clone)]
 pub struct Sessions {
     limits: SessionLimits,
-    table: HashMap<u64, Session>,
-    /// Every session by the position at which it was used last, which no other one was. A view of the table, so that
-    /// replicas with equal tables evict the same sessions whatever way they came by them.
-    by_use: BTreeMap<u64, u64>,
+    /// Where each session is, by its id.
+    table: HashMap<u64, usize>,
+    /// Shared with images of the table; the first use behind an image copies the session.
+    slots: Slab<Arc<Session>>,
+    /// The sessions in the order of their `used_seq`. A view of the table, so that replicas with equal tables evict the
+    /// same sessions whatever way they came by them.
+    by_use: Recency,
+    /// Sessions that were put back and have no place in `by_use` yet, by the position at which they were used last, which
+    /// no two share.
+    restored: BTreeMap<u64, usize>,
     bytes: usize,
     /// Sum of the hashes of all sessions and outcomes: changes in O(1), independent of order.
     hash: u64,
@@ -194,7 +267,16 @@ pub struct Sessions {
 impl Sessions {
     /// An empty table.
     pub fn new(limits: SessionLimits) -> Self {
-        Self { limits, table: HashMap::new(), by_use: BTreeMap::new(), bytes: 0, hash: 0, evicted: 0 }
+        Self {
+            limits,
+            table: HashMap::new(),
+            slots: Slab::new(),
+            by_use: Recency::new(),
+            restored: BTreeMap::new(),
+            bytes: 0,
+            hash: 0,
+            evicted: 0,
+        }
     }
 
     /// Sessions kept.
@@ -223,7 +305,7 @@ impl Sessions {
 
     /// All that is remembered of a session.
     pub fn get(&self, id: u64) -> Option<KeptSession> {
-        let session = self.table.get(&id)?;
+        let session = &self.slots[*self.table.get(&id)?];
         let kept =
             |o: &Outcome| KeptOutcome { counter: o.counter, payload_hash: o.payload_hash, answer: o.answer.clone() };
         Some(KeptSession {
@@ -234,66 +316,87 @@ impl Sessions {
         })
     }
 
-    /// Puts a session back that [`Self::get`] gave. Nothing is evicted: what was in one table has room in another.
+    /// All sessions as they are now.
+    pub fn image(&self) -> SessionsImage {
+        SessionsImage { sessions: self.slots.iter().map(|(_, session)| session.clone()).collect() }
+    }
+
+    /// Puts a session back that [`Self::get`] gave, into a table that was not used yet. Nothing is evicted: what was in
+    /// one table has room in another.
     ///
     /// # Errors
     /// It breaks what holds for every session of a table.
     pub fn restore(&mut self, kept: KeptSession) -> Result<(), RestoreError> {
         let KeptSession { id, first_incomplete, used_seq, outcomes } = kept;
         let wrong = |why| Err(RestoreError { id, why });
+        if self.by_use.oldest().is_some() {
+            return wrong("the table is in use");
+        }
         if used_seq < id || first_incomplete == 0 {
             return wrong("it was used before it was registered");
         }
-        if self.table.contains_key(&id) || self.by_use.contains_key(&used_seq) {
+        if self.table.contains_key(&id) || self.restored.contains_key(&used_seq) {
             return wrong("it stands twice, or was used by the same entry as another one");
         }
         let counters = std::iter::once(first_incomplete.checked_sub(1)).chain(outcomes.iter().map(|o| Some(o.counter)));
         if !counters.is_sorted_by(|a, b| a < b) {
             return wrong("its answers do not ascend from the first that the client wants");
         }
-        let outcomes: VecDeque<Outcome> = outcomes
-            .into_iter()
-            .map(|o| Outcome { counter: o.counter, payload_hash: o.payload_hash, answer: o.answer })
-            .collect();
+        let outcomes: VecDeque<Outcome> =
+            outcomes.into_iter().map(|o| Outcome::new(id, o.counter, o.payload_hash, o.answer)).collect();
         let bytes = outcomes.iter().map(Outcome::cost).sum();
-        let session = Session { first_incomplete, used_seq, bytes, outcomes };
-        self.hash = self.hash.wrapping_add(session.hash(id));
-        for outcome in &session.outcomes {
-            self.hash = self.hash.wrapping_add(outcome.hash(id));
+        for outcome in &outcomes {
+            self.hash = self.hash.wrapping_add(outcome.hash);
         }
         self.bytes += bytes;
-        self.by_use.insert(used_seq, id);
-        self.table.insert(id, session);
+        let slot = self.insert(Session { id, first_incomplete, used_seq, bytes, outcomes });
+        self.restored.insert(used_seq, slot);
         Ok(())
+    }
+
+    fn insert(&mut self, session: Session) -> usize {
+        self.hash = self.hash.wrapping_add(session.hash());
+        let id = session.id;
+        let slot = self.slots.insert(Arc::new(session));
+        self.table.insert(id, slot);
+        slot
+    }
+
+    /// Gives those that were put back their places before the first is used.
+    fn settle(&mut self) {
+        for (_, slot) in std::mem::take(&mut self.restored) {
+            self.by_use.add(slot);
+        }
     }
 
     /// Registers the session whose registration stands at `seq`.
     pub fn register(&mut self, seq: u64) {
-        let session = Session { first_incomplete: 1, used_seq: seq, bytes: 0, outcomes: VecDeque::new() };
-        self.hash = self.hash.wrapping_add(session.hash(seq));
-        self.table.insert(seq, session);
-        self.by_use.insert(seq, seq);
+        self.settle();
+        let session = Session { id: seq, first_incomplete: 1, used_seq: seq, bytes: 0, outcomes: VecDeque::new() };
+        let slot = self.insert(session);
+        self.by_use.add(slot);
         self.evict(seq);
     }
 
     /// Decides what becomes of a write that is applied at `seq`.
-    pub fn admit(&mut self, seq: u64, id: RequestId, payload: &[u8]) -> Admission {
+    pub fn admit(&mut self, seq: u64, id: RequestId, payload: &[u8]) -> Admission<'_> {
         if id.counter == 0 {
             return Admission::Refused(SessionError::NoIdentity);
         }
-        let Some(session) = self.table.get_mut(&id.session) else {
+        self.settle();
+        let Some(&slot) = self.table.get(&id.session) else {
             return Admission::Refused(SessionError::Expired);
         };
-        self.hash = self.hash.wrapping_sub(session.hash(id.session));
-        self.by_use.remove(&session.used_seq);
-        self.by_use.insert(seq, id.session);
+        self.by_use.touch(slot);
+        let session = Arc::make_mut(&mut self.slots[slot]);
+        self.hash = self.hash.wrapping_sub(session.hash());
         session.used_seq = seq;
         // A first incomplete counter above the write's own would declare the write itself done.
         let declared = id.first_incomplete.min(id.counter);
         while session.first_incomplete < declared {
             match session.outcomes.front() {
                 Some(oldest) if oldest.counter < declared => {
-                    self.hash = self.hash.wrapping_sub(oldest.hash(id.session));
+                    self.hash = self.hash.wrapping_sub(oldest.hash);
                     session.bytes -= oldest.cost();
                     self.bytes -= oldest.cost();
                     session.outcomes.pop_front();
@@ -301,18 +404,20 @@ impl Sessions {
                 _ => session.first_incomplete = declared,
             }
         }
-        self.hash = self.hash.wrapping_add(session.hash(id.session));
+        self.hash = self.hash.wrapping_add(session.hash());
         Self::judge(session, &self.limits, id, payload)
     }
 
-    fn judge(session: &Session, limits: &SessionLimits, id: RequestId, payload: &[u8]) -> Admission {
+    fn judge<'a>(session: &'a Session, limits: &SessionLimits, id: RequestId, payload: &[u8]) -> Admission<'a> {
         if id.counter < session.first_incomplete {
             return Admission::Refused(SessionError::Expired);
         }
-        if let Ok(index) = session.outcomes.binary_search_by_key(&id.counter, |o| o.counter) {
+        // Nearly every write is the newest of its session.
+        let is_newest = session.outcomes.back().is_none_or(|newest| newest.counter < id.counter);
+        if !is_newest && let Ok(index) = session.outcomes.binary_search_by_key(&id.counter, |o| o.counter) {
             let outcome = &session.outcomes[index];
             return if outcome.payload_hash == xxh3_64(payload) {
-                Admission::Answered(outcome.answer.clone())
+                Admission::Answered(&outcome.answer)
             } else {
                 Admission::Refused(SessionError::IdReused)
             };
@@ -328,35 +433,42 @@ impl Sessions {
     }
 
     /// Keeps the answer of a write that was executed at `seq`.
-    pub fn record(&mut self, seq: u64, id: RequestId, payload: &[u8], answer: Bytes) {
-        let Some(session) = self.table.get_mut(&id.session) else { return };
-        let outcome = Outcome { counter: id.counter, payload_hash: xxh3_64(payload), answer };
-        self.hash = self.hash.wrapping_add(outcome.hash(id.session));
+    pub fn record(&mut self, seq: u64, id: RequestId, payload: &[u8], answer: &[u8]) {
+        let Some(&slot) = self.table.get(&id.session) else { return };
+        let session = Arc::make_mut(&mut self.slots[slot]);
+        let outcome = Outcome::new(id.session, id.counter, xxh3_64(payload), answer.into());
+        self.hash = self.hash.wrapping_add(outcome.hash);
         session.bytes += outcome.cost();
         self.bytes += outcome.cost();
-        let index = session.outcomes.partition_point(|o| o.counter < id.counter);
-        session.outcomes.insert(index, outcome);
+        match session.outcomes.back() {
+            Some(newest) if newest.counter > id.counter => {
+                let index = session.outcomes.partition_point(|o| o.counter < id.counter);
+                session.outcomes.insert(index, outcome);
+            }
+            _ => session.outcomes.push_back(outcome),
+        }
         self.evict(seq);
     }
 
     /// Evicts what is over a bound: by count, by bytes, by distance in the log; never by a clock.
     fn evict(&mut self, seq: u64) {
-        while let Some((&used_seq, &session)) = self.by_use.first_key_value() {
+        while let Some(slot) = self.by_use.oldest() {
             let crowded = self.table.len() > self.limits.count_max || self.bytes > self.limits.bytes_max;
-            let far = used_seq.saturating_add(self.limits.distance_max) < seq;
+            let far = self.slots[slot].used_seq.saturating_add(self.limits.distance_max) < seq;
             if !crowded && !far {
                 return;
             }
-            self.by_use.remove(&used_seq);
-            self.remove(session);
+            self.remove(slot);
         }
     }
 
-    fn remove(&mut self, id: u64) {
-        let Some(session) = self.table.remove(&id) else { return };
-        self.hash = self.hash.wrapping_sub(session.hash(id));
+    fn remove(&mut self, slot: usize) {
+        self.by_use.remove(slot);
+        let session = self.slots.remove(slot);
+        self.table.remove(&session.id);
+        self.hash = self.hash.wrapping_sub(session.hash());
         for outcome in &session.outcomes {
-            self.hash = self.hash.wrapping_sub(outcome.hash(id));
+            self.hash = self.hash.wrapping_sub(outcome.hash);
         }
         self.bytes -= session.bytes;
         self.evicted += 1;

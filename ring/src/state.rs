@@ -3,12 +3,11 @@
 //! A replica applies what is committed to its own; whoever builds a copy of the state from the log does so by the same
 //! code, so the two cannot drift apart.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use pygmy_proto::batch::{Entry, EntryKind};
 
 use crate::StateMachine;
 use crate::config::Mistake;
-use crate::replica::WriteResult;
 use crate::sessions::{Admission, RequestId, SessionError, SessionLimits, Sessions};
 
 /// A state machine and its sessions.
@@ -73,48 +72,47 @@ impl<S: StateMachine> State<S> {
         self.duplicates
     }
 
-    /// Applies one entry, ordered in a batch of `time_us`: a command at most once per (session, counter).
-    pub fn apply(&mut self, time_us: u64, entry: Entry<'_>) -> WriteResult {
+    /// Applies one entry, ordered in a batch of `time_us`: a command at most once per (session, counter). Its answer is
+    /// lent until the next one is applied.
+    ///
+    /// # Errors
+    /// The command has no effect, and the session says why.
+    pub fn apply(&mut self, time_us: u64, entry: Entry<'_>) -> Result<&[u8], SessionError> {
         match entry.kind {
             EntryKind::Register => {
                 self.sessions.register(entry.seq);
-                Ok(Bytes::new())
+                Ok(&[])
             }
             // The ring's own: they have had their effect when they were appended.
-            EntryKind::NewEpoch | EntryKind::Config => Ok(Bytes::new()),
+            EntryKind::NewEpoch | EntryKind::Config => Ok(&[]),
             EntryKind::Command => self.apply_command(time_us, entry),
         }
     }
 
-    fn apply_command(&mut self, time_us: u64, entry: Entry<'_>) -> WriteResult {
+    fn apply_command(&mut self, time_us: u64, entry: Entry<'_>) -> Result<&[u8], SessionError> {
         let Some((mut id, payload)) = RequestId::split(entry.body) else {
             return Err(SessionError::NoIdentity);
         };
         if self.makes(Mistake::DropFirstIncomplete) {
             id.first_incomplete += 1;
         }
+        let deduplicates = !self.makes(Mistake::NoDeduplication);
+        let forgets = self.makes(Mistake::ForgetResult);
+        self.answer.clear();
         match self.sessions.admit(entry.seq, id, payload) {
-            Admission::Refused(error) => Err(error),
-            Admission::Answered(answer) if !self.makes(Mistake::NoDeduplication) => {
+            Admission::Refused(error) => return Err(error),
+            Admission::Answered(answer) if deduplicates => {
                 self.duplicates += 1;
-                Ok(answer)
+                self.answer.extend_from_slice(answer);
             }
             Admission::Execute | Admission::Answered(_) => {
-                let answer = self.execute(entry.seq, time_us, payload);
-                if !self.makes(Mistake::ForgetResult) {
-                    self.sessions.record(entry.seq, id, payload, answer.clone());
+                self.machine.apply(entry.seq, time_us, payload, &mut self.answer);
+                if !forgets {
+                    self.sessions.record(entry.seq, id, payload, &self.answer);
                 }
-                Ok(answer)
             }
         }
-    }
-
-    fn execute(&mut self, seq: u64, time_us: u64, payload: &[u8]) -> Bytes {
-        self.machine.apply(seq, time_us, payload, &mut self.answer);
-        // A copy of its own size: the buffer would keep its whole block alive for as long as the session does.
-        let bytes = Bytes::copy_from_slice(&self.answer);
-        self.answer.clear();
-        bytes
+        Ok(&self.answer)
     }
 
     fn makes(&self, mistake: Mistake) -> bool {

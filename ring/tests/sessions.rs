@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use proptest::prelude::*;
 use pygmy_proto::limits::SESSION_WINDOW;
 use pygmy_ring::SessionError;
@@ -19,30 +18,48 @@ fn id(session: u64, counter: u64, first_incomplete: u64) -> RequestId {
     RequestId { session, counter, first_incomplete }
 }
 
-/// Admits a write and, when it is to be executed, keeps its answer: the position at which it was.
-fn apply(sessions: &mut Sessions, seq: u64, id: RequestId, payload: &[u8]) -> Admission {
-    let admission = sessions.admit(seq, id, payload);
-    if admission == Admission::Execute {
-        sessions.record(seq, id, payload, Bytes::from(seq.to_le_bytes().to_vec()));
+/// An [`Admission`] of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Told {
+    Execute,
+    Answered(Vec<u8>),
+    Refused(SessionError),
+}
+
+impl From<Admission<'_>> for Told {
+    fn from(admission: Admission<'_>) -> Self {
+        match admission {
+            Admission::Execute => Self::Execute,
+            Admission::Answered(answer) => Self::Answered(answer.to_vec()),
+            Admission::Refused(error) => Self::Refused(error),
+        }
     }
-    admission
 }
 
-fn answer(seq: u64) -> Admission {
-    Admission::Answered(Bytes::from(seq.to_le_bytes().to_vec()))
+/// Admits a write and, when it is to be executed, keeps its answer: the position at which it was.
+fn apply(sessions: &mut Sessions, seq: u64, id: RequestId, payload: &[u8]) -> Told {
+    let told = Told::from(sessions.admit(seq, id, payload));
+    if told == Told::Execute {
+        sessions.record(seq, id, payload, &seq.to_le_bytes());
+    }
+    told
 }
 
-fn refused(error: SessionError) -> Admission {
-    Admission::Refused(error)
+fn answer(seq: u64) -> Told {
+    Told::Answered(seq.to_le_bytes().to_vec())
+}
+
+fn refused(error: SessionError) -> Told {
+    Told::Refused(error)
 }
 
 #[test]
 fn a_resent_write_gets_the_first_answer() {
     let mut sessions = Sessions::new(UNBOUNDED);
     sessions.register(1);
-    assert_eq!(apply(&mut sessions, 2, id(1, 1, 1), b"a"), Admission::Execute);
+    assert_eq!(apply(&mut sessions, 2, id(1, 1, 1), b"a"), Told::Execute);
     assert_eq!(apply(&mut sessions, 3, id(1, 1, 1), b"a"), answer(2));
-    assert_eq!(apply(&mut sessions, 4, id(1, 2, 1), b"a"), Admission::Execute);
+    assert_eq!(apply(&mut sessions, 4, id(1, 2, 1), b"a"), Told::Execute);
     assert_eq!(apply(&mut sessions, 5, id(1, 1, 1), b"a"), answer(2));
 }
 
@@ -70,7 +87,7 @@ fn a_result_goes_only_below_the_first_incomplete_counter() {
 fn a_write_that_declares_itself_complete_keeps_its_answer() {
     let mut sessions = Sessions::new(UNBOUNDED);
     sessions.register(1);
-    assert_eq!(apply(&mut sessions, 2, id(1, 5, u64::MAX), b"a"), Admission::Execute);
+    assert_eq!(apply(&mut sessions, 2, id(1, 5, u64::MAX), b"a"), Told::Execute);
     assert_eq!(apply(&mut sessions, 3, id(1, 5, u64::MAX), b"a"), answer(2));
 }
 
@@ -81,8 +98,8 @@ fn the_window_refuses_without_effect_and_opens_again() {
     let ahead = SESSION_WINDOW;
     let far = 1 + SESSION_WINDOW;
     assert_eq!(apply(&mut sessions, 2, id(1, far, 1), b"a"), refused(SessionError::WindowFull { ahead }));
-    assert_eq!(apply(&mut sessions, 3, id(1, far - 1, 1), b"a"), Admission::Execute, "the last one within");
-    assert_eq!(apply(&mut sessions, 4, id(1, far, 2), b"a"), Admission::Execute, "once the client lets go");
+    assert_eq!(apply(&mut sessions, 3, id(1, far - 1, 1), b"a"), Told::Execute, "the last one within");
+    assert_eq!(apply(&mut sessions, 4, id(1, far, 2), b"a"), Told::Execute, "once the client lets go");
 }
 
 #[test]
@@ -104,7 +121,7 @@ fn a_session_with_too_many_bytes_of_results_is_refused_until_its_client_lets_go(
     apply(&mut sessions, 3, id(1, 2, 1), b"a");
     let held = limits.session_bytes_max;
     assert_eq!(apply(&mut sessions, 4, id(1, 3, 1), b"a"), refused(SessionError::ResultsFull { held }));
-    assert_eq!(apply(&mut sessions, 5, id(1, 3, 2), b"a"), Admission::Execute);
+    assert_eq!(apply(&mut sessions, 5, id(1, 3, 2), b"a"), Told::Execute);
 }
 
 #[test]
@@ -172,7 +189,7 @@ impl Twin {
         self.evict(seq, limits);
     }
 
-    fn apply(&mut self, seq: u64, id: RequestId, payload: &[u8], limits: &SessionLimits) -> Admission {
+    fn apply(&mut self, seq: u64, id: RequestId, payload: &[u8], limits: &SessionLimits) -> Told {
         if id.counter == 0 {
             return refused(SessionError::NoIdentity);
         }
@@ -196,7 +213,7 @@ impl Twin {
         }
         session.results.insert(id.counter, (payload.to_vec(), seq));
         self.evict(seq, limits);
-        Admission::Execute
+        Told::Execute
     }
 
     fn evict(&mut self, seq: u64, limits: &SessionLimits) {
@@ -220,7 +237,7 @@ impl Twin {
             for (counter, (payload, at)) in &session.results {
                 let write = id(*number, *counter, session.first_incomplete);
                 fresh.admit(u64::MAX - 1, write, payload);
-                fresh.record(u64::MAX - 1, write, payload, Bytes::from(at.to_le_bytes().to_vec()));
+                fresh.record(u64::MAX - 1, write, payload, &at.to_le_bytes());
             }
         }
         // Each session's last use, by a write that is refused and so leaves nothing else behind.

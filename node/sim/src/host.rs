@@ -111,7 +111,7 @@ pub struct Effects {
     /// Parts of the log to be read: for which node, from where, up to where.
     pub reads: Vec<(u16, u64, u64)>,
     /// A snapshot to be taken.
-    pub snapshot: Option<SnapshotOrder>,
+    pub snapshot: Option<Box<SnapshotOrder>>,
     /// Work with snapshots that come or go, in order.
     pub jobs: Vec<Job>,
     /// Nodes to which the handshake is done: back-off starts anew.

@@ -73,7 +73,7 @@ impl DiskLog {
 fn start(files: Files, wake: Wake) -> Result<Running, Error> {
     let Files { log, vote, snapshots } = files;
     let transfers = Transfers::new(snapshots.clone(), Arc::clone(&wake));
-    let builder = Builder::new(snapshots, log.reader(), Arc::clone(&wake));
+    let builder = Builder::new(snapshots, Arc::clone(&wake));
     Ok(Running { builder, transfers, thread: LogThread::start(log, vote, wake)?, refused: None })
 }
 
@@ -113,7 +113,7 @@ impl LogWriter for DiskLog {
         }
     }
 
-    fn take_snapshot(&mut self, order: SnapshotOrder) {
+    fn take_snapshot(&mut self, order: Box<SnapshotOrder>) {
         if let Some(running) = self.running()
             && let Err(error) = running.builder.start(order)
         {

@@ -62,7 +62,7 @@ pub trait LogWriter {
     fn read(&mut self, node: u16, from_seq: u64, upto: u64);
 
     /// Asks for a snapshot; answered by [`LogEvent::Snapshot`]. Not before the one before is answered.
-    fn take_snapshot(&mut self, order: SnapshotOrder);
+    fn take_snapshot(&mut self, order: Box<SnapshotOrder>);
 
     /// What is below this position is no longer needed.
     fn cut_below(&mut self, seq: u64);
@@ -120,7 +120,7 @@ impl LogWriter for MemoryLog {
         self.events.push_back(LogEvent::Read { node, batches: Vec::new() });
     }
 
-    fn take_snapshot(&mut self, _order: SnapshotOrder) {
+    fn take_snapshot(&mut self, _order: Box<SnapshotOrder>) {
         let why = "this log is kept nowhere".to_owned();
         self.events.push_back(LogEvent::Snapshot(Err(BuildError::Later(why))));
     }

@@ -8,14 +8,12 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::disk::fs::{Fs, FsFile};
-use crate::disk::reader::LogReader;
 use crate::disk::writer::Wake;
 use crate::snapshot::{self, BuildError, SnapshotOrder, Snapshots, Taken};
 
 /// Takes snapshots, one at a time.
 pub(super) struct Builder<F: Fs> {
     snapshots: Snapshots<F>,
-    log: LogReader<F::File>,
     wake: Wake,
     stop: Arc<AtomicBool>,
     running: Option<Running>,
@@ -31,21 +29,21 @@ where
     F: Fs + Send + 'static,
     F::File: FsFile + Send + 'static,
 {
-    pub(super) fn new(snapshots: Snapshots<F>, log: LogReader<F::File>, wake: Wake) -> Self {
-        Self { snapshots, log, wake, stop: Arc::default(), running: None }
+    pub(super) fn new(snapshots: Snapshots<F>, wake: Wake) -> Self {
+        Self { snapshots, wake, stop: Arc::default(), running: None }
     }
 
     /// Begins to take the snapshot that was ordered.
     ///
     /// # Errors
     /// The system gave no thread.
-    pub(super) fn start(&mut self, order: SnapshotOrder) -> io::Result<()> {
-        let (snapshots, log) = (self.snapshots.clone(), self.log.clone());
+    pub(super) fn start(&mut self, order: Box<SnapshotOrder>) -> io::Result<()> {
+        let snapshots = self.snapshots.clone();
         let (wake, stop) = (Arc::clone(&self.wake), Arc::clone(&self.stop));
         let (told, answer) = bounded(1);
         let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
             give_way();
-            let done = snapshot::build::build(&snapshots, &log, &order, &stop);
+            let done = snapshot::build::build(&snapshots, &order, &stop);
             // If the loop is gone, nobody needs to know.
             let _ = told.send(done);
             wake();

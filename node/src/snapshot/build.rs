@@ -1,19 +1,10 @@
-//! Makes a snapshot from the newest one and the log behind it, beside the running loop.
+//! Writes a snapshot of an image of the state, beside the running loop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pygmy_ring::State;
-
 use super::dir::Temporary;
-use super::{FileRange, SnapshotError, SnapshotInfo, SnapshotOrder, Snapshots};
-use crate::disk::chain;
+use super::{SnapshotError, SnapshotInfo, SnapshotOrder, Snapshots};
 use crate::disk::fs::Fs;
-use crate::disk::reader::LogReader;
-use crate::disk::record::Mark;
-use crate::store::Store;
-
-/// Bytes of the log that are in memory at once.
-const READ_BYTES: usize = 2 * 1024 * 1024;
 
 /// A snapshot that was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,29 +26,13 @@ pub enum BuildError {
     Fatal(String),
 }
 
-/// The state at a place of the log, and which files hold the orders.
-struct Copy {
-    state: State<Store>,
-    at: Mark,
-    files: Vec<FileRange>,
-    /// How many orders are in them.
-    orders: usize,
-}
-
-/// Takes the snapshot that was ordered. `log` must have what is behind the newest snapshot. When `stop` becomes true it
-/// ends soon and without one.
+/// Takes the snapshot that was ordered. When `stop` is true it is not begun.
 ///
 /// # Errors
 /// See [`BuildError`].
-pub fn build<F: Fs>(
-    snapshots: &Snapshots<F>,
-    log: &LogReader<F::File>,
-    order: &SnapshotOrder,
-    stop: &AtomicBool,
-) -> Result<Taken, BuildError> {
-    let copy = copy_at(snapshots, log, order, stop)?;
-    let (store, sessions) = copy.state.into_parts();
-    let committed = snapshots.stage(order, (&store, &sessions), (copy.files, copy.orders)).and_then(|staged| {
+pub fn build<F: Fs>(snapshots: &Snapshots<F>, order: &SnapshotOrder, stop: &AtomicBool) -> Result<Taken, BuildError> {
+    check(snapshots, order, stop)?;
+    let committed = snapshots.stage(order).and_then(|staged| {
         let info = staged.info.clone();
         snapshots.commit(staged).map(|()| info)
     });
@@ -75,71 +50,21 @@ pub fn build<F: Fs>(
     }
 }
 
-/// The state as of the entry that was ordered.
-fn copy_at<F: Fs>(
-    snapshots: &Snapshots<F>,
-    log: &LogReader<F::File>,
-    order: &SnapshotOrder,
-    stop: &AtomicBool,
-) -> Result<Copy, BuildError> {
-    let goal = super::head::mark_of(&order.at);
-    let mut copy = begin(snapshots)?;
-    if copy.at.seq >= goal.seq {
+/// Whether there is still a reason to take it, and whether the image is of the state that it should be of.
+fn check<F: Fs>(snapshots: &Snapshots<F>, order: &SnapshotOrder, stop: &AtomicBool) -> Result<(), BuildError> {
+    if stop.load(Ordering::Relaxed) {
+        return Err(BuildError::Later("the process ends".to_owned()));
+    }
+    let seq = order.at.base.end.seq;
+    if let Some(newest) = snapshots.newest().filter(|newest| newest.seq() >= seq) {
         // One came from another replica since this one was ordered.
-        return Err(BuildError::Later(SnapshotError::Superseded(copy.at.seq).to_string()));
+        return Err(BuildError::Later(SnapshotError::Superseded(newest.seq()).to_string()));
     }
-    while copy.at.seq < goal.seq {
-        if stop.load(Ordering::Relaxed) {
-            return Err(BuildError::Later("the process ends".to_owned()));
-        }
-        replay(&mut copy, log, goal.seq)?;
-    }
-    let hash = copy.state.state_hash();
-    if copy.at != goal {
-        let why = format!("the log on disk has {:?} where the replica applied {goal:?}", copy.at);
-        return Err(BuildError::Fatal(why));
-    }
+    let hash = order.image.state_hash();
     if hash != order.state_hash {
-        let why = format!(
-            "at seq {} the state here hashes to {:016x}, and what its files give to {hash:016x}",
-            goal.seq, order.state_hash
-        );
+        let ordered = order.state_hash;
+        let why = format!("at seq {seq} the state hashed to {ordered:016x}, and the image of it does to {hash:016x}");
         return Err(BuildError::Fatal(why));
-    }
-    Ok(copy)
-}
-
-/// The newest snapshot, or the state before the first entry.
-fn begin<F: Fs>(snapshots: &Snapshots<F>) -> Result<Copy, BuildError> {
-    let loaded = snapshots.load_newest().map_err(|error| BuildError::Later(error.to_string()))?;
-    let Some(loaded) = loaded else {
-        let state = State::fresh(Store::new());
-        return Ok(Copy { state, at: Mark::default(), files: Vec::new(), orders: 0 });
-    };
-    let orders = loaded.store.ledger().len();
-    let files = loaded.info.files.into_iter().skip(1).collect();
-    Ok(Copy { state: State::new(loaded.store, loaded.sessions), at: loaded.info.mark, files, orders })
-}
-
-/// Applies what comes next in the log, a bounded part of it.
-fn replay<File: crate::disk::fs::FsFile>(copy: &mut Copy, log: &LogReader<File>, upto: u64) -> Result<(), BuildError> {
-    let from = copy.at.seq + 1;
-    let batches = log.read(from, upto, READ_BYTES).map_err(|error| BuildError::Later(error.to_string()))?;
-    if batches.is_empty() {
-        return Err(BuildError::Later(format!("the log does not have seq {from}")));
-    }
-    for batch in batches {
-        let header = batch.header();
-        if header.first_seq != copy.at.seq + 1 || header.hash_before != copy.at.hash || batch.last_seq() > upto {
-            let why =
-                format!("entries {} to {} of the log do not follow {:?}", header.first_seq, batch.last_seq(), copy.at);
-            return Err(BuildError::Later(why));
-        }
-        for entry in batch.entries() {
-            // Whoever asked for it has its answer from the replica.
-            drop(copy.state.apply(header.time_us, entry));
-        }
-        copy.at = chain::end_of(&batch);
     }
     Ok(())
 }

@@ -9,17 +9,15 @@ use pygmy_ring::{Checkpoint, Sessions, StateMachine};
 use super::chunks::{ChunkReader, ChunkWriter, FileError};
 use super::head::{Head, mark_of};
 use super::ledger::{self, LEDGER_FILE_BYTES, ledger_number};
-use super::{FileRange, SnapshotInfo, SnapshotOrder, state};
+use super::{FileRange, Image, SnapshotInfo, SnapshotOrder, state};
 use crate::disk::fs::{Fs, FsFile, is_full};
-use crate::store::{Ledger, Store};
+use crate::store::{Ledger, Orders, Store};
 
 pub(super) const MAGIC: [u8; 4] = *b"PYSN";
 pub(super) const VERSION: u8 = 1;
 const SNAPSHOT: &str = "snapshot-";
 /// How many are kept.
 const KEPT: usize = 2;
-/// Orders that a reader makes room for at once, whatever the head says.
-const RESERVE_MAX: u64 = 4_000_000;
 
 /// Whose a temporary file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -296,7 +294,6 @@ impl<F: Fs> Snapshots<F> {
         let wrong = |why: String| FileError::damaged(&name, len, why);
         reader.finish()?;
         let mut ledger = Ledger::default();
-        ledger.reserve(head.orders.min(RESERVE_MAX) as usize);
         for file in &head.ledger {
             ledger::read_file(&self.fs, file, &named(&file.name), &mut ledger)?;
         }
@@ -311,29 +308,40 @@ impl<F: Fs> Snapshots<F> {
         Ok(Loaded { info: info_of(&head, len), checkpoint: head.at, store, sessions })
     }
 
-    /// Writes a snapshot under temporary names, durably. `before` has the ledger's files so far and how many orders are
-    /// in them.
-    pub(super) fn stage(
-        &self,
-        order: &SnapshotOrder,
-        (store, sessions): (&Store, &Sessions),
-        before: (Vec<FileRange>, usize),
-    ) -> Result<Staged, SnapshotError> {
+    /// The ledger's files that the newest snapshot names and how many orders are in them, as far as the next one can go
+    /// on from there: otherwise none, and it writes them all anew.
+    fn ledger_so_far(&self, orders: &Orders) -> (Vec<FileRange>, usize) {
+        let head = self.newest().and_then(|newest| self.head(newest.seq()).ok());
+        let Some(head) = head.filter(|head| head.orders <= orders.len() as u64) else { return Default::default() };
+        // The last one is read when it is added to; the others are read when a process starts.
+        let is_whole = head.ledger.iter().all(|file| ledger::has_len(&self.fs, file))
+            && head.ledger.last().is_none_or(|last| ledger::has_range(&self.fs, last));
+        if !is_whole {
+            log::error!("the ledger's files are not what the newest snapshot says: they are written anew");
+            return Default::default();
+        }
+        (head.ledger, head.orders as usize)
+    }
+
+    /// Writes a snapshot under temporary names, durably.
+    pub(super) fn stage(&self, order: &SnapshotOrder) -> Result<Staged, SnapshotError> {
         let temporary = |name: &str| Temporary::Building.name(name);
-        let written = ledger::write(&self.fs, store.ledger(), before, self.options.ledger_file_bytes, temporary)?;
+        let Image { catalog, orders, sessions } = &order.image;
+        let before = self.ledger_so_far(orders);
+        let written = ledger::write(&self.fs, orders, before, self.options.ledger_file_bytes, temporary)?;
         let head = Head {
             at: order.at.clone(),
             state_hash: order.state_hash,
-            books: store.catalog().len() as u64,
+            books: catalog.len() as u64,
             sessions: sessions.len() as u64,
-            orders: store.ledger().len() as u64,
+            orders: orders.len() as u64,
             ledger: written.files,
         };
         let name = snapshot_name(mark_of(&order.at).seq);
         let temp = temporary(&name);
         let file = self.fs.create(&temp)?;
         let mut out = ChunkWriter::new(file, MAGIC, VERSION, &head.encode())?;
-        state::write(&mut out, store.catalog(), sessions)?;
+        state::write(&mut out, catalog, sessions)?;
         let len = out.finish()?;
         let mut renames = written.renames;
         renames.push((temp, name));

@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use super::FileRange;
 use super::chunks::{Appender, FileError, PREAMBLE_LEN, check_preamble, preamble};
 use crate::disk::fs::{Fs, FsFile};
-use crate::store::Ledger;
+use crate::store::{Ledger, Orders};
 
 /// Bytes at which a file is not added to any more.
 pub const LEDGER_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -98,6 +98,11 @@ fn first_damage(bytes: &[u8]) -> u64 {
     at as u64
 }
 
+/// Whether a file is at least as long as the named part.
+pub(super) fn has_len<F: Fs>(fs: &F, range: &FileRange) -> bool {
+    fs.open(&range.name).and_then(|file| file.len()).is_ok_and(|len| len >= range.len)
+}
+
 /// Whether a file has the named part already.
 pub(super) fn has_range<F: Fs>(fs: &F, range: &FileRange) -> bool {
     read_range(fs, range, &range.name).is_ok()
@@ -140,17 +145,17 @@ pub(super) struct Written {
     pub(super) renames: Vec<(String, String)>,
 }
 
-/// Writes the orders of `ledger` from the `from`th on behind `files`, which hold those before it. Durable under their
+/// Writes `orders` from the `from`th on behind `files`, which hold those before it. Durable under their
 /// temporary names when this returns.
 pub(super) fn write<F: Fs>(
     fs: &F,
-    ledger: &Ledger,
+    orders: &Orders,
     (mut files, from): (Vec<FileRange>, usize),
     file_bytes: u64,
     temporary: impl Fn(&str) -> String,
 ) -> Result<Written, FileError> {
     let mut renames = Vec::new();
-    let mut orders = ledger.iter_from(from).peekable();
+    let mut orders = orders.iter_from(from).peekable();
     while orders.peek().is_some() {
         let open = files.pop_if(|last| last.len < file_bytes);
         let name = open.as_ref().map_or_else(|| next_name(&files), |last| last.name.clone());

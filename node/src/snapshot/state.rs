@@ -5,35 +5,33 @@
 //! last use (8 each), how many answers (4), and of each answer: counter, hash of what was asked (8 each), length (4), and
 //! the bytes. How many there are of either is in the head. Equal states give equal bytes.
 
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 use pygmy_ring::Sessions;
-use pygmy_ring::sessions::{KeptOutcome, KeptSession, SessionLimits};
+use pygmy_ring::sessions::{KeptOutcome, KeptSession, Session, SessionLimits, SessionsImage};
 
 use super::chunks::{ChunkReader, ChunkWriter, FileError};
 use super::head::Head;
 use crate::disk::fs::FsFile;
-use crate::store::{BookRef, Catalog, Restore};
+use crate::store::{BookRef, Catalog, CatalogImage, Restore};
 
 const BOOK_HEADER_LEN: usize = 26;
 const SESSION_HEADER_LEN: usize = 28;
 const OUTCOME_HEADER_LEN: usize = 20;
-/// What a reader makes room for at once, whatever the head says.
-const RESERVE_MAX: u64 = 4_000_000;
 
 pub(super) fn write<File: FsFile>(
     out: &mut ChunkWriter<File>,
-    catalog: &Catalog,
-    sessions: &Sessions,
+    catalog: &CatalogImage,
+    sessions: &SessionsImage,
 ) -> std::io::Result<()> {
     let mut record = Vec::new();
-    for book in catalog.iter() {
+    for book in catalog.sorted() {
         record.clear();
         put_book(&mut record, &book);
         out.write(&record)?;
     }
-    for session in sessions.ids().into_iter().filter_map(|id| sessions.get(id)) {
+    for session in sessions.sorted() {
         record.clear();
-        put_session(&mut record, &session);
+        put_session(&mut record, session);
         out.write(&record)?;
     }
     Ok(())
@@ -52,21 +50,21 @@ fn put_book(out: &mut Vec<u8>, book: &BookRef<'_>) {
     }
 }
 
-fn put_session(out: &mut Vec<u8>, session: &KeptSession) {
-    out.put_u64_le(session.id);
-    out.put_u64_le(session.first_incomplete);
-    out.put_u64_le(session.used_seq);
-    out.put_u32_le(session.outcomes.len() as u32);
-    for outcome in &session.outcomes {
-        out.put_u64_le(outcome.counter);
-        out.put_u64_le(outcome.payload_hash);
-        out.put_u32_le(outcome.answer.len() as u32);
-        out.put_slice(&outcome.answer);
+fn put_session(out: &mut Vec<u8>, session: &Session) {
+    out.put_u64_le(session.id());
+    out.put_u64_le(session.first_incomplete());
+    out.put_u64_le(session.used_seq());
+    out.put_u32_le(session.outcomes().len() as u32);
+    for outcome in session.outcomes() {
+        out.put_u64_le(outcome.counter());
+        out.put_u64_le(outcome.payload_hash());
+        out.put_u32_le(outcome.answer().len() as u32);
+        out.put_slice(outcome.answer());
     }
 }
 
 pub(super) fn read<File: FsFile>(input: &mut ChunkReader<File>, head: &Head) -> Result<(Catalog, Sessions), FileError> {
-    let mut catalog = Restore::new(head.books.min(RESERVE_MAX) as usize);
+    let mut catalog = Restore::new();
     for _ in 0..head.books {
         read_book(input, &mut catalog)?;
     }
@@ -98,7 +96,7 @@ fn read_session<File: FsFile>(input: &mut ChunkReader<File>) -> Result<KeptSessi
     for _ in 0..count {
         let mut fixed = Fields(input.take(OUTCOME_HEADER_LEN)?);
         let (counter, payload_hash, len) = (fixed.u64(), fixed.u64(), fixed.u32());
-        let answer = Bytes::copy_from_slice(input.take(len as usize)?);
+        let answer = input.take(len as usize)?.into();
         outcomes.push(KeptOutcome { counter, payload_hash, answer });
     }
     Ok(KeptSession { id, first_incomplete, used_seq, outcomes })

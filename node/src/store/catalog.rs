@@ -4,25 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use pygmy_proto::limits::{TITLE_LEN_MAX, TOPIC_LEN_MAX};
 use pygmy_proto::message::{Book, BooksCursor, BooksOk, NewBook, SearchOk, TopicCount, TopicsOk};
 use pygmy_proto::types::{Bounded, Title, Topic};
 use pygmy_proto::{BookId, ErrorBody, ErrorCode};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::books::{Books, Record};
 use super::touched::{Part, Touched};
 use super::{not_enough, unknown_book};
-
-/// A book without its id. The id and the topic are shared with the listings, so that a book costs one copy of each.
-#[derive(Debug)]
-struct Record {
-    title: Box<str>,
-    topic: Arc<str>,
-    cost_cents: u64,
-    changed_seq: u64,
-    stock: u32,
-}
 
 /// A book, lent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +32,7 @@ pub struct BookRef<'a> {
 }
 
 /// Makes a catalog of books that come in the order of [`Catalog::iter`].
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Restore {
     catalog: Catalog,
     /// The topic whose books are coming, and their ids so far. A set is made of them at once, which is much cheaper
@@ -52,10 +42,9 @@ pub struct Restore {
 }
 
 impl Restore {
-    /// For about so many books.
-    pub fn new(books: usize) -> Self {
-        let catalog = Catalog { books: HashMap::with_capacity(books), ..Catalog::default() };
-        Self { catalog, topic: None, ids: Vec::new() }
+    /// Of no books so far.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Takes the next book.
@@ -78,13 +67,14 @@ impl Restore {
         }
         let id: Arc<str> = Arc::from(book.id);
         let BookRef { cost_cents, stock, changed_seq, .. } = book;
-        let record = Record { title: book.title.into(), topic, cost_cents, changed_seq, stock };
-        self.catalog.hash = self.catalog.hash.wrapping_add(hash(&id, &record));
-        self.ids.push(id.clone());
-        match self.catalog.books.insert(id, record) {
-            None => Ok(()),
-            Some(_) => Err("a book that stands twice"),
+        if self.catalog.books.get(&id).is_some() {
+            return Err("a book that stands twice");
         }
+        let record = Record::new((id.clone(), book.title.into(), topic), cost_cents, stock, changed_seq);
+        self.catalog.hash = self.catalog.hash.wrapping_add(record.hash());
+        self.ids.push(id);
+        self.catalog.books.insert(record);
+        Ok(())
     }
 
     /// The catalog.
@@ -107,6 +97,33 @@ impl Restore {
     }
 }
 
+/// All books as they were at a moment.
+#[derive(Debug, Clone)]
+pub struct CatalogImage {
+    books: Books,
+}
+
+impl CatalogImage {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.books.len()
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Hash of all books, of what they are and not of what was known of them.
+    pub fn state_hash(&self) -> u64 {
+        self.books.iter().fold(0, |hash: u64, book| hash.wrapping_add(book.hash()))
+    }
+    /// Books by topic and id: the same order on every replica.
+    pub fn sorted(&self) -> Vec<BookRef<'_>> {
+        let mut books: Vec<_> = self.books.iter().map(lend).collect();
+        books.sort_unstable_by_key(|book| (book.topic, book.id));
+        books
+    }
+}
+
 /// What a put did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
@@ -118,8 +135,7 @@ pub(super) enum Put {
 /// All books.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    /// Only ever asked by key: its order differs from process to process.
-    books: HashMap<Arc<str>, Record>,
+    books: Books,
     /// Invariant: the ids of `books`, each under its book's topic; no empty set.
     topics: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// Sum over the hashes of all books: independent of order, changes in O(1).
@@ -157,7 +173,7 @@ impl Catalog {
     }
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.books.is_empty()
+        self.books.len() == 0
     }
     /// Hash of all books.
     pub fn state_hash(&self) -> u64 {
@@ -166,7 +182,7 @@ impl Catalog {
 
     /// One book.
     pub fn get(&self, id: &BookId) -> Option<Book> {
-        self.books.get(id.as_str()).map(|record| to_book(id.as_str(), record))
+        self.books.get(id.as_str()).map(to_book)
     }
 
     /// A page of a topic's books in ascending order of id.
@@ -214,29 +230,23 @@ impl Catalog {
 
     /// All books, by topic and id: the same order on every replica.
     pub fn iter(&self) -> impl Iterator<Item = BookRef<'_>> {
-        let ids = self.topics.iter().flat_map(|(topic, ids)| ids.iter().map(move |id| (topic, id)));
-        ids.filter_map(|(topic, id)| {
-            let record = self.books.get(id)?;
-            Some(BookRef {
-                id,
-                title: &record.title,
-                topic,
-                cost_cents: record.cost_cents,
-                stock: record.stock,
-                changed_seq: record.changed_seq,
-            })
-        })
+        self.topics.values().flatten().filter_map(|id| self.books.get(id).map(lend))
+    }
+
+    /// The books as they are now.
+    pub fn image(&self) -> CatalogImage {
+        CatalogImage { books: self.books.clone() }
     }
 
     fn book(&self, id: &str) -> Option<Book> {
-        self.books.get(id).map(|record| to_book(id, record))
+        self.books.get(id).map(to_book)
     }
 
     /// Fails unless `copies` of the book are there.
     pub(super) fn check_stock(&self, id: &BookId, copies: u32) -> Result<(), ErrorBody> {
         match self.books.get(id.as_str()) {
             None => Err(unknown_book(id)),
-            Some(record) if record.stock < copies => Err(not_enough(&to_book(id, record), copies)),
+            Some(record) if record.stock < copies => Err(not_enough(&to_book(record), copies)),
             Some(_) => Ok(()),
         }
     }
@@ -244,7 +254,7 @@ impl Catalog {
     /// Takes `copies` off the stock; the price of one and what is left.
     pub(super) fn take(&mut self, seq: u64, id: &BookId, copies: u32) -> Result<(u64, u32), ErrorBody> {
         self.edit(seq, id, Part::Stock, |book| {
-            book.stock = book.stock.checked_sub(copies).ok_or_else(|| not_enough(&to_book(id, book), copies))?;
+            book.stock = book.stock.checked_sub(copies).ok_or_else(|| not_enough(&to_book(book), copies))?;
             Ok((book.cost_cents, book.stock))
         })
     }
@@ -274,24 +284,24 @@ impl Catalog {
         part: Part,
         change: impl FnOnce(&mut Record) -> Result<T, ErrorBody>,
     ) -> Result<T, ErrorBody> {
-        let (key, record) = self.books.get_key_value_mut(id.as_str()).ok_or_else(|| unknown_book(id))?;
-        let before = hash(id, record);
+        let record = self.books.get_mut(id.as_str()).ok_or_else(|| unknown_book(id))?;
+        let before = record.hash();
         let value = change(record)?;
         record.changed_seq = seq;
-        self.hash = self.hash.wrapping_sub(before).wrapping_add(hash(id, record));
+        self.hash = self.hash.wrapping_sub(before).wrapping_add(record.hash());
         if let Some(touched) = &mut self.touched {
-            touched.book(key, part, seq);
+            touched.book(&record.id, part, seq);
         }
         Ok(value)
     }
 
     pub(super) fn retire(&mut self, seq: u64, id: &BookId) -> Result<Book, ErrorBody> {
-        let (key, record) = self.books.remove_entry(id.as_str()).ok_or_else(|| unknown_book(id))?;
-        self.hash = self.hash.wrapping_sub(hash(&key, &record));
-        self.unlist(&record.topic, &key);
-        self.touch(&key, Part::Whole, seq);
+        let record = self.books.remove(id.as_str()).ok_or_else(|| unknown_book(id))?;
+        self.hash = self.hash.wrapping_sub(record.hash());
+        self.unlist(&record.topic, &record.id);
+        self.touch(&record.id, Part::Whole, seq);
         self.touch_topic(&record.topic, seq);
-        Ok(to_book(&key, &record))
+        Ok(to_book(&record))
     }
 
     /// Makes a book be as given.
@@ -301,9 +311,10 @@ impl Catalog {
             Some(old) if same(old, new) => return Put::Unchanged,
             Some(_) => Put::Changed,
         };
-        let (key, topic) = match self.books.remove_entry(new.id.as_str()) {
-            Some((key, old)) => {
-                self.hash = self.hash.wrapping_sub(hash(&key, &old));
+        let (key, topic) = match self.books.remove(new.id.as_str()) {
+            Some(old) => {
+                let key = old.id.clone();
+                self.hash = self.hash.wrapping_sub(old.hash());
                 if *old.topic == *new.topic {
                     (key, old.topic)
                 } else {
@@ -322,15 +333,9 @@ impl Catalog {
             }
         };
         self.touch(&key, Part::Whole, seq);
-        let record = Record {
-            title: (*new.title).into(),
-            topic,
-            cost_cents: new.cost_cents,
-            changed_seq: seq,
-            stock: new.stock,
-        };
-        self.hash = self.hash.wrapping_add(hash(&key, &record));
-        self.books.insert(key, record);
+        let record = Record::new((key, (*new.title).into(), topic), new.cost_cents, new.stock, seq);
+        self.hash = self.hash.wrapping_add(record.hash());
+        self.books.insert(record);
         outcome
     }
 
@@ -360,9 +365,9 @@ fn same(old: &Record, new: &NewBook) -> bool {
     *old.title == *new.title && *old.topic == *new.topic && old.cost_cents == new.cost_cents && old.stock == new.stock
 }
 
-fn to_book(id: &str, record: &Record) -> Book {
-    // Every key was made from a valid id.
-    let id = BookId::new(id).unwrap_or_else(|error| unreachable!("stored id: {error}"));
+fn to_book(record: &Record) -> Book {
+    // Every record was made of a valid id.
+    let id = BookId::new(&record.id).unwrap_or_else(|error| unreachable!("stored id: {error}"));
     Book {
         id,
         title: Title::truncated(&record.title),
@@ -373,17 +378,17 @@ fn to_book(id: &str, record: &Record) -> Book {
     }
 }
 
-fn hash(id: &str, record: &Record) -> u64 {
-    let mut fixed = [0_u8; 32];
-    fixed[0..8].copy_from_slice(&record.cost_cents.to_le_bytes());
-    fixed[8..16].copy_from_slice(&record.changed_seq.to_le_bytes());
-    fixed[16..20].copy_from_slice(&record.stock.to_le_bytes());
-    fixed[20..24].copy_from_slice(&(id.len() as u32).to_le_bytes());
-    fixed[24..32].copy_from_slice(&(record.title.len() as u64).to_le_bytes());
+fn lend(record: &Record) -> BookRef<'_> {
+    let Record { id, title, topic, cost_cents, stock, changed_seq, .. } = record;
+    BookRef { id, title, topic, cost_cents: *cost_cents, stock: *stock, changed_seq: *changed_seq }
+}
+
+pub(super) fn hash_names(id: &str, title: &str, topic: &str) -> u64 {
     let mut hasher = Xxh3::new();
-    hasher.update(&fixed);
-    hasher.update(id.as_bytes());
-    hasher.update(record.title.as_bytes());
-    hasher.update(record.topic.as_bytes());
+    for text in [id, title, topic] {
+        // With its length, so that where one text ends and the next begins counts, too.
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
     hasher.digest()
 }

@@ -9,40 +9,46 @@ use pygmy_proto::message::{OrderLine, OrderRecord, OrdersOk};
 use pygmy_proto::types::Bounded;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-#[derive(Debug)]
+use super::appended::Appended;
+
+#[derive(Debug, Clone, Copy)]
 struct Entry {
     number: u64,
     time_us: u64,
     total_cents: u64,
-    lines: Box<[Line]>,
+    /// Place of its first line in [`Orders::lines`]; its last is before the first of the next order.
+    first_line: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Line {
-    book: Arc<str>,
+    /// Place of the book in [`Orders::books`].
+    book: u32,
     copies: u32,
     left: u32,
     cost_cents: u64,
 }
 
-/// All orders, in ascending order of number.
-#[derive(Debug, Default)]
-pub struct Ledger {
-    orders: Vec<Entry>,
-    /// Places in `orders` of the orders that name a book.
-    by_book: HashMap<Arc<str>, Vec<u32>>,
+/// Orders in ascending order of number. A clone is cheap, and stays as it is.
+#[derive(Debug, Default, Clone)]
+pub struct Orders {
+    orders: Appended<Entry>,
+    /// The lines of all orders, one order behind the other.
+    lines: Appended<Line>,
+    /// Ids in the order in which books were sold first. One that is retired stays: its orders name it.
+    books: Appended<Arc<str>>,
     /// Chained over all orders.
     hash: u64,
 }
 
-impl Ledger {
-    /// Orders ever done.
+impl Orders {
+    /// How many.
     pub fn len(&self) -> usize {
         self.orders.len()
     }
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.orders.is_empty()
+        self.len() == 0
     }
     /// Hash of all orders.
     pub fn state_hash(&self) -> u64 {
@@ -51,51 +57,94 @@ impl Ledger {
 
     /// Orders in ascending order of number, from the `from`th on.
     pub fn iter_from(&self, from: usize) -> impl Iterator<Item = OrderRecord> {
-        self.orders.get(from..).unwrap_or_default().iter().map(to_record)
+        (from..self.len()).map(|at| self.record(at))
+    }
+
+    /// The order at a place in `orders`.
+    fn record(&self, at: usize) -> OrderRecord {
+        let Entry { number, time_us, total_cents, first_line } = self.orders[at];
+        let end = self.orders.get(at + 1).map_or(self.lines.len(), |next| next.first_line as usize);
+        let lines = (first_line as usize..end).filter_map(|at| {
+            let line = self.lines[at];
+            let book = BookId::new(&self.books[line.book as usize]).ok()?;
+            Some(OrderLine { book, copies: line.copies, cost_cents: line.cost_cents, left: line.left })
+        });
+        let lines: Bounded<OrderLine, CART_LINES_MAX> = Bounded::truncated(lines.collect());
+        OrderRecord { number, time_us, total_cents, lines }
+    }
+}
+
+/// All orders, found by number and by book.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    all: Orders,
+    /// Places of the orders that name a book, by the book's place.
+    by_book: Vec<Vec<u32>>,
+    /// Places of the books.
+    by_id: HashMap<Arc<str>, u32>,
+}
+
+impl Ledger {
+    /// The orders as they are now.
+    pub fn orders(&self) -> &Orders {
+        &self.all
+    }
+    /// Orders ever done.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+    /// Hash of all orders.
+    pub fn state_hash(&self) -> u64 {
+        self.all.hash
+    }
+
+    /// Orders in ascending order of number, from the `from`th on.
+    pub fn iter_from(&self, from: usize) -> impl Iterator<Item = OrderRecord> {
+        self.all.iter_from(from)
     }
 
     /// Number of the last order; 0 when there is none.
     pub fn last_number(&self) -> u64 {
-        self.orders.last().map_or(0, |order| order.number)
-    }
-
-    /// Makes room for so many orders more.
-    pub fn reserve(&mut self, orders: usize) {
-        self.orders.reserve(orders);
+        self.all.orders.last().map_or(0, |order| order.number)
     }
 
     /// Adds an order; its number is above all before it, as positions in the log are.
     pub fn push(&mut self, order: &OrderRecord) {
-        let index = self.orders.len() as u32;
-        let mut hash = xxh3_64_with_seed(&order.number.to_le_bytes(), self.hash);
-        let by_book = &mut self.by_book;
-        let lines = order.lines.iter().map(|line| {
-            hash = xxh3_64_with_seed(&line_words(line), hash ^ xxh3_64(line.book.as_bytes()));
-            let book = Self::note_book(by_book, line.book.as_str(), index);
-            Line { book, copies: line.copies, left: line.left, cost_cents: line.cost_cents }
-        });
-        let lines = lines.collect();
-        self.hash = hash;
         let OrderRecord { number, time_us, total_cents, .. } = *order;
-        self.orders.push(Entry { number, time_us, total_cents, lines });
+        let (index, first_line) = (self.all.len() as u32, self.all.lines.len() as u64);
+        let mut hash = xxh3_64_with_seed(&number.to_le_bytes(), self.all.hash);
+        for line in &order.lines {
+            hash = xxh3_64_with_seed(&line_words(line), hash ^ xxh3_64(line.book.as_bytes()));
+            let book = self.place_of(line.book.as_str());
+            self.by_book[book as usize].push(index);
+            let OrderLine { copies, left, cost_cents, .. } = *line;
+            self.all.lines.push(Line { book, copies, left, cost_cents });
+        }
+        self.all.hash = hash;
+        self.all.orders.push(Entry { number, time_us, total_cents, first_line });
     }
 
-    /// Notes that the order at `index` names `book`; the shared name of the book.
-    fn note_book(by_book: &mut HashMap<Arc<str>, Vec<u32>>, book: &str, index: u32) -> Arc<str> {
-        if let Some((name, _)) = by_book.get_key_value(book) {
-            let name = name.clone();
-            by_book.entry(name.clone()).or_default().push(index);
-            return name;
+    /// Place of a book, which it takes when it is sold first.
+    fn place_of(&mut self, id: &str) -> u32 {
+        if let Some(place) = self.by_id.get(id) {
+            return *place;
         }
-        let name: Arc<str> = Arc::from(book);
-        by_book.insert(name.clone(), vec![index]);
-        name
+        let place = self.by_book.len() as u32;
+        let id: Arc<str> = Arc::from(id);
+        self.all.books.push(id.clone());
+        self.by_book.push(Vec::new());
+        self.by_id.insert(id, place);
+        place
     }
 
     /// One order.
     pub fn get(&self, number: u64) -> Option<OrderRecord> {
-        let index = self.orders.binary_search_by_key(&number, |order| order.number).ok()?;
-        Some(to_record(&self.orders[index]))
+        let at = self.all.orders.partition_point(|order| order.number < number);
+        (self.all.orders.get(at)?.number == number).then(|| self.all.record(at))
     }
 
     /// A page of orders, newest first, of one book or of all.
@@ -103,12 +152,12 @@ impl Ledger {
         let before = before.unwrap_or(u64::MAX);
         match book {
             None => {
-                let end = self.orders.partition_point(|order| order.number < before);
-                self.page_of(seq, self.orders.len(), limit, end, |at| at)
+                let end = self.all.orders.partition_point(|order| order.number < before);
+                self.page_of(seq, self.len(), limit, end, |at| at)
             }
             Some(book) => {
-                let places = self.by_book.get(book.as_str()).map_or(&[][..], Vec::as_slice);
-                let end = places.partition_point(|at| self.orders[*at as usize].number < before);
+                let places = self.by_id.get(book.as_str()).map_or(&[][..], |place| &self.by_book[*place as usize]);
+                let end = places.partition_point(|at| self.all.orders[*at as usize].number < before);
                 self.page_of(seq, places.len(), limit, end, |at| places[at] as usize)
             }
         }
@@ -117,7 +166,7 @@ impl Ledger {
     /// The page of the at most `limit` orders below `end` in a list whose item `i` is the order at `place(i)`.
     fn page_of(&self, seq: u64, total: usize, limit: u32, end: usize, place: impl Fn(usize) -> usize) -> OrdersOk {
         let start = end.saturating_sub(limit as usize);
-        let orders: Vec<OrderRecord> = (start..end).rev().map(|at| to_record(&self.orders[place(at)])).collect();
+        let orders: Vec<OrderRecord> = (start..end).rev().map(|at| self.all.record(place(at))).collect();
         let next = if start > 0 { orders.last().map(|order| order.number) } else { None };
         OrdersOk { seq, total: total as u64, orders: Bounded::truncated(orders), next }
     }
@@ -129,13 +178,4 @@ fn line_words(line: &OrderLine) -> [u8; 16] {
     words[4..8].copy_from_slice(&line.left.to_le_bytes());
     words[8..16].copy_from_slice(&line.cost_cents.to_le_bytes());
     words
-}
-
-fn to_record(entry: &Entry) -> OrderRecord {
-    let lines = entry.lines.iter().filter_map(|line| {
-        let book = BookId::new(&line.book).ok()?;
-        Some(OrderLine { book, copies: line.copies, cost_cents: line.cost_cents, left: line.left })
-    });
-    let lines: Bounded<OrderLine, CART_LINES_MAX> = Bounded::truncated(lines.collect());
-    OrderRecord { number: entry.number, time_us: entry.time_us, total_cents: entry.total_cents, lines }
 }

@@ -10,7 +10,7 @@ use pygmy_node::disk::fs::Fs;
 use pygmy_node::disk::log::LogFiles;
 use pygmy_node::disk::record::Mark;
 use pygmy_node::snapshot::open::{OpenOptions, Opened, open};
-use pygmy_node::snapshot::{self, BuildError, SnapshotOptions, SnapshotOrder, Snapshots, Taken};
+use pygmy_node::snapshot::{self, BuildError, Image, SnapshotOptions, SnapshotOrder, Snapshots, Taken};
 use pygmy_node::store::Store;
 use pygmy_proto::batch::{Batch, BatchBuilder, EntryKind};
 use pygmy_proto::codec;
@@ -67,7 +67,8 @@ impl Twin {
     pub fn order(&self) -> SnapshotOrder {
         let boundaries = vec![Boundary { epoch: EPOCH, first_seq: 1 }];
         let membership = Membership { id: 4, ..Membership::default() };
-        SnapshotOrder { at: Checkpoint { base: self.base, boundaries, membership }, state_hash: self.hash() }
+        let image = Image::of(self.state.machine(), self.state.sessions());
+        SnapshotOrder { at: Checkpoint { base: self.base, boundaries, membership }, state_hash: self.hash(), image }
     }
 
     /// Writes from now on are of the session registered at `seq`.
@@ -148,6 +149,6 @@ pub fn opened<F: Fs>(fs: &F) -> Opened<F> {
     open(fs.clone(), UUID, OPTIONS).unwrap_or_else(|error| panic!("the files open: {error}"))
 }
 
-pub fn build<F: Fs>(snapshots: &Snapshots<F>, log: &LogFiles<F>, order: &SnapshotOrder) -> Result<Taken, BuildError> {
-    snapshot::build::build(snapshots, &log.reader(), order, &AtomicBool::new(false))
+pub fn build<F: Fs>(snapshots: &Snapshots<F>, order: &SnapshotOrder) -> Result<Taken, BuildError> {
+    snapshot::build::build(snapshots, order, &AtomicBool::new(false))
 }

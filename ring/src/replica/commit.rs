@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use pygmy_proto::batch::{Batch, Entry};
 use pygmy_proto::message::{Ack, Commit, Epoch, LogEnd, TokenDurable, Voter};
 
@@ -226,7 +227,10 @@ impl<S: StateMachine> Replica<S> {
             if entry.seq > upto {
                 return;
             }
+            let is_own = self.tickets.front().is_some_and(|ticket| ticket.seq == entry.seq);
             let result = self.state.apply(batch.header().time_us, entry);
+            // Whoever proposed a write wants its answer, nobody else.
+            let result = result.map(|answer| if is_own { Bytes::copy_from_slice(answer) } else { Bytes::new() });
             self.applied = entry.seq;
             if entry.seq.is_multiple_of(CHECK_EVERY) {
                 self.keep_check();

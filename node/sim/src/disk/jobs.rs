@@ -4,12 +4,11 @@
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 
-use pygmy_node::disk::reader::LogReader;
 use pygmy_node::snapshot::build::build;
 use pygmy_node::snapshot::transfer::{Done, Job, Receiving};
 use pygmy_node::snapshot::{BuildError, SnapshotOrder, Snapshots, Taken};
 
-use super::watched::{WatchedFile, WatchedFs};
+use super::watched::WatchedFs;
 use super::{Disk, Harm};
 use crate::mistake::Mistake;
 
@@ -33,7 +32,7 @@ impl Lane {
 pub(super) struct Jobs {
     snapshots: Snapshots<WatchedFs>,
     receiving: Receiving<WatchedFs>,
-    building: Option<SnapshotOrder>,
+    building: Option<Box<SnapshotOrder>>,
     lanes: [VecDeque<Job>; 2],
 }
 
@@ -47,14 +46,14 @@ impl Jobs {
         self.building.is_some() || self.lanes.iter().any(|lane| !lane.is_empty())
     }
 
-    fn build(&mut self, log: &LogReader<WatchedFile>) -> Option<Result<Taken, BuildError>> {
+    fn build(&mut self) -> Option<Result<Taken, BuildError>> {
         let order = self.building.take()?;
-        Some(build(&self.snapshots, log, &order, &AtomicBool::new(false)))
+        Some(build(&self.snapshots, &order, &AtomicBool::new(false)))
     }
 
     /// Does all that there is, for nobody.
-    pub(super) fn finish_all(&mut self, log: &LogReader<WatchedFile>) {
-        drop(self.build(log));
+    pub(super) fn finish_all(&mut self) {
+        drop(self.build());
         for job in self.lanes.iter_mut().flat_map(std::mem::take) {
             drop(self.receiving.run(job));
         }
@@ -79,7 +78,7 @@ impl Disk {
     }
 
     /// Begins to take a snapshot.
-    pub fn begin_snapshot(&mut self, order: SnapshotOrder) {
+    pub fn begin_snapshot(&mut self, order: Box<SnapshotOrder>) {
         if let Some(files) = &mut self.files {
             files.jobs.building = Some(order);
         }
@@ -88,7 +87,7 @@ impl Disk {
     /// Takes the snapshot that was begun.
     pub fn take_snapshot(&mut self) -> Option<Result<Taken, BuildError>> {
         let files = self.files.as_mut()?;
-        let mut done = files.jobs.build(&files.reader)?;
+        let mut done = files.jobs.build()?;
         if let Ok(taken) = &mut done {
             self.shadow.snapshot = taken.info.mark;
             self.sound = if self.harm == Harm::None && !self.newest_harmed { self.sound + 1 } else { 0 };

@@ -290,7 +290,7 @@ impl Disk {
     /// What the writing thread does when its process leaves: all that it was given, as far as that is possible.
     fn finish_all(&mut self, files: &mut Files) {
         // Whatever became of a snapshot, nobody is there any more to be told.
-        files.jobs.finish_all(&files.reader);
+        files.jobs.finish_all();
         files.take_inbox();
         while !files.queue.is_empty() {
             let shadow = &mut self.shadow;
@@ -436,10 +436,10 @@ impl Files {
     /// What a process does whose power fails on the way. Whatever it came to: nobody is there any more to be told.
     fn do_in_part(&mut self, jobs_first: bool) {
         if jobs_first {
-            self.jobs.finish_all(&self.reader);
+            self.jobs.finish_all();
         }
         let _ = if self.under_way { self.step(|_| ()).map(|_| ()) } else { self.queue.rest(Duration::MAX) };
-        self.jobs.finish_all(&self.reader);
+        self.jobs.finish_all();
     }
 
     fn take_inbox(&mut self) {
