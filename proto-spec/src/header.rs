@@ -1,5 +1,6 @@
 //! The frame header: 24 bytes, little-endian, before every body. Layout in `SPEC.md` §2.
 
+use crate::crc;
 use crate::limits::VERSION;
 
 /// Length of the header in bytes.
@@ -227,7 +228,7 @@ impl<'a> HeaderView<'a> {
 /// `frame` must hold at least a header; fewer bytes are summed as they are.
 pub fn checksum(frame: &[u8]) -> u32 {
     let (head, tail) = frame.split_at(field::CRC.start.min(frame.len()));
-    crc32c::crc32c_append(crc32c::crc32c(head), tail.get(4..).unwrap_or_default())
+    crc::crc32c(head, tail.get(4..).unwrap_or_default())
 }
 
 /// Writes `header` over the first [`HEADER_LEN`] bytes of `frame`, with length and checksum computed from `frame`.

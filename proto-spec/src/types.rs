@@ -75,7 +75,12 @@ impl<const N: usize> InlineStr<N> {
     /// The text.
     pub fn as_str(&self) -> &str {
         // Checked when the value was made.
-        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The text's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
     }
 }
 
@@ -277,6 +282,10 @@ impl BookId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+    /// The id's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 

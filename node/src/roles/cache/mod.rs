@@ -168,11 +168,7 @@ impl Cache {
     /// The answer to a read that must not reflect a position before `floor`.
     pub fn find(&self, read: &Read, floor: u64) -> Found<'_> {
         match read {
-            Read::Lookup(lookup) => match self.store.get(&Key::Book(lookup.book)) {
-                Some(Entry { seq, value: Value::Book(book) }) => self.lend(Kind::LookupOk, *seq, book, floor),
-                Some(Entry { seq, value: Value::Unknown(error) }) => self.lend(Kind::Error, *seq, error, floor),
-                _ => Found::Nothing,
-            },
+            Read::Lookup(lookup) => self.find_book(lookup.book.as_bytes(), floor),
             Read::Search(search) => {
                 let after = search.after.as_ref().map(BookId::as_str);
                 self.find_page(&Key::Topic(search.topic), search.limit, after, floor)
@@ -182,6 +178,15 @@ impl Cache {
                 self.find_page(&Key::Topics, topics.limit, after, floor)
             }
             Read::Books(_) | Read::Order(_) | Read::Orders(_) | Read::Floor(_) => Found::Nothing,
+        }
+    }
+
+    /// The answer to a lookup of the book with this id, as [`Self::find`] gives it.
+    pub fn find_book(&self, id: &[u8], floor: u64) -> Found<'_> {
+        match self.store.get_book(id) {
+            Some(Entry { seq, value: Value::Book(book) }) => self.lend(Kind::LookupOk, *seq, book, floor),
+            Some(Entry { seq, value: Value::Unknown(error) }) => self.lend(Kind::Error, *seq, error, floor),
+            _ => Found::Nothing,
         }
     }
 

@@ -1,17 +1,17 @@
 //! Where entries are kept: a table of a bounded number of bytes, from which what is asked for least goes first.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 
 use pygmy_proto::BookId;
 use pygmy_proto::types::Topic;
-use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
+use quick_cache::{Equivalent, Weighter};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::pages::Pages;
 
 /// What an entry is found by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
     /// One book.
     Book(BookId),
@@ -19,6 +19,36 @@ pub(super) enum Key {
     Topic(Topic),
     /// The list of the topics.
     Topics,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            // In one go, for every lookup does.
+            Key::Book(id) => BookKey(id.as_bytes()).hash(state),
+            Key::Topic(topic) => {
+                state.write_u8(1);
+                state.write(topic.as_bytes());
+            }
+            Key::Topics => state.write_u8(2),
+        }
+    }
+}
+
+/// [`Key::Book`] by the bytes of an id, which need not be one.
+#[derive(Debug, Clone, Copy)]
+struct BookKey<'a>(&'a [u8]);
+
+impl Hash for BookKey<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.0);
+    }
+}
+
+impl Equivalent<Key> for BookKey<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        matches!(key, Key::Book(id) if id.as_bytes() == self.0)
+    }
 }
 
 /// What is kept of a key.
@@ -113,6 +143,10 @@ impl Store {
     /// What is kept of a key that is asked for.
     pub(super) fn get(&self, key: &Key) -> Option<&Entry> {
         self.entries.get(key)
+    }
+    /// What is kept of the book with this id that is asked for.
+    pub(super) fn get_book(&self, id: &[u8]) -> Option<&Entry> {
+        self.entries.get(&BookKey(id))
     }
     /// What is kept of a key, without taking it for asked for.
     pub(super) fn peek(&self, key: &Key) -> Option<&Entry> {

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use pygmy_proto::frame::Frame;
 use pygmy_proto::header::{FLAG_FRESH, FLAG_NO_CACHE, FLAG_TRACE, HEADER_LEN};
+use pygmy_proto::limits::BOOK_ID_LEN_MAX;
 use pygmy_proto::message::{Feed, FeedOk, FeedOpen, FeedRead, Floor, FloorOk, FrontStatus, Role, Stage, Trace};
+use pygmy_proto::types::Lent;
 use pygmy_proto::{ErrorBody, ErrorCode, Kind, codec};
 
 use super::work::Stand;
@@ -181,6 +183,9 @@ impl Front {
     /// A read of a client, under an id that is not in flight.
     pub(super) fn on_read(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, kind: Kind, frame: &Frame<'_>) {
         let header = &frame.header;
+        if kind == Kind::Lookup && self.answer_lookup(ctx, conn, frame) {
+            return;
+        }
         let read = match Read::parse(frame) {
             Some(Ok(read)) => read,
             Some(Err(error)) => return ctx.out.send_error(conn, header.request_id, ctx.me, &error),
@@ -206,6 +211,25 @@ impl Front {
         if let Some(key) = self.insert(ctx, conn, frame, ask) {
             self.proceed(ctx, key);
         }
+    }
+
+    /// Answers a lookup whose answer is in the cache; false when it is not, or the lookup is none, and nothing was done.
+    /// What most requests are is not taken apart further than this needs.
+    fn answer_lookup(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, frame: &Frame<'_>) -> bool {
+        let header = &frame.header;
+        let flags = header.flags & (FLAG_TRACE | FLAG_FRESH | FLAG_NO_CACHE);
+        if !is_plain(flags) {
+            return false;
+        }
+        let Ok((floor, id)) = codec::decode_lent::<(u64, Lent<'_, BOOK_ID_LEN_MAX>)>(frame.body) else { return false };
+        self.ask_for_floor(ctx);
+        let Some(bound) = self.reads.floors.current(ctx.now.mono_ns) else { return false };
+        let floor = floor.max(self.acknowledged).max(bound.seq);
+        let Found::Answer(answer) = self.reads.cache.find_book(id.bytes(), floor) else { return false };
+        send_kept(ctx, conn, header.request_id, flags, 0, &answer);
+        self.reads.hits += 1;
+        self.answered += 1;
+        true
     }
 
     /// Does what can be done for a read now: answers it, lets it wait, or passes it on.
