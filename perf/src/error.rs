@@ -2,6 +2,8 @@
 
 use pygmy_proto::ErrorBody;
 
+use crate::run::RunError;
+
 /// Why a run could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,6 +26,14 @@ pub enum Error {
         /// What it said.
         error: Box<ErrorBody>,
     },
+    /// A file that was given is no run that this program can read.
+    #[error("{path}: {why}")]
+    Run {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: RunError,
+    },
     /// This machine would not do something.
     #[error("{what}: {error}")]
     Io {
@@ -44,7 +54,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Refused { .. } | Error::Io { .. } => 1,
-            Error::Usage(_) => 2,
+            Error::Usage(_) | Error::Run { .. } => 2,
             Error::Unreachable { .. } => 3,
         }
     }

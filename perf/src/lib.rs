@@ -6,7 +6,7 @@
 //! * [`cache`]: what a front end's cache is worth.
 //! * [`audit`]: whether the store kept its promises while it was bought from as fast as possible.
 //! * [`idle`]: what connections cost that do nothing.
-//! * [`run`]: what an experiment found, kept in the one form from which reports are drawn.
+//! * [`run`]: what an experiment found, kept in the one form from which reports are drawn; [`report`] draws them.
 //!
 //! Beneath them: [`net`], an event loop that keeps many connections standing; [`session`], a session's counters;
 //! [`ask`], one blocking connection for what is read before and after; [`target`], where the cluster is; [`local`], its
@@ -24,6 +24,7 @@ pub mod load;
 pub mod local;
 pub mod net;
 mod replicas;
+pub mod report;
 pub mod run;
 pub mod session;
 pub mod shelf;

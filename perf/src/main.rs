@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use pygmy_perf::error::Error;
 use pygmy_perf::history::judge;
-use pygmy_perf::{audit, cache, chaos, failover, idle, load};
+use pygmy_perf::{audit, cache, chaos, failover, idle, load, report};
 
 /// Measures and audits a Pygmy cluster
 ///
@@ -34,6 +34,8 @@ enum Command {
     Cache(cache::CacheArgs),
     /// Holds connections that say nothing, and shows what they cost
     IdleConnections(idle::IdleArgs),
+    /// Draws runs that were kept: one page with every picture and number, and ratios to a baseline
+    Report(report::ReportArgs),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +82,11 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
         }
         Command::IdleConnections(args) => {
             let report = idle::run(args)?;
+            show(args.json, &report, |out| report.print(out))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Report(args) => {
+            let report = report::run(args)?;
             show(args.json, &report, |out| report.print(out))?;
             Ok(ExitCode::SUCCESS)
         }

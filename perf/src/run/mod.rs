@@ -90,15 +90,66 @@ impl Run {
         let path = if path.is_dir() { path.join(FILE) } else { path.to_path_buf() };
         let name = || path.display().to_string();
         let text = std::fs::read(&path).map_err(Error::io(name()))?;
-        let wrong = |why: String| Error::Usage(format!("{}: {why}", name()));
-        let head: Head = serde_json::from_slice(&text).map_err(|error| wrong(format!("this is no run: {error}")))?;
-        if head.format != FORMAT || head.version != VERSION {
-            let Head { format, version } = head;
-            return Err(wrong(format!(
-                "{format:?} version {version}; this program reads {FORMAT:?} version {VERSION}"
-            )));
+        Self::parse(&text).map_err(|why| Error::Run { path: name(), why })
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, RunError> {
+        let Head { format, version } = serde_json::from_slice(text).map_err(RunError::Foreign)?;
+        if format != FORMAT {
+            return Err(RunError::Format { found: format });
         }
-        serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))
+        if version != VERSION {
+            return Err(RunError::Version { found: version });
+        }
+        let run: Self = serde_json::from_slice(text).map_err(RunError::Broken)?;
+        run.panels.iter().try_for_each(check)?;
+        Ok(run)
+    }
+}
+
+/// Why a file is no run that this program can read.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It has not even the head of one.
+    #[error("this is no run: {0}")]
+    Foreign(serde_json::Error),
+    /// It says that it is something else.
+    #[error("this is {found:?}, and no run ({FORMAT:?})")]
+    Format {
+        /// What it says that it is.
+        found: String,
+    },
+    /// It is of another version of this program.
+    #[error("a run of version {found}; this program reads version {VERSION}")]
+    Version {
+        /// The version that it says.
+        found: u32,
+    },
+    /// Something in it is missing or is not what it should be.
+    #[error("a run that is broken: {0}")]
+    Broken(serde_json::Error),
+    /// Something has more or fewer parts than its heads name.
+    #[error("a run that is broken: {title:?}: {found} in one row, {expected} in its head")]
+    Ragged {
+        /// The panel.
+        title: String,
+        /// Parts of the row.
+        found: usize,
+        /// Parts that it should have.
+        expected: usize,
+    },
+}
+
+/// What the panel's form alone does not promise: rows have as many cells as there are heads.
+fn check(panel: &Panel) -> Result<(), RunError> {
+    let (title, expected, mut lengths): (_, _, Box<dyn Iterator<Item = usize>>) = match panel {
+        Panel::Table(table) => (&table.title, table.columns.len(), Box::new(table.rows.iter().map(Vec::len))),
+        Panel::Stack(stack) => (&stack.title, stack.parts.len(), Box::new(stack.bars.iter().map(|bar| bar.1.len()))),
+        Panel::Percentiles(_) | Panel::Timeline(_) | Panel::Curve(_) => return Ok(()),
+    };
+    match lengths.find(|found| *found != expected) {
+        Some(found) => Err(RunError::Ragged { title: title.clone(), found, expected }),
+        None => Ok(()),
     }
 }
 
@@ -337,11 +388,37 @@ mod tests {
     fn what_is_no_run_of_this_form_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
-        for (text, why) in [("[]", "no run"), (r#"{"format":"pygmy-run","version":2}"#, "version 2")] {
+        let ragged = |panel: &str| {
+            let run = serde_json::to_string(&Run { panels: Vec::new(), ..sample() }).unwrap();
+            run.replace(r#""panels":[]"#, &format!(r#""panels":[{panel}]"#))
+        };
+        let cases = [
+            ("[]".into(), "no run"),
+            ("{}".into(), "no run"),
+            (r#"{"format":"pygmy-history","version":1}"#.into(), "\"pygmy-history\", and no run"),
+            (r#"{"format":"pygmy-run","version":2}"#.into(), "of version 2; this program reads version 1"),
+            (r#"{"format":"pygmy-run","version":1}"#.into(), "broken: missing field"),
+            (
+                ragged(r#"{"form":"table","title":"CPU","columns":["a","b"],"rows":[["x"]]}"#),
+                "\"CPU\": 1 in one row, 2 in its head",
+            ),
+            (
+                ragged(
+                    r#"{"form":"stack","title":"T","axis":{"label":"","unit":"bytes","is_log":false},
+                    "parts":["a"],"bars":[["x",[1,2]]]}"#,
+                ),
+                "\"T\": 2 in one row, 1 in its head",
+            ),
+            (ragged(r#"{"form":"painting","title":"T"}"#), "unknown variant `painting`"),
+        ];
+        for (text, why) in cases {
             std::fs::write(&path, text).unwrap();
-            let error = Run::load(dir.path()).unwrap_err().to_string();
-            assert!(error.contains(why), "{error}");
+            let error = Run::load(dir.path()).unwrap_err();
+            assert!(matches!(&error, Error::Run { path: named, .. } if *named == path.display().to_string()), "{error}");
+            assert!(error.to_string().contains(why), "{error}");
         }
+        let missing = Run::load(&dir.path().join("gone")).unwrap_err();
+        assert!(matches!(&missing, Error::Io { what, .. } if what.ends_with("gone")), "{missing}");
     }
 
     #[test]
