@@ -2,11 +2,13 @@
 
 use super::font;
 use super::scale::{Scale, Tick};
-use super::scene::{Anchor, Ink, LEADING, Point, SIZE, SMALL, Scene, Stroke};
+use super::scene::{Anchor, EDGE, Ink, LEADING, Point, SIZE, SMALL, Scene, Stroke};
 use crate::run::{Axis, Unit};
 
 /// Between two labels on one axis.
 const LABEL_GAP: f64 = 10.0;
+/// Values that an upright linear axis names at most: as many steps as its ends are rounded to.
+const UPRIGHT_COUNT: usize = 5;
 /// Beneath a frame: the labels of its lower axis, and what that axis counts.
 pub(super) const FOOT: f64 = 42.0;
 /// Above a frame: what the upright axis counts.
@@ -44,7 +46,7 @@ impl Frame {
 
     /// Draws the upright axis, and above it what it counts.
     pub(super) fn draw_upright(&self, scene: &mut Scene, axis: &Axis) {
-        let ticks = self.y.ticks(axis.unit, upright_count(self.height));
+        let ticks = self.y.ticks(axis.unit, UPRIGHT_COUNT);
         let up = |tick: &Tick| self.bottom() - self.height * tick.place;
         for tick in &ticks {
             let y = up(tick);
@@ -57,9 +59,12 @@ impl Frame {
             scene.sized(at, tick.label.clone(), SMALL, Ink::Muted, Anchor::End);
         }
         // It begins where the numbers beneath it do: at the picture's left edge.
-        let room = self.right() - super::scene::EDGE;
+        let room = self.right() - EDGE;
         let caption = font::cut(&caption(axis, self.y), SIZE, room);
-        scene.text((super::scene::EDGE, self.top - 10.0), caption, Ink::Text, Anchor::Start);
+        let at = (EDGE, self.top - 10.0);
+        // Lines from the names of marks end behind it.
+        scene.rect((at.0 - 2.0, at.1 - SIZE), font::width(&caption, SIZE) + 4.0, SIZE + 4.0, Ink::Paper);
+        scene.text(at, caption, Ink::Text, Anchor::Start);
     }
 
     /// Draws the lower axis' lines, and its names and what it counts if these are asked for.
@@ -99,13 +104,9 @@ impl Frame {
 }
 
 /// Room for the upright axis' labels.
-pub(super) fn upright_room(scale: Scale, unit: Unit, height: f64) -> f64 {
-    let ticks = scale.ticks(unit, upright_count(height));
+pub(super) fn upright_room(scale: Scale, unit: Unit) -> f64 {
+    let ticks = scale.ticks(unit, UPRIGHT_COUNT);
     ticks.iter().map(|tick| font::width(&tick.label, SMALL)).fold(24.0, f64::max) + 10.0
-}
-
-fn upright_count(height: f64) -> usize {
-    if height < 200.0 { 4 } else { 6 }
 }
 
 /// What an axis counts, and in what.

@@ -11,7 +11,7 @@ use crate::run::{Better, Number, Unit};
 
 /// Numbers that differ by less than this share are called the same.
 const SAME: f64 = 0.005;
-/// From so many runs on, their median is shown, too.
+/// From so many runs on that have a number, its median is shown, too.
 const MEDIAN_FROM: usize = 3;
 
 /// The numbers of runs, name by name.
@@ -95,9 +95,11 @@ impl Comparison {
         }
         let label = |one: &Labelled<'_>| plain(one.label);
         let mut labels: Vec<String> = runs.iter().map(label).collect();
-        if runs.len() >= MEDIAN_FROM {
+        let has_median = rows.iter().any(|row| row.found[runs.len()].is_some());
+        if has_median {
             labels.push("median".into());
         }
+        rows.iter_mut().for_each(|row| row.found.truncate(labels.len()));
         Self { baseline: baseline.as_ref().map(label), runs: labels, rows }
     }
 
@@ -201,9 +203,10 @@ fn row(one: &Labelled<'_>, number: &Number, baseline: Option<Labelled<'_>>, runs
     };
     let before = baseline.as_ref().and_then(value);
     let values: Vec<Option<f64>> = runs.iter().map(value).collect();
-    let median = (runs.len() >= MEDIAN_FROM).then(|| median(values.iter().flatten().copied().collect()));
+    let known: Vec<f64> = values.iter().flatten().copied().collect();
+    let median = median(known).filter(|_| values.iter().flatten().count() >= MEDIAN_FROM);
     row.baseline = before;
-    let all = values.into_iter().chain(median);
+    let all = values.into_iter().chain([median]);
     row.found = all.map(|value| Some(Found::of(value?, before, number.better))).collect();
     row
 }

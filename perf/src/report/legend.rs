@@ -105,7 +105,7 @@ impl Row {
         let (from, to) = (left + JOIN, left + JOIN + SAMPLE);
         let ink = Ink::Hue(style.hue);
         if let Some(end) = end {
-            scene.path(vec![*end, (left + 4.0, end.1), (from - 5.0, middle)], Stroke::full(ink, 0.6));
+            scene.path(vec![*end, (left + 4.0, end.1), (from - 5.0, middle)], Stroke::dashed(ink, 0.8, 2));
         }
         if *is_line {
             scene.line((from, middle), (to, middle), Stroke::dashed(ink, 2.0, style.dash));

@@ -6,6 +6,8 @@ use super::scene::{Ink, Item, Point, Scene, Shape, Stroke};
 
 /// Lines with no more points than this show every one of them.
 const DOTS_MAX: usize = 30;
+/// Series with more points than this do not tell what each of them says.
+const WORDS_MAX: usize = 300;
 /// Between two dots of a line with more points.
 const DOTS_APART: f64 = 110.0;
 /// A line breaks where two points are so many times further apart than two usually are: there, nothing was measured.
@@ -37,10 +39,11 @@ pub(super) fn draw(
         radius,
         shape: Shape(style.shape),
         ink,
-        words: words(point),
+        words: if points.len() <= WORDS_MAX { words(point) } else { String::new() },
     };
     if joining == Joining::None {
-        scene.items.extend(apart(frame, points).map(|point| dot(point, 2.6)));
+        let radius = if points.len() <= WORDS_MAX { 3.0 } else { 1.8 };
+        scene.items.extend(apart(frame, points).map(|point| dot(point, radius)));
         return;
     }
     let gap = if joining == Joining::Near { longest_step(points) } else { f64::INFINITY };

@@ -2,6 +2,7 @@
 
 use super::axes::Frame;
 use super::font;
+use super::rows::Rows;
 use super::scene::{Anchor, Ink, LEADING, SMALL, Scene, Stroke, WIDTH};
 use crate::run::Mark;
 
@@ -62,17 +63,14 @@ impl Marks {
                 place: None,
             })
             .collect();
-        tags.sort_by(|a, b| a.from.total_cmp(&b.from));
-        let mut ends = [f64::NEG_INFINITY; ROWS_MAX];
+        tags.sort_by(|a, b| b.from.total_cmp(&a.from));
+        let mut taken = Rows::new(ROWS_MAX);
         for tag in &mut tags {
             let width = font::width(&tag.text, SMALL);
-            let start = (tag.from - 3.0).min(WIDTH - width - 4.0);
-            tag.place = ends.iter().position(|end| *end + GAP <= start).map(|row| (row, start));
-            if let Some((row, start)) = tag.place {
-                ends[row] = start + width;
-            }
+            let start = (tag.from + 4.0).min(WIDTH - width - 4.0);
+            tag.place = taken.take(tag.from, (start, start + width + GAP)).map(|row| (row, start));
         }
-        let rows = ends.iter().filter(|end| end.is_finite()).count();
+        let rows = taken.used();
         Self { tags, rows, key: Vec::new() }
     }
 
@@ -108,7 +106,7 @@ impl Marks {
         for tag in &self.tags {
             let Some((row, start)) = tag.place else { continue };
             let y = bottom - 4.0 - LEADING * row as f64;
-            scene.line((tag.from, y + 3.0), (tag.from, plot), Stroke::full(Ink::Mark, 0.6));
+            scene.line((tag.from, y - SMALL * 0.75), (tag.from, plot), Stroke::full(Ink::Mark, 0.6));
             scene.sized((start, y), tag.text.clone(), SMALL, Ink::Mark, Anchor::Start);
         }
     }
@@ -150,7 +148,7 @@ mod tests {
                         Some((start, start + font::width(&tag.text, SMALL)))
                     })
                     .collect();
-                assert!(spans.windows(2).all(|pair| pair[0].1 < pair[1].0), "{spans:?}");
+                assert!(spans.windows(2).all(|pair| pair[1].1 < pair[0].0), "{spans:?}");
             }
         }
         assert_eq!(many.tags.iter().filter(|tag| tag.place.is_none()).count(), 0);

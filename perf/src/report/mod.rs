@@ -16,6 +16,7 @@ mod page;
 mod panels;
 mod png;
 mod quantity;
+mod rows;
 mod scale;
 mod scene;
 mod svg;

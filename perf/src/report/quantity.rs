@@ -66,7 +66,7 @@ fn is_whole(value: f64) -> bool {
 fn with_digits(value: f64, unit: Unit, digits: i32) -> String {
     // Rounding comes first: 999.96 us are 1 ms.
     let value = rounded(value, digits);
-    let Factor { per, name } = factor(unit, value);
+    let Factor { per, name } = if value.abs() < 1e15 { factor(unit, value) } else { factor(unit, 1.0) };
     let number = decimal(value / per, digits);
     // `/s` clings to a bare number: `12/s`, and `12 k/s`.
     if name.is_empty() || name.starts_with('/') { format!("{number}{name}") } else { format!("{number} {name}") }

@@ -66,15 +66,15 @@ fn shape(out: &mut String, item: &Item) {
             writeln!(out, "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" {}/>", fill(*ink))
         }
         Item::Dot { at, radius, shape, ink, words } => {
-            let words = escape(words);
+            let words = if words.is_empty() { String::new() } else { format!("<title>{}</title>", escape(words)) };
             match shape.outline(*at, *radius) {
                 None => {
                     let (x, y, r) = (number(at.0), number(at.1), number(*radius));
                     let fill = fill(*ink);
-                    writeln!(out, "<circle cx=\"{x}\" cy=\"{y}\" r=\"{r}\" {fill}><title>{words}</title></circle>")
+                    writeln!(out, "<circle cx=\"{x}\" cy=\"{y}\" r=\"{r}\" {fill}>{words}</circle>")
                 }
                 Some(outline) => {
-                    writeln!(out, "<path d=\"{}Z\" {}><title>{words}</title></path>", path(&outline), fill(*ink))
+                    writeln!(out, "<path d=\"{}Z\" {}>{words}</path>", path(&outline), fill(*ink))
                 }
             }
         }

@@ -414,7 +414,10 @@ mod tests {
         for (text, why) in cases {
             std::fs::write(&path, text).unwrap();
             let error = Run::load(dir.path()).unwrap_err();
-            assert!(matches!(&error, Error::Run { path: named, .. } if *named == path.display().to_string()), "{error}");
+            assert!(
+                matches!(&error, Error::Run { path: named, .. } if *named == path.display().to_string()),
+                "{error}"
+            );
             assert!(error.to_string().contains(why), "{error}");
         }
         let missing = Run::load(&dir.path().join("gone")).unwrap_err();

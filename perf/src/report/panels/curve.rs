@@ -14,6 +14,8 @@ use crate::run::{Axis, Curve, Line, Mark, Unit};
 
 /// Height of a plot, at least.
 const HEIGHT: f64 = 320.0;
+/// Where zeros are on a logarithmic axis.
+pub(super) const ZERO_READING: &str = " A value of 0, which a logarithmic axis cannot show, stands on its foot.";
 /// Rows of a table of points; of more, a summary is shown.
 const ROWS_MAX: usize = 120;
 
@@ -25,6 +27,13 @@ pub(super) fn fill(figure: &mut Figure, members: &[(&str, &Curve)]) {
     figure.grids.extend(points_grid(&all, &first.x, &first.y));
     figure.grids.extend(marks_grid(&marks, &first.x.label, first.x.unit));
     figure.reading = format!("{} over {}.{}", plain(&first.y.label), plain(&first.x.label), telling(&all));
+    let has_zero = |is_log: bool, pick: fn(&(f64, f64)) -> f64| {
+        is_log
+            && lines.iter().flat_map(|(_, lines)| *lines).flat_map(|line| &line.points).any(|point| pick(point) <= 0.0)
+    };
+    if has_zero(first.x.is_log, |(x, _)| *x) || has_zero(first.y.is_log, |(_, y)| *y) {
+        figure.reading += ZERO_READING;
+    }
     for (part, series) in pictures(all) {
         figure.scenes.push(draw(&titled(&figure.title, part), first, &series, &marks));
     }
@@ -51,11 +60,11 @@ fn draw(title: &str, panel: &Curve, series: &[Series<'_, Line>], marks: &[Mark])
     let marks = Marks::new(marks, &frame);
     frame.top += marks.head();
     marks.draw_bands(&mut scene, &frame);
+    // Names of marks stand above the axis' caption.
+    marks.draw_names(&mut scene, frame.top - HEAD + 2.0, frame.top);
     frame.draw_upright(&mut scene, &panel.y);
     frame.draw_lower(&mut scene, panel.x.unit, Some(&axes::caption(&panel.x, x)));
     marks.draw_lines(&mut scene, &frame);
-    // Names of marks stand above the axis' caption.
-    marks.draw_names(&mut scene, frame.top - HEAD + 2.0, frame.top);
     if points().next().is_none() {
         say_empty(&mut scene, &frame);
     }

@@ -85,10 +85,11 @@ macro_rules! forms {
 }
 forms!(as_percentiles: Percentiles, as_timeline: Timeline, as_curve: Curve, as_stack: Stack, as_table: Table);
 
-/// Series for one picture, or for one each where they are too many for one.
+/// Series for one picture, or for one for each name where they are too many for one.
 fn pictures<'a, T: Clone>(series: Vec<Series<'a, T>>) -> Vec<(Option<&'a str>, Vec<Series<'a, T>>)> {
-    let is_of_several = series.iter().any(|series| series.run.is_some());
-    if series.len() <= SERIES_MAX || !is_of_several {
+    let is_of_several = series.iter().any(|one| one.run.is_some());
+    let are_alike = series.windows(2).all(|pair| pair[0].name == pair[1].name);
+    if !is_of_several || (series.len() <= SERIES_MAX && !are_alike) {
         return vec![(None, series)];
     }
     let mut pictures: Vec<(Option<&str>, Vec<Series<'a, T>>)> = Vec::new();
@@ -117,22 +118,23 @@ fn titled(title: &str, part: Option<&str>) -> String {
 /// A frame with room for what the upright axis names and for names to its right.
 fn frame(scales: (Scale, Scale), axis: &Axis, top: f64, height: f64, legend_width: f64) -> Frame {
     let (x, y) = scales;
-    let left = EDGE + axes::upright_room(y, axis.unit, height);
+    let left = EDGE + axes::upright_room(y, axis.unit);
     Frame { left, top, width: WIDTH - EDGE - legend_width - left, height, x, y }
 }
 
 /// The names of series, as a legend has them before it is known where their lines end.
 fn legend<T>(series: &[Series<'_, T>], is_line: bool, details: impl Fn(&T) -> Vec<String>) -> Vec<Entry> {
-    series
-        .iter()
-        .map(|series| Entry {
-            name: plain(series.name),
-            details: series.run.map(plain).into_iter().chain(details(series.data)).collect(),
-            style: series.style,
-            is_line,
-            end: None,
-        })
-        .collect()
+    let are_alike = series.windows(2).all(|pair| pair[0].name == pair[1].name);
+    let entry = |one: &Series<'_, T>| {
+        // Where all lines show the same, the picture's title says what, and only the run is left to tell.
+        let (name, run) = match one.run {
+            Some(run) if are_alike => (run, None),
+            run => (one.name, run),
+        };
+        let details = run.map(plain).into_iter().chain(details(one.data)).collect();
+        Entry { name: plain(name), details, style: one.style, is_line, end: None }
+    };
+    series.iter().map(entry).collect()
 }
 
 /// Draws the names to the right of a frame, each at its line's end.

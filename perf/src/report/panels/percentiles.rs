@@ -1,7 +1,7 @@
 //! Distributions of times over a logarithmic axis of percentiles.
 
 use super::{Figure, Grid, draw_legend, frame, legend, number, pictures, say_empty, telling, titled, word};
-use crate::report::axes::{self, FOOT, HEAD};
+use crate::report::axes::{FOOT, HEAD};
 use crate::report::group::{Series, series};
 use crate::report::html::plain;
 use crate::report::legend::Legend;
@@ -35,9 +35,9 @@ fn draw(title: &str, series: &[Series<'_, Distribution>]) -> Scene {
     let mut scene = Scene::new(title, describe(series));
     let times = || series.iter().flat_map(|series| series.data.points.iter().map(|(_, seconds)| *seconds));
     let entries = legend(series, true, |line| {
-        let slowest = line.points.last().map(|(_, seconds)| format!("max {}", short(*seconds, Unit::Seconds)));
-        let count = format!("{} requests", short(line.count as f64, Unit::Count));
-        slowest.into_iter().chain([count]).collect()
+        let count = short(line.count as f64, Unit::Count);
+        let slowest = line.points.last().map(|(_, seconds)| short(*seconds, Unit::Seconds));
+        vec![slowest.map_or("no requests".into(), |slowest| format!("max {slowest} of {count}"))]
     });
     let names = Legend::new(entries.clone());
     let axis = Axis { label: "time".into(), unit: Unit::Seconds, is_log: is_spread(times()) };
@@ -63,7 +63,6 @@ fn draw(title: &str, series: &[Series<'_, Distribution>]) -> Scene {
     }
     draw_legend(&mut scene, &frame, entries, ends);
     scene.height = frame.bottom() + FOOT;
-    debug_assert!(frame.width > axes::HEAD);
     scene
 }
 

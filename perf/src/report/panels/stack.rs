@@ -5,6 +5,7 @@ use crate::report::axes::{self, FOOT, Frame, HEAD};
 use crate::report::font;
 use crate::report::html::plain;
 use crate::report::quantity::{full, short};
+use crate::report::rows::Rows;
 use crate::report::scale::Scale;
 use crate::report::scene::{Anchor, EDGE, Ink, LEADING, SIZE, SMALL, Scene, Stroke, WIDTH};
 use crate::run::{Axis, Stack, Unit};
@@ -17,8 +18,8 @@ const BETWEEN: f64 = 18.0;
 const NAME_MAX: f64 = 170.0;
 /// Room for sums.
 const SUM: f64 = 86.0;
-/// Rows of names beneath a bar.
-const ROWS_MAX: usize = 8;
+/// Room for the name of a part beneath its bar.
+const PART_MAX: f64 = 240.0;
 /// Bars on a picture; the table has them all.
 const BARS_MAX: usize = 40;
 
@@ -132,13 +133,19 @@ struct Segment {
     beneath: Option<(usize, f64)>,
 }
 
+impl Segment {
+    fn middle(&self) -> f64 {
+        (self.from + self.to) / 2.0
+    }
+}
+
 impl Layout {
     fn of(bar: &Bar, panel: &Stack, frame: &Frame) -> Self {
         let sum = bar.sum();
         let mut from = 0.0;
         let mut segments = Vec::new();
         for (part, value) in bar.values.iter().enumerate().filter(|(_, value)| **value > 0.0) {
-            let name = panel.parts.get(part).map(|name| plain(name)).unwrap_or_default();
+            let name = panel.parts.get(part).map(|name| font::cut(&plain(name), SMALL, PART_MAX)).unwrap_or_default();
             let amount = format!("{} · {}", short(*value, panel.axis.unit), share(*value, sum));
             let (left, right) = (frame.across(from), frame.across(from + value));
             segments.push(Segment { part, from: left, to: right, words: [name, amount], beneath: None });
@@ -158,7 +165,7 @@ impl Layout {
             // A seam of paper keeps parts apart without colours; those too thin for one stay seen.
             let seam = if to - from > 3.0 { 1.0 } else { 0.0 };
             scene.rect((*from, top), (to - from - seam).max(0.6), BAR, Ink::Hue(*part));
-            let middle = (from + to) / 2.0;
+            let middle = segment.middle();
             match beneath {
                 None => {
                     let [name, amount] = words.clone();
@@ -168,7 +175,13 @@ impl Layout {
                 Some((row, start)) => {
                     let y = top + BAR + 3.0 + LEADING * (*row as f64 + 1.0) - 3.0;
                     let stroke = Stroke::full(Ink::Hue(*part), 1.0);
-                    scene.path(vec![(middle, top + BAR), (middle, y - 4.0), (start - 2.0, y - 4.0)], stroke);
+                    let mut line = vec![(middle, top + BAR), (middle, y - 4.0)];
+                    // Words at the picture's edge may begin to the left of their line.
+                    line.extend((start - 2.0 > middle).then_some((start - 2.0, y - 4.0)));
+                    if start - 2.0 <= middle {
+                        line[1].1 = y - SMALL;
+                    }
+                    scene.path(line, stroke);
                     scene.sized((*start, y), words.join(" "), SMALL, Ink::Text, Anchor::Start);
                 }
             }
@@ -176,31 +189,30 @@ impl Layout {
     }
 }
 
-/// Finds places beneath the bar for the words that do not fit into their part, and says how many rows these take. From
-/// the right to the left, so that the line down to a word passes to the left of the words above it.
+/// Finds places beneath the bar for the words that do not fit into their part, and says how many rows these take.
 fn place_beneath(segments: &mut [Segment]) -> usize {
-    let mut taken: Vec<Vec<(f64, f64)>> = vec![Vec::new(); ROWS_MAX];
+    let mut rows = Rows::new(usize::MAX);
     for segment in segments.iter_mut().rev() {
         let room = segment.to - segment.from - 8.0;
         if segment.words.iter().all(|words| font::width(words, SMALL) <= room) {
             continue;
         }
-        let middle = (segment.from + segment.to) / 2.0;
         let width = font::width(&segment.words.join(" "), SMALL);
-        let start = (middle + 8.0).min(WIDTH - EDGE - width);
-        let span = (middle.min(start) - 3.0, start + width + 8.0);
-        let is_free = |row: &Vec<(f64, f64)>| row.iter().all(|(from, to)| span.1 <= *from || *to <= span.0);
-        let row = taken.iter().position(is_free).unwrap_or(ROWS_MAX - 1);
-        taken[row].push(span);
-        taken[..row].iter_mut().for_each(|above| above.push((middle - 3.0, middle + 3.0)));
-        segment.beneath = Some((row, start));
+        let start = (segment.middle() + 8.0).min(WIDTH - EDGE - width);
+        let row = rows.take(segment.middle(), (start, start + width + 8.0));
+        segment.beneath = row.map(|row| (row, start));
     }
-    taken.iter().rposition(|row| !row.is_empty()).map_or(0, |last| last + 1)
+    rows.used()
 }
 
 fn share(value: f64, sum: f64) -> String {
     let percent = 100.0 * value / sum;
-    if percent >= 10.0 { format!("{percent:.0} %") } else { format!("{percent:.1} %") }
+    match percent {
+        10.0.. => format!("{percent:.0} %"),
+        0.05.. => format!("{percent:.1} %"),
+        _ if value > 0.0 => "<0.1 %".into(),
+        _ => "0 %".into(),
+    }
 }
 
 fn describe(panel: &Stack, bars: &[Bar]) -> String {

@@ -1,6 +1,6 @@
 //! What happened when: strips beneath each other over one axis of seconds, and what was done to the cluster.
 
-use super::curve::{bounds, marks_grid, points_grid, upright};
+use super::curve::{ZERO_READING, bounds, marks_grid, points_grid, upright};
 use super::{Figure, draw_legend, legend, say_empty};
 use crate::report::axes::{self, FOOT, Frame, HEAD};
 use crate::report::group::{Series, series};
@@ -24,6 +24,10 @@ pub(super) fn fill(figure: &mut Figure, members: &[(&str, &Timeline)]) {
         .into();
     if members.len() > 1 {
         figure.reading += " The runs' pictures have the same axes.";
+    }
+    let log_tracks = members.iter().flat_map(|(_, panel)| &panel.tracks).filter(|track| track.axis.is_log);
+    if log_tracks.flat_map(|track| &track.lines).flat_map(|line| &line.points).any(|(_, y)| *y <= 0.0) {
+        figure.reading += ZERO_READING;
     }
     let shared = Shared::of(members);
     for (label, panel) in members {
@@ -80,7 +84,7 @@ fn draw(title: &str, panel: &Timeline, shared: &Shared) -> Scene {
     let names: Vec<Legend> = entries.iter().map(|entries| Legend::new(entries.clone())).collect();
     let right = names.iter().map(|names| names.width).fold(0.0, f64::max);
     let upright = panel.tracks.iter().zip(&shared.uprights);
-    let left = EDGE + upright.map(|(track, y)| axes::upright_room(*y, track.axis.unit, HEIGHT)).fold(24.0, f64::max);
+    let left = EDGE + upright.map(|(track, y)| axes::upright_room(*y, track.axis.unit)).fold(24.0, f64::max);
     let width = WIDTH - EDGE - right - left;
     let frame_at = |top, height, y| Frame { left, top, width, height, x: shared.time, y };
     let labels: Vec<Mark> = panel.marks.iter().map(|mark| Mark { label: plain(&mark.label), ..mark.clone() }).collect();
@@ -92,12 +96,12 @@ fn draw(title: &str, panel: &Timeline, shared: &Shared) -> Scene {
         let frame = frame_at(top, HEIGHT.max(names[at].height()), shared.uprights[at]);
         let caption = (at == last).then(|| axes::caption(&seconds(), shared.time));
         marks.draw_bands(&mut scene, &frame);
-        frame.draw_upright(&mut scene, &track.axis);
-        frame.draw_lower(&mut scene, Unit::Seconds, caption.as_deref());
-        marks.draw_lines(&mut scene, &frame);
         if at == 0 {
             marks.draw_names(&mut scene, names_foot, frame.top);
         }
+        frame.draw_upright(&mut scene, &track.axis);
+        frame.draw_lower(&mut scene, Unit::Seconds, caption.as_deref());
+        marks.draw_lines(&mut scene, &frame);
         draw_strip(&mut scene, &frame, strip, &track.axis, entries[at].clone());
         top = frame.bottom() + BETWEEN;
     }
