@@ -34,7 +34,7 @@ struct Tag {
 impl Marks {
     /// Finds room for names above a frame, of which only its sides and its lower axis matter.
     pub(super) fn new(marks: &[Mark], frame: &Frame) -> Self {
-        let named = Self::with(marks, frame, |mark| font::cut(&mark.label, SMALL, NAME_MAX));
+        let named = Self::with(marks, frame, false, |mark| font::cut(&mark.label, SMALL, NAME_MAX));
         if named.tags.iter().all(|tag| tag.place.is_some()) {
             return named;
         }
@@ -45,7 +45,7 @@ impl Marks {
             }
         }
         let number = |label: &str| labels.iter().position(|known| *known == label).map_or(0, |at| at + 1);
-        let mut numbered = Self::with(marks, frame, |mark| number(&mark.label).to_string());
+        let mut numbered = Self::with(marks, frame, true, |mark| number(&mark.label).to_string());
         // Spaces within an entry do not break, so that a number stays with its name.
         let entry = |(at, label): (usize, &&str)| format!("{} {label}   ", at + 1).replace(' ', "\u{a0}");
         let key: Vec<String> = labels.iter().enumerate().map(entry).collect();
@@ -53,7 +53,8 @@ impl Marks {
         numbered
     }
 
-    fn with(marks: &[Mark], frame: &Frame, text: impl Fn(&Mark) -> String) -> Self {
+    /// Names beside their lines, or numbers on top of them: where marks are many, these need less room.
+    fn with(marks: &[Mark], frame: &Frame, is_on_top: bool, text: impl Fn(&Mark) -> String) -> Self {
         let mut tags: Vec<Tag> = marks
             .iter()
             .map(|mark| Tag {
@@ -64,11 +65,12 @@ impl Marks {
             })
             .collect();
         tags.sort_by(|a, b| b.from.total_cmp(&a.from));
-        let mut taken = Rows::new(ROWS_MAX);
+        let mut taken = Rows::new(ROWS_MAX, if is_on_top { 1.0 } else { 3.0 });
         for tag in &mut tags {
             let width = font::width(&tag.text, SMALL);
-            let start = (tag.from + 4.0).min(WIDTH - width - 4.0);
-            tag.place = taken.take(tag.from, (start, start + width + GAP)).map(|row| (row, start));
+            let (start, gap) = if is_on_top { (tag.from - width / 2.0, 1.0) } else { (tag.from + 4.0, GAP) };
+            let start = start.min(WIDTH - width - 4.0);
+            tag.place = taken.take(tag.from, (start, start + width + gap)).map(|row| (row, start));
         }
         let rows = taken.used();
         Self { tags, rows, key: Vec::new() }
@@ -106,7 +108,8 @@ impl Marks {
         for tag in &self.tags {
             let Some((row, start)) = tag.place else { continue };
             let y = bottom - 4.0 - LEADING * row as f64;
-            scene.line((tag.from, y - SMALL * 0.75), (tag.from, plot), Stroke::full(Ink::Mark, 0.6));
+            let top = if self.key.is_empty() { y - SMALL * 0.75 } else { y + 3.0 };
+            scene.line((tag.from, top), (tag.from, plot), Stroke::full(Ink::Mark, 0.6));
             scene.sized((start, y), tag.text.clone(), SMALL, Ink::Mark, Anchor::Start);
         }
     }

@@ -173,3 +173,6 @@ fn slug(title: &str) -> String {
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     std::fs::write(path, bytes).map_err(Error::io(path.display().to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,6 @@ use super::{quantity, svg};
 use crate::run::{Better, Run, Unit};
 
 const STYLE: &str = include_str!("page.css");
-/// Rows that a table has without being unfolded.
-const OPEN_ROWS: usize = 0;
 
 /// What stands on the page.
 #[derive(Debug)]
@@ -191,7 +189,12 @@ fn draw(out: &mut String, figure: &Figure, number: usize, is_mixed: bool) {
         let _ = writeln!(out, "<figcaption class=\"reading\">{}</figcaption>\n</figure>", escape(&figure.reading));
     }
     let rows: usize = figure.grids.iter().map(|grid| grid.rows.len()).sum();
-    let is_folded = !figure.scenes.is_empty() && rows > OPEN_ROWS;
+    // Beneath a picture its numbers are for whoever asks; a table that is all there is stands open.
+    let is_folded = !figure.scenes.is_empty();
+    if is_folded && rows == 0 {
+        out.push_str("</section>\n");
+        return;
+    }
     if is_folded {
         out.push_str("<details>\n<summary>The numbers</summary>\n");
     }

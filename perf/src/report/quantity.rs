@@ -53,14 +53,15 @@ pub(super) fn short(value: f64, unit: Unit) -> String {
 /// A value for tables: what is counted in full, what is measured with four digits.
 pub(super) fn full(value: f64, unit: Unit) -> String {
     match unit {
-        Unit::Count | Unit::Positions if is_whole(value) => grouped(value),
-        Unit::PerSecond if value.abs() >= 1_000.0 && value.abs() < 1e15 => format!("{}/s", grouped(value.round())),
+        Unit::Count | Unit::Positions if is_countable(value) => grouped(value),
+        Unit::PerSecond if value.abs() >= 1_000.0 && is_countable(value) => format!("{}/s", grouped(value)),
         _ => with_digits(value, unit, 4),
     }
 }
 
-fn is_whole(value: f64) -> bool {
-    value.fract() == 0.0 && value.abs() < 1e15
+/// Whether a whole number says enough of a value.
+fn is_countable(value: f64) -> bool {
+    (value.fract() == 0.0 || value.abs() >= 1_000.0) && value.abs() < 1e15
 }
 
 fn with_digits(value: f64, unit: Unit, digits: i32) -> String {
@@ -161,6 +162,7 @@ mod tests {
     #[test]
     fn tables_count_in_full() {
         assert_eq!(full(1_234_567.0, Unit::Count), "1,234,567");
+        assert_eq!(full(1_234_567.4, Unit::Count), "1,234,567");
         assert_eq!(full(-123.0, Unit::Positions), "-123");
         assert_eq!(full(241_312.4, Unit::PerSecond), "241,312/s");
         assert_eq!(full(12.345_6, Unit::PerSecond), "12.35/s");

@@ -26,7 +26,8 @@ pub(super) fn fill(figure: &mut Figure, members: &[(&str, &Curve)]) {
     let marks = marks(members);
     figure.grids.extend(points_grid(&all, &first.x, &first.y));
     figure.grids.extend(marks_grid(&marks, &first.x.label, first.x.unit));
-    figure.reading = format!("{} over {}.{}", plain(&first.y.label), plain(&first.x.label), telling(&all));
+    figure.reading = format!("Upwards: {}; to the right: {}.", plain(&first.y.label), plain(&first.x.label));
+    figure.reading += telling(&all);
     let has_zero = |is_log: bool, pick: fn(&(f64, f64)) -> f64| {
         is_log
             && lines.iter().flat_map(|(_, lines)| *lines).flat_map(|line| &line.points).any(|point| pick(point) <= 0.0)

@@ -19,7 +19,7 @@ const NAME_MAX: f64 = 170.0;
 /// Room for sums.
 const SUM: f64 = 86.0;
 /// Room for the name of a part beneath its bar.
-const PART_MAX: f64 = 240.0;
+const PART_MAX: f64 = 160.0;
 /// Bars on a picture; the table has them all.
 const BARS_MAX: usize = 40;
 
@@ -182,7 +182,7 @@ impl Layout {
                         line[1].1 = y - SMALL;
                     }
                     scene.path(line, stroke);
-                    scene.sized((*start, y), words.join(" "), SMALL, Ink::Text, Anchor::Start);
+                    scene.sized((*start, y), words.join(": "), SMALL, Ink::Text, Anchor::Start);
                 }
             }
         }
@@ -191,13 +191,13 @@ impl Layout {
 
 /// Finds places beneath the bar for the words that do not fit into their part, and says how many rows these take.
 fn place_beneath(segments: &mut [Segment]) -> usize {
-    let mut rows = Rows::new(usize::MAX);
+    let mut rows = Rows::new(usize::MAX, 3.0);
     for segment in segments.iter_mut().rev() {
         let room = segment.to - segment.from - 8.0;
         if segment.words.iter().all(|words| font::width(words, SMALL) <= room) {
             continue;
         }
-        let width = font::width(&segment.words.join(" "), SMALL);
+        let width = font::width(&segment.words.join(": "), SMALL);
         let start = (segment.middle() + 8.0).min(WIDTH - EDGE - width);
         let row = rows.take(segment.middle(), (start, start + width + 8.0));
         segment.beneath = row.map(|row| (row, start));
