@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn panels_of_one_title_and_form_share_a_picture() {
-        let (a, mut b) = (run(&["lookups", "buys", "buys"]), run(&["buys", "carts"]));
+        let (a, mut b) = (run(&["lookups", "buys", "buys"]), run(&["buys", "buys", "buys", "carts"]));
         b.panels.push(Panel::Table(Table { title: "lookups".into(), columns: Vec::new(), rows: Vec::new() }));
         let runs = [Labelled { label: "a", run: &a }, Labelled { label: "b", run: &b }];
         let groups = groups(&runs);
@@ -161,7 +161,8 @@ mod tests {
         let expected = [
             ("lookups", vec!["a"]),
             ("buys", vec!["a", "b"]),
-            ("buys", vec!["a"]),
+            ("buys", vec!["a", "b"]),
+            ("buys", vec!["b"]),
             ("carts", vec!["b"]),
             ("lookups", vec!["b"]),
         ];
