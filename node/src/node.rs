@@ -347,10 +347,7 @@ impl Node {
                     feed.on_read(conn, read);
                     true
                 }),
-                Some(Kind::Submit) => codec::decode_lent(frame.body).map(|submit| {
-                    catalog.on_submit(&mut ctx, conn, &submit, replica);
-                    true
-                }),
+                Some(Kind::Submit) => catalog.on_submit(&mut ctx, conn, frame.body, replica).map(|()| true),
                 _ => on_read_or_ring_frame(&mut ctx, conn, node, frame, replica, reads),
             },
         };

@@ -1,7 +1,7 @@
-//! The checksum of frames, most of which are short.
+//! CRC-32C of what is short, as most frames and records are.
 
 /// CRC-32C of `head` and, behind it, `tail`.
-pub(crate) fn crc32c(head: &[u8], tail: &[u8]) -> u32 {
+pub fn crc32c(head: &[u8], tail: &[u8]) -> u32 {
     #[cfg(target_arch = "x86_64")]
     if head.len() + tail.len() <= short::LEN_MAX && std::arch::is_x86_feature_detected!("sse4.2") {
         #[allow(unsafe_code, reason = "only the processor can be asked whether it has an instruction")]

@@ -16,7 +16,7 @@
 
 pub mod batch;
 pub mod codec;
-mod crc;
+pub mod crc;
 pub mod datagram;
 pub mod error;
 pub mod frame;

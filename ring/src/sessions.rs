@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use pygmy_proto::limits;
 use slab::Slab;
@@ -18,6 +19,10 @@ pub const REQUEST_ID_LEN: usize = 24;
 
 /// What an outcome counts beside the bytes of its answer.
 pub const OUTCOME_COST: usize = 64;
+
+/// Bytes of a block of answers: of a session that has few, and of one that has many.
+const BLOCK_BYTES_MIN: usize = 256;
+const BLOCK_BYTES_MAX: usize = 4_096;
 
 /// Identity of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,11 +116,12 @@ pub struct Outcome {
     payload_hash: u64,
     /// What it adds to the table's hash. Kept, for the answer is no longer in the cache when it goes.
     hash: u64,
-    answer: Box<[u8]>,
+    /// Shares its block with other answers of the session.
+    answer: Bytes,
 }
 
 impl Outcome {
-    fn new(session: u64, counter: u64, payload_hash: u64, answer: Box<[u8]>) -> Self {
+    fn new(session: u64, counter: u64, payload_hash: u64, answer: Bytes) -> Self {
         let mut words = [0; 32];
         words[0..8].copy_from_slice(&session.to_le_bytes());
         words[8..16].copy_from_slice(&counter.to_le_bytes());
@@ -152,9 +158,27 @@ pub struct Session {
     bytes: usize,
     /// Invariant: ascending by counter, none below `first_incomplete`.
     outcomes: VecDeque<Outcome>,
+    /// What is left of the block into which answers are put.
+    block: BytesMut,
 }
 
 impl Session {
+    fn new(id: u64, first_incomplete: u64, used_seq: u64) -> Self {
+        Self { id, first_incomplete, used_seq, bytes: 0, outcomes: VecDeque::new(), block: BytesMut::new() }
+    }
+
+    /// Adds an outcome in its place, which is nearly always the last.
+    fn push(&mut self, outcome: Outcome) {
+        self.bytes += outcome.cost();
+        match self.outcomes.back() {
+            Some(newest) if newest.counter > outcome.counter => {
+                let index = self.outcomes.partition_point(|o| o.counter < outcome.counter);
+                self.outcomes.insert(index, outcome);
+            }
+            _ => self.outcomes.push_back(outcome),
+        }
+    }
+
     /// Its id: the position at which it was registered.
     pub fn id(&self) -> u64 {
         self.id
@@ -170,6 +194,17 @@ impl Session {
     /// What it remembers, ascending by counter.
     pub fn outcomes(&self) -> impl ExactSizeIterator<Item = &Outcome> {
         self.outcomes.iter()
+    }
+
+    /// Puts an answer into the session's block. A block for each would be given back long after it was used last, one by
+    /// one; and as answers go in about the order in which they came, none holds a block for long that others have left.
+    fn keep(&mut self, answer: &[u8]) -> Bytes {
+        if self.block.capacity() < answer.len() {
+            let usual = self.bytes.clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
+            self.block = BytesMut::with_capacity(usual.max(answer.len()));
+        }
+        self.block.extend_from_slice(answer);
+        self.block.split().freeze()
     }
 
     fn hash(&self) -> u64 {
@@ -306,8 +341,11 @@ impl Sessions {
     /// All that is remembered of a session.
     pub fn get(&self, id: u64) -> Option<KeptSession> {
         let session = &self.slots[*self.table.get(&id)?];
-        let kept =
-            |o: &Outcome| KeptOutcome { counter: o.counter, payload_hash: o.payload_hash, answer: o.answer.clone() };
+        let kept = |o: &Outcome| KeptOutcome {
+            counter: o.counter,
+            payload_hash: o.payload_hash,
+            answer: o.answer.to_vec().into(),
+        };
         Some(KeptSession {
             id,
             first_incomplete: session.first_incomplete,
@@ -342,14 +380,16 @@ impl Sessions {
         if !counters.is_sorted_by(|a, b| a < b) {
             return wrong("its answers do not ascend from the first that the client wants");
         }
-        let outcomes: VecDeque<Outcome> =
-            outcomes.into_iter().map(|o| Outcome::new(id, o.counter, o.payload_hash, o.answer)).collect();
-        let bytes = outcomes.iter().map(Outcome::cost).sum();
-        for outcome in &outcomes {
+        let mut session = Session::new(id, first_incomplete, used_seq);
+        for KeptOutcome { counter, payload_hash, answer } in outcomes {
+            let answer = session.keep(&answer);
+            session.push(Outcome::new(id, counter, payload_hash, answer));
+        }
+        for outcome in &session.outcomes {
             self.hash = self.hash.wrapping_add(outcome.hash);
         }
-        self.bytes += bytes;
-        let slot = self.insert(Session { id, first_incomplete, used_seq, bytes, outcomes });
+        self.bytes += session.bytes;
+        let slot = self.insert(session);
         self.restored.insert(used_seq, slot);
         Ok(())
     }
@@ -372,8 +412,7 @@ impl Sessions {
     /// Registers the session whose registration stands at `seq`.
     pub fn register(&mut self, seq: u64) {
         self.settle();
-        let session = Session { id: seq, first_incomplete: 1, used_seq: seq, bytes: 0, outcomes: VecDeque::new() };
-        let slot = self.insert(session);
+        let slot = self.insert(Session::new(seq, 1, seq));
         self.by_use.add(slot);
         self.evict(seq);
     }
@@ -436,17 +475,11 @@ impl Sessions {
     pub fn record(&mut self, seq: u64, id: RequestId, payload: &[u8], answer: &[u8]) {
         let Some(&slot) = self.table.get(&id.session) else { return };
         let session = Arc::make_mut(&mut self.slots[slot]);
-        let outcome = Outcome::new(id.session, id.counter, xxh3_64(payload), answer.into());
+        let answer = session.keep(answer);
+        let outcome = Outcome::new(id.session, id.counter, xxh3_64(payload), answer);
         self.hash = self.hash.wrapping_add(outcome.hash);
-        session.bytes += outcome.cost();
         self.bytes += outcome.cost();
-        match session.outcomes.back() {
-            Some(newest) if newest.counter > id.counter => {
-                let index = session.outcomes.partition_point(|o| o.counter < id.counter);
-                session.outcomes.insert(index, outcome);
-            }
-            _ => session.outcomes.push_back(outcome),
-        }
+        session.push(outcome);
         self.evict(seq);
     }
 

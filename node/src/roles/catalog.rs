@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use pygmy_proto::batch::EntryKind;
+use pygmy_proto::codec::{self, BodyError};
 use pygmy_proto::header::FLAG_TRACE;
 use pygmy_proto::limits::{
     CLIENT_BODY_MAX, JOBS_MAX, SESSION_RESULT_BYTES_MAX, SESSION_WINDOW, SUBMIT_BYTES_SOFT, SUBMIT_JOBS_MAX,
@@ -11,7 +12,7 @@ use pygmy_proto::limits::{
 use pygmy_proto::message::{
     JobResult, LentBody, Message, Replace, ReplaceOk, Results, Role, SessionOpened, Span, Stage, Submit, Voter,
 };
-use pygmy_proto::{ErrorBody, ErrorCode, codec};
+use pygmy_proto::{ErrorBody, ErrorCode};
 use pygmy_ring::replica::Completion;
 use pygmy_ring::{Change, Input, NotTaken, Proposal, SessionError};
 
@@ -68,14 +69,20 @@ impl Catalog {
         self.answered
     }
 
-    /// Writes from an order server.
+    /// Writes from an order server, in the body of a [`Submit`].
+    ///
+    /// # Errors
+    /// It is none.
     pub fn on_submit(
         &mut self,
         ctx: &mut Ctx<'_>,
         conn: ConnId,
-        submit: &Submit<LentBody<'_>>,
+        body: &[u8],
         replica: &mut StoreReplica,
-    ) {
+    ) -> Result<(), BodyError> {
+        // One block for all of them: they wait for the token together.
+        let body = Bytes::copy_from_slice(body);
+        let submit: Submit<LentBody<'_>> = codec::decode_lent(&body)?;
         for job in &submit.jobs {
             let kind = EntryKind::from_u8(job.kind);
             let asked = Asked::Job(job.job);
@@ -91,9 +98,10 @@ impl Catalog {
             // No deadline here: the ring answers each proposal exactly once.
             let ticket = self.jobs.insert(None, entry);
             let deadline_ns = deadline_in(ctx.now, job.deadline_ms);
-            let proposal = Proposal { ticket, kind, body: Bytes::copy_from_slice(job.body.bytes()), deadline_ns };
+            let proposal = Proposal { ticket, kind, body: body.slice_ref(job.body.bytes()), deadline_ns };
             replica.handle(ctx.now, Input::Propose(proposal));
         }
+        Ok(())
     }
 
     /// One log shall take another's place. Answered when the first of the two changes is committed.

@@ -12,6 +12,7 @@
 
 use bytes::{BufMut, BytesMut};
 use pygmy_proto::codec;
+use pygmy_proto::crc::crc32c;
 use pygmy_proto::message::OrderRecord;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
@@ -108,10 +109,10 @@ pub(super) fn has_range<F: Fs>(fs: &F, range: &FileRange) -> bool {
     read_range(fs, range, &range.name).is_ok()
 }
 
-fn encode_order(order: &OrderRecord, out: &mut BytesMut) {
+fn encode_order(orders: &Orders, at: usize, out: &mut BytesMut) {
     let start = out.len();
     out.put_bytes(0, ORDER_HEADER_LEN);
-    codec::encode_to(order, out);
+    orders.encode(at, out);
     let record = &mut out[start..];
     let len = (record.len() - ORDER_HEADER_LEN) as u32;
     record[0..4].copy_from_slice(&len.to_le_bytes());
@@ -120,7 +121,7 @@ fn encode_order(order: &OrderRecord, out: &mut BytesMut) {
 }
 
 fn checksum(record: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&record[0..4]), &record[ORDER_HEADER_LEN..])
+    crc32c(&record[0..4], &record[ORDER_HEADER_LEN..])
 }
 
 fn decode_order(bytes: &[u8]) -> Result<(OrderRecord, usize), String> {
@@ -145,18 +146,17 @@ pub(super) struct Written {
     pub(super) renames: Vec<(String, String)>,
 }
 
-/// Writes `orders` from the `from`th on behind `files`, which hold those before it. Durable under their
+/// Writes `orders` from the `at`th on behind `files`, which hold those before it. Durable under their
 /// temporary names when this returns.
 pub(super) fn write<F: Fs>(
     fs: &F,
     orders: &Orders,
-    (mut files, from): (Vec<FileRange>, usize),
+    (mut files, mut at): (Vec<FileRange>, usize),
     file_bytes: u64,
     temporary: impl Fn(&str) -> String,
 ) -> Result<Written, FileError> {
     let mut renames = Vec::new();
-    let mut orders = orders.iter_from(from).peekable();
-    while orders.peek().is_some() {
+    while at < orders.len() {
         let open = files.pop_if(|last| last.len < file_bytes);
         let name = open.as_ref().map_or_else(|| next_name(&files), |last| last.name.clone());
         let start = match &open {
@@ -166,10 +166,9 @@ pub(super) fn write<F: Fs>(
         let temp = temporary(&name);
         let file = fs.create(&temp).map_err(FileError::io(&temp))?;
         let mut out = OrderWriter { out: Appender::new(file), hash: Xxh3::new(), buffer: BytesMut::from(&start[..]) };
-        while out.len() < file_bytes
-            && let Some(order) = orders.next()
-        {
-            out.push(&order).map_err(FileError::io(&temp))?;
+        while out.len() < file_bytes && at < orders.len() {
+            out.push(orders, at).map_err(FileError::io(&temp))?;
+            at += 1;
         }
         files.push(out.finish(name.clone()).map_err(FileError::io(&temp))?);
         renames.push((temp, name));
@@ -193,8 +192,8 @@ impl<File: FsFile> OrderWriter<File> {
         self.out.len() + self.buffer.len() as u64
     }
 
-    fn push(&mut self, order: &OrderRecord) -> std::io::Result<()> {
-        encode_order(order, &mut self.buffer);
+    fn push(&mut self, orders: &Orders, at: usize) -> std::io::Result<()> {
+        encode_order(orders, at, &mut self.buffer);
         if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
     }
 

@@ -1,12 +1,14 @@
 //! What was sold: every order, by number and by book.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use hashbrown::HashMap;
-use pygmy_proto::BookId;
 use pygmy_proto::limits::CART_LINES_MAX;
 use pygmy_proto::message::{OrderLine, OrderRecord, OrdersOk};
 use pygmy_proto::types::Bounded;
+use pygmy_proto::{BookId, codec};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::appended::Appended;
@@ -60,11 +62,30 @@ impl Orders {
         (from..self.len()).map(|at| self.record(at))
     }
 
+    /// Appends the `at`th order to `out`, as the [`OrderRecord`] that it is, which is not put together for it.
+    ///
+    /// # Panics
+    /// There are not as many.
+    pub fn encode(&self, at: usize, out: &mut BytesMut) {
+        let Entry { number, time_us, total_cents, .. } = self.orders[at];
+        let lines = self.lines_of(at);
+        codec::encode_to(&(number, time_us, total_cents, lines.len() as u64), out);
+        for at in lines {
+            let Line { book, copies, left, cost_cents } = self.lines[at];
+            codec::encode_to(&(&*self.books[book as usize], copies, cost_cents, left), out);
+        }
+    }
+
+    /// Places of the lines of the `at`th order.
+    fn lines_of(&self, at: usize) -> Range<usize> {
+        let end = self.orders.get(at + 1).map_or(self.lines.len(), |next| next.first_line as usize);
+        self.orders[at].first_line as usize..end
+    }
+
     /// The order at a place in `orders`.
     fn record(&self, at: usize) -> OrderRecord {
-        let Entry { number, time_us, total_cents, first_line } = self.orders[at];
-        let end = self.orders.get(at + 1).map_or(self.lines.len(), |next| next.first_line as usize);
-        let lines = (first_line as usize..end).filter_map(|at| {
+        let Entry { number, time_us, total_cents, .. } = self.orders[at];
+        let lines = self.lines_of(at).filter_map(|at| {
             let line = self.lines[at];
             let book = BookId::new(&self.books[line.book as usize]).ok()?;
             Some(OrderLine { book, copies: line.copies, cost_cents: line.cost_cents, left: line.left })

@@ -35,6 +35,8 @@ pub fn split_answer(answer: &[u8]) -> Option<(u16, &[u8])> {
 pub struct Store {
     catalog: Catalog,
     ledger: Ledger,
+    /// Room for the lines of the order that is being done, kept from one to the next.
+    sold: Vec<OrderLine>,
 }
 
 impl Store {
@@ -44,7 +46,7 @@ impl Store {
     }
     /// A store of these books and orders.
     pub fn from_parts(catalog: Catalog, ledger: Ledger) -> Self {
-        Self { catalog, ledger }
+        Self { catalog, ledger, sold: Vec::new() }
     }
     /// The books.
     pub fn catalog(&self) -> &Catalog {
@@ -89,7 +91,8 @@ impl Store {
                 self.catalog.check_stock(&line.book, line.copies)?;
             }
         }
-        let mut sold = Vec::with_capacity(lines.len());
+        let mut sold = std::mem::take(&mut self.sold);
+        sold.clear();
         let mut total_cents = 0;
         for line in lines {
             let (cost_cents, left) = self.catalog.take(seq, &line.book, line.copies)?;
@@ -134,7 +137,11 @@ impl StateMachine for Store {
         match result {
             Ok(outcome) => {
                 answer.put_u16_le(Kind::WriteOk as u16);
-                codec::encode_to(&WriteOk { seq, outcome }, answer);
+                let told = WriteOk { seq, outcome };
+                codec::encode_to(&told, answer);
+                if let Outcome::Bought { order } = told.outcome {
+                    self.sold = order.lines.into_vec();
+                }
             }
             Err(error) => {
                 answer.put_u16_le(ErrorBody::KIND as u16);

@@ -272,4 +272,20 @@ proptest! {
         prop_assert_eq!(here.state_hash(), there.state_hash());
         prop_assert_ne!(here.state_hash(), Catalog::default().state_hash());
     }
+
+    #[test]
+    fn an_order_that_is_not_put_together_has_the_bytes_of_one_that_is(
+        commands in proptest::collection::vec(any_command(), 0..40),
+    ) {
+        let (mut store, mut answer) = (Store::new(), BytesMut::new());
+        for (index, command) in commands.iter().enumerate() {
+            store.apply(index as u64 + 1, 7, &codec::encode(command), &mut answer);
+        }
+        let orders = store.ledger().orders();
+        for (at, record) in orders.iter_from(0).enumerate() {
+            let mut bytes = BytesMut::new();
+            orders.encode(at, &mut bytes);
+            prop_assert_eq!(bytes.freeze(), codec::encode(&record));
+        }
+    }
 }
