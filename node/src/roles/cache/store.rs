@@ -196,3 +196,27 @@ impl Store {
         self.entries.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn books_are_found_by_the_bytes_of_their_ids_and_nothing_else_is() {
+        let id = |number: u64| BookId::new(&format!("book-{number}")).expect("an id");
+        let mut store = Store::new(64 << 20, 7);
+        // So many that some agree in what a table compares before it compares keys.
+        for number in 0..4_096 {
+            store.insert(Key::Book(id(number)), Entry { seq: number, value: Value::Book(Box::default()) });
+            let topic = Topic::truncated(&format!("topic-{number}"));
+            store.insert(Key::Topic(topic), Entry { seq: number, value: Value::Pages(Pages::default()) });
+        }
+        for number in 0..4_096 {
+            let found = store.get_book(id(number).as_bytes()).map(|entry| entry.seq);
+            assert_eq!(found, Some(number));
+            assert_eq!(store.get(&Key::Book(id(number))).map(|entry| entry.seq), Some(number));
+            assert!(store.get_book(id(number + 4_096).as_bytes()).is_none());
+            assert!(store.get_book(format!("topic-{number}").as_bytes()).is_none());
+        }
+    }
+}
