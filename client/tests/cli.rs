@@ -16,9 +16,9 @@ use bytes::BytesMut;
 use pygmy_proto::frame::{self, Deframer, Flow, Frame};
 use pygmy_proto::limits::{CLIENT_BODY_MAX, VERSION};
 use pygmy_proto::message::{
-    Book, BooksOk, Command as Change, FrontStatus, HelloOk, LinkStatus, LookupOk, OrderLine, OrderRecord, Orders,
-    OrdersOk, Outcome, PeerReason, PeerState, PeerStatus, Pong, ReplicaStatus, Role, SearchOk, SessionOpened, Share,
-    Status, StatusOk, Write, WriteOk,
+    Book, BooksOk, Command as Change, FrontStatus, HelloOk, IoStatus, LinkStatus, LookupOk, OrderLine, OrderRecord,
+    Orders, OrdersOk, Outcome, PeerReason, PeerState, PeerStatus, Pong, ReplicaStatus, Role, SearchOk, SessionOpened,
+    Share, Status, StatusOk, Write, WriteOk,
 };
 use pygmy_proto::message::{Epoch, Line, Lookup, Message};
 use pygmy_proto::types::{self, Bounded, Name};
@@ -313,6 +313,7 @@ fn status_ok() -> StatusOk {
         }]),
         replica: Some(replica()),
         front: Some(FrontStatus { hits: 7, fresh_age_ms: Some(80), bytes_max: 1_024, ..FrontStatus::default() }),
+        io: IoStatus { system_calls: 90, syncs: 3, received: 1 << 20, sent: 3 << 20, written: 8_192 },
     }
 }
 
@@ -780,6 +781,9 @@ fn check_metrics(server: &Server) {
         r#"pygmy_peer_suspicions_total{node="front-1",role="front",peer="catalog-1"} 1"#,
         r#"pygmy_link_jobs{node="front-1",role="front",peer="node 9"} 4"#,
         r#"pygmy_log_durable_seq{node="front-1",role="front"} 1"#,
+        r#"pygmy_system_calls_total{node="front-1",role="front"} 90"#,
+        r#"pygmy_syncs_total{node="front-1",role="front"} 3"#,
+        r#"pygmy_written_bytes_total{node="front-1",role="front"} 8192"#,
         "# TYPE pygmy_cache_hits counter",
         r#"pygmy_cache_hits_total{node="front-1",role="front"} 7"#,
         r#"pygmy_cache_fresh_age_seconds{node="front-1",role="front"} 0.08"#,

@@ -9,7 +9,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use pygmy_proto::batch::Batch;
 use pygmy_proto::frame::{self, Frame, FrameError};
-use pygmy_proto::message::Epoch;
+use pygmy_proto::message::{Epoch, IoStatus};
 use pygmy_proto::{ErrorBody, Kind, Message};
 use pygmy_ring::Vote;
 
@@ -357,4 +357,6 @@ pub trait Machine {
     fn next_timeout(&self) -> Option<u64>;
     /// Fires every timer that is due. Followed by [`Self::end_turn`].
     fn on_timeout(&mut self, now: Now, out: &mut Outbox);
+    /// What was asked of the system for it so far, told in every turn to whoever asks how it is.
+    fn note_io(&mut self, _io: IoStatus) {}
 }

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use hashbrown::HashMap;
 use pygmy_proto::frame::{Frame, FrameError};
 use pygmy_proto::message::{
-    FrontStatus, LinkStatus, Members, Ping, Pong, Replace, ReplicaHello, Role, Share, Stage, Status, StatusOk,
+    FrontStatus, IoStatus, LinkStatus, Members, Ping, Pong, Replace, ReplicaHello, Role, Share, Stage, Status, StatusOk,
 };
 use pygmy_proto::types::{Bounded, Name};
 use pygmy_proto::{ErrorBody, ErrorCode, Header, Kind, codec};
@@ -92,6 +92,8 @@ pub struct Node {
     settings: Settings,
     settings_hash: u64,
     started_ns: u64,
+    /// What was asked of the system for it, as of this turn.
+    io: IoStatus,
     conns: HashMap<ConnId, Conn>,
     clients: u32,
     links: Links,
@@ -131,6 +133,7 @@ impl Node {
         let mut node = Self {
             settings_hash: settings.cluster.hash(),
             started_ns: now.mono_ns,
+            io: IoStatus::default(),
             conns: HashMap::new(),
             clients: 0,
             links: Links::default(),
@@ -553,6 +556,7 @@ impl Node {
             peers: Bounded::truncated(self.peer_statuses(now)),
             replica: self.duty.replica().map(StoreReplica::status),
             front: self.front_status(now),
+            io: self.io,
         }
     }
 
@@ -584,6 +588,10 @@ fn on_read_or_ring_frame(
 }
 
 impl Machine for Node {
+    fn note_io(&mut self, io: IoStatus) {
+        self.io = io;
+    }
+
     fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Outbox) {
         self.tick(now);
         match input {

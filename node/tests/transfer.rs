@@ -319,11 +319,11 @@ fn free_address() -> SocketAddr {
 fn replica(path: &std::path::Path, settings: Settings) -> (DiskLog, Node) {
     let fs = RealFs::open(path, LogWrites::default()).expect("the directory is free");
     let options = OpenOptions { segment_bytes: 1 << 20, snapshots: SnapshotOptions { ledger_file_bytes: 4_096 } };
-    let opened = open(fs, settings.log_uuid, options).expect("good files");
+    let opened = open(fs.clone(), settings.log_uuid, options).expect("good files");
     let newest_bytes = opened.snapshots.newest().map_or(0, |newest| newest.bytes());
     let mut node = Node::open(settings, now(), opened.recovered).expect("the settings make a ring");
     node.keep_snapshots(SnapshotPolicy { log_bytes_min: 300_000, newest_bytes, ..SnapshotPolicy::default() });
-    (DiskLog::new(opened.log, opened.votes, opened.snapshots), node)
+    (DiskLog::new(opened.log, opened.votes, opened.snapshots, &fs), node)
 }
 
 fn begin(config: DriverConfig, log: impl LogWriter + Send + 'static, node: Node) -> (Handle, JoinHandle<Exit>) {

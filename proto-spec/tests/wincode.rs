@@ -142,7 +142,9 @@ mirrors! {
     struct StatusOk {
         node: u16, name: String, role: Role, uptime_ms: u64, clients: u32, jobs: u32, answered: u64,
         links: Vec<LinkStatus>, peers: Vec<PeerStatus>, replica: Option<ReplicaStatus>, front: Option<FrontStatus>,
+        io: IoStatus,
     }
+    struct IoStatus { system_calls: u64, syncs: u64, received: u64, sent: u64, written: u64 }
     struct FrontStatus {
         hits: u64, delayed: u64, misses: u64, coalesced: u64, invalidations: u64, refused: u64, emptied: u64,
         fresh_age_ms: Option<u64>, processed: u64, feed: u16, entries: u64, bytes: u64, bytes_max: u64,

@@ -1,6 +1,6 @@
-//! What each node thinks of each other one: its link, and what its failure detector says.
+//! What each node thinks of each other one, its link and what its failure detector says; and what it asks of its system.
 
-use pygmy_proto::message::{LinkStatus, PeerReason, PeerState, PeerStatus, Share, StatusOk};
+use pygmy_proto::message::{IoStatus, LinkStatus, PeerReason, PeerState, PeerStatus, Share, StatusOk};
 
 use super::output::Grid;
 use super::target::Target;
@@ -44,6 +44,18 @@ fn cells(peer: &PeerStatus, link: Option<&LinkStatus>) -> [String; 10] {
         link.map_or("-".to_owned(), |link| link.in_flight.to_string()),
         link.map_or("-".to_owned(), |link| link.moved.to_string()),
     ]
+}
+
+/// What each node has asked of its system.
+pub(super) fn system<'a>(answers: impl Iterator<Item = &'a StatusOk>, target: &Target) -> Grid {
+    let mut grid = Grid::new(&["node", ">system calls", ">syncs", ">received MiB", ">sent MiB", ">written MiB"]);
+    for status in answers {
+        let name = if target.cluster.is_some() { target.node_name(status.node) } else { status.name.to_string() };
+        let IoStatus { system_calls, syncs, received, sent, written } = status.io;
+        let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+        grid.row([name, system_calls.to_string(), syncs.to_string(), mib(received), mib(sent), mib(written)]);
+    }
+    grid
 }
 
 /// What the one that answered passes to it; a column of its own, for a server may be given less though it is heard.

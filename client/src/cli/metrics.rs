@@ -70,6 +70,15 @@ const NODE: &[Metric] = &[
     gauge("client_connections", "Client connections", Source::Node(|s| Number::Whole(s.clients.into()))),
     gauge("jobs", "Requests in work", Source::Node(|s| Number::Whole(s.jobs.into()))),
     counter("answered", "Requests answered", Source::Node(|s| Number::Whole(s.answered))),
+    counter(
+        "system_calls",
+        "System calls that the node made for its sockets and files",
+        Source::Node(|s| Number::Whole(s.io.system_calls)),
+    ),
+    counter("syncs", "System calls after which something was durable", Source::Node(|s| Number::Whole(s.io.syncs))),
+    counter("received_bytes", "Bytes that came over sockets", Source::Node(|s| Number::Whole(s.io.received))),
+    counter("sent_bytes", "Bytes that went over sockets", Source::Node(|s| Number::Whole(s.io.sent))),
+    counter("written_bytes", "Bytes that were written into files", Source::Node(|s| Number::Whole(s.io.written))),
     gauge("link_up", "Whether the link to the peer stands", Source::Peers(|s| links(s, |link| link.up.into()))),
     gauge(
         "link_jobs",

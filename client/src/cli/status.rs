@@ -67,6 +67,7 @@ pub(super) fn run(show_links: bool, global: &Global, target: &Target, output: &m
     } else {
         if show_links {
             output.line(links::table(answers.iter().flatten(), target))?;
+            output.line(format!("\n{}", links::system(answers.iter().flatten(), target)))?;
         } else {
             output.line(table(&asked, &answers, target))?;
         }

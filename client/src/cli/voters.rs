@@ -145,7 +145,7 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
-    use pygmy_proto::message::{Epoch, Role};
+    use pygmy_proto::message::{Epoch, IoStatus, Role};
     use pygmy_proto::types::{Bounded, Name};
 
     use super::*;
@@ -187,6 +187,7 @@ mod tests {
             peers,
             replica,
             front: None,
+            io: IoStatus::default(),
         }
     }
 

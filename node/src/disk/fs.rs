@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::calls::CallCounter;
 use super::direct::{Direct, DirectFile, LogWrites};
 use crate::local::pidfile::{self, Held, HoldError};
 
@@ -146,6 +147,7 @@ struct Root {
     path: PathBuf,
     directory: File,
     direct: Arc<Direct>,
+    calls: Arc<CallCounter>,
     _lock: Held,
 }
 
@@ -162,7 +164,26 @@ impl RealFs {
             HoldError::Taken(pid) => DirError::Taken { path: path.to_owned(), pid },
             HoldError::Io(source) => DirError::Io { path: path.to_owned(), source },
         })?;
-        Ok(Self { root: Arc::new(Root { path: path.to_owned(), directory, direct: Direct::new(writes), _lock: lock }) })
+        Ok(Self {
+            root: Arc::new(Root {
+                path: path.to_owned(),
+                directory,
+                direct: Direct::new(writes),
+                calls: Arc::default(),
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// Where the calls are counted that are made for its files.
+    pub fn calls(&self) -> &Arc<CallCounter> {
+        &self.root.calls
+    }
+
+    fn file(&self, file: File) -> RealFile {
+        // One to open it, one to close it again some day.
+        self.root.calls.add(2);
+        RealFile { file: Arc::new(file), direct: None, calls: Arc::clone(&self.root.calls) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -189,24 +210,27 @@ impl Fs for RealFs {
 
     fn create(&self, name: &str) -> io::Result<RealFile> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(self.path(name))?;
-        Ok(RealFile::of(file))
+        Ok(self.file(file))
     }
 
     fn open(&self, name: &str) -> io::Result<RealFile> {
         let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
-        Ok(RealFile::of(file))
+        Ok(self.file(file))
     }
 
     fn open_durable(&self, name: &str) -> io::Result<RealFile> {
         let direct = self.root.direct.open(&self.path(name))?.map(Arc::new);
+        self.root.calls.add(2);
         Ok(RealFile { direct, ..self.open(name)? })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.root.calls.add(1);
         std::fs::rename(self.path(from), self.path(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.root.calls.add(1);
         std::fs::remove_file(self.path(name))
     }
 
@@ -215,6 +239,7 @@ impl Fs for RealFs {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
+        self.root.calls.add_sync();
         self.root.directory.sync_all()
     }
 }
@@ -272,11 +297,12 @@ fn names_in(path: &Path) -> io::Result<Vec<String>> {
 pub struct RealFile {
     file: Arc<File>,
     direct: Option<Arc<DirectFile>>,
+    calls: Arc<CallCounter>,
 }
 
 impl RealFile {
     fn of(file: File) -> Self {
-        Self { file: Arc::new(file), direct: None }
+        Self { file: Arc::new(file), direct: None, calls: Arc::default() }
     }
 
     /// Opens a file to be read only, whoever else uses it.
@@ -290,15 +316,18 @@ impl RealFile {
 
 impl FsFile for RealFile {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
+        self.calls.add(1);
         self.file.read_exact_at(buf, at)
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.calls.add_write(bytes.len());
         self.file.write_all_at(bytes, at)
     }
 
     /// Times of change are not promised to anybody, so that a prewritten file costs no journal of the file system.
     fn sync(&self) -> io::Result<()> {
+        self.calls.add_sync();
         self.file.sync_data()
     }
 
@@ -306,6 +335,7 @@ impl FsFile for RealFile {
         if let Some(direct) = &self.direct
             && direct.write(bytes, at)?
         {
+            self.calls.add_durable_write(bytes.len());
             return Ok(());
         }
         self.write_at(bytes, at)?;
@@ -313,10 +343,12 @@ impl FsFile for RealFile {
     }
 
     fn len(&self) -> io::Result<u64> {
+        self.calls.add(1);
         Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.calls.add(1);
         self.file.set_len(len)
     }
 }

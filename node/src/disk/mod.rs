@@ -5,6 +5,8 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | `bell` | how a thread sleeps until another one has something for it |
+//! | [`calls`] | what files were asked for, to be told |
 //! | [`direct`] | writes around the page cache, and what becomes of them where they are refused |
 //! | [`fs`] | the few operations on files that the rest is written in |
 //! | [`record`] | the layout of a record, and positions in the stream of records |
@@ -41,6 +43,8 @@
 //! Of the twelve pairs in a closed loop this way won seven, which is noise: there the cores are the limit, and the lone
 //! buy alone shows the disk. A reader that wants fresh batches back has them from the disk rather than from the cache.
 
+mod bell;
+pub mod calls;
 pub mod chain;
 pub mod direct;
 pub mod fs;

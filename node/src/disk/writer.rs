@@ -7,12 +7,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded, unbounded};
 use pygmy_proto::batch::Batch;
 use pygmy_proto::message::Epoch;
 
+use super::bell::Bell;
 use super::fs::{Fs, FsFile};
 use super::log::LogFiles;
 use super::queue::{Command, RETRY, WriteQueue};
@@ -46,6 +47,8 @@ pub struct LogThread {
     events: Receiver<Result<Event, Error>>,
     /// Whether the writer is known to have ended.
     ended: bool,
+    /// Wakes the writer, which is the first of the threads.
+    bell: Arc<Bell>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -71,7 +74,9 @@ impl LogThread {
         let out = Out { sender, wake };
         let reader = log.reader();
         let queue = WriteQueue::new(log, vote);
-        let writer = Writer { queue, inbox, out: out.clone(), ended: false, busy_at: Instant::now() };
+        let bell = Arc::<Bell>::default();
+        let writer =
+            Writer { queue, inbox, bell: Arc::clone(&bell), out: out.clone(), ended: false, busy_at: Instant::now() };
         let mut started = Self {
             turn: Vec::new(),
             waiting: VecDeque::new(),
@@ -79,6 +84,7 @@ impl LogThread {
             reads: Some(reads),
             events,
             ended: false,
+            bell,
             threads: Vec::new(),
         };
         let spawn = |name: &str| std::thread::Builder::new().name(name.to_owned());
@@ -137,11 +143,22 @@ impl LogThread {
         }
     }
 
+    /// System calls that were made for the threads to sleep and to be woken.
+    pub fn calls(&self) -> u64 {
+        self.bell.calls()
+    }
+
+    fn ring(&self) {
+        if let Some(writer) = self.threads.first() {
+            self.bell.ring(writer.thread());
+        }
+    }
+
     fn send_waiting(&mut self) {
         let Some(commands) = &self.commands else { return };
         while let Some(turn) = self.waiting.pop_front() {
             match commands.try_send(turn) {
-                Ok(()) => {}
+                Ok(()) => self.ring(),
                 Err(TrySendError::Full(turn)) => return self.waiting.push_front(turn),
                 // The writer has said why before it ended; `poll` tells.
                 Err(TrySendError::Disconnected(_)) => self.ended = true,
@@ -153,11 +170,14 @@ impl LogThread {
 impl Drop for LogThread {
     fn drop(&mut self) {
         if let Some(commands) = self.commands.take() {
-            for turn in self.waiting.drain(..) {
+            for turn in std::mem::take(&mut self.waiting) {
                 // Fails only if the writer has ended.
                 let _ = commands.send(turn);
+                self.ring();
             }
         }
+        // Now that nothing more can come, the writer is to see that.
+        self.ring();
         self.reads = None;
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -195,6 +215,8 @@ fn serve_reads<File: FsFile>(reader: &LogReader<File>, asked: &Receiver<Read>, o
 struct Writer<F: Fs> {
     queue: WriteQueue<F>,
     inbox: Receiver<Vec<Command>>,
+    /// Rung whenever something was put into the inbox.
+    bell: Arc<Bell>,
     out: Out,
     /// Whether the loop has let go of its end.
     ended: bool,
@@ -233,7 +255,7 @@ impl<F: Fs> Writer<F> {
             self.queue.give_up();
             return Ok(());
         }
-        let received = self.inbox.recv_timeout(RETRY);
+        let received = self.receive(Some(RETRY));
         self.take(received);
         self.take_waiting();
         self.queue.make_room()
@@ -242,11 +264,22 @@ impl<F: Fs> Writer<F> {
     /// There is nothing to do: waits for something, or does what can be done meanwhile.
     fn rest(&mut self) -> Result<(), Error> {
         let Some(wait) = self.queue.pause(self.busy_at.elapsed()) else {
-            self.take(self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected));
+            let received = self.receive(None);
+            self.take(received);
             return Ok(());
         };
-        let received = self.inbox.recv_timeout(wait);
+        let received = self.receive(Some(wait));
         if self.take(received) { Ok(()) } else { self.queue.rest(self.busy_at.elapsed()) }
+    }
+
+    /// The next turn, which is waited for, at most for `wait`.
+    fn receive(&self, wait: Option<Duration>) -> Result<Vec<Command>, RecvTimeoutError> {
+        let received = self.bell.sleep(wait, || match self.inbox.try_recv() {
+            Ok(turn) => Some(Ok(turn)),
+            Err(TryRecvError::Disconnected) => Some(Err(RecvTimeoutError::Disconnected)),
+            Err(TryRecvError::Empty) => None,
+        });
+        received.unwrap_or(Err(RecvTimeoutError::Timeout))
     }
 
     /// Whether the wait is over.

@@ -27,6 +27,15 @@ pub(super) const SLOTS_MAX: usize = 1 << SLOT_BITS;
 // An id is also the token of its socket: a late event of a closed one can then not be taken for its successor's.
 const _: () = assert!(size_of::<usize>() >= size_of::<u64>());
 
+/// System calls of what is done to a connection once or twice in its life: to be told of its readiness;
+const REGISTER_CALLS: u64 = 1;
+/// to set its options, see [`configure`];
+const CONFIGURE_CALLS: u64 = 4;
+/// to see what became of connecting, see [`connected`];
+const CONNECTED_CALLS: u64 = 3;
+/// to close it and be told no more.
+const CLOSE_CALLS: u64 = 2;
+
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -90,9 +99,11 @@ impl Conns {
         self.serial += 1;
         let id = ConnId(self.serial << SLOT_BITS | entry.key() as u64);
         self.registry.register(&mut socket, Token(id.0 as usize), Interest::READABLE | Interest::WRITABLE)?;
+        self.counters.conn_calls += REGISTER_CALLS;
         let mut conn = Conn::new(id, socket, address, link);
         if link.is_none() {
             configure(&conn.socket);
+            self.counters.conn_calls += CONFIGURE_CALLS;
             // An accepted socket has room; waiting for the event that says so would cost its first answer a turn.
             conn.ready.writable = true;
         }
@@ -206,10 +217,12 @@ impl Conns {
 
     /// Looks at what became of an attempt to connect. True when it stands.
     pub(super) fn finish_connect(&mut self, id: ConnId) -> bool {
-        let Some(conn) = self.get_mut(id) else { return false };
-        match connected(&conn.socket) {
+        let Some(conn) = self.slab.get_mut(slot(id)).filter(|conn| conn.id == id) else { return false };
+        let connected = connected(&conn.socket);
+        self.counters.conn_calls += CONNECTED_CALLS;
+        match connected {
             Ok(false) => return false,
-            Ok(true) => {}
+            Ok(true) => self.counters.conn_calls += CONFIGURE_CALLS,
             Err(error) => {
                 self.cut(id, CloseReason::NotReached, &error.to_string());
                 return false;
@@ -326,6 +339,7 @@ impl Conns {
             return;
         }
         let mut conn = self.slab.remove(slot(id));
+        self.counters.conn_calls += CLOSE_CALLS;
         // Closing the descriptor deregisters it too; an error here changes nothing.
         let _ = self.registry.deregister(&mut conn.socket);
     }
@@ -366,6 +380,7 @@ impl Conns {
         if conn.phase == Phase::Closing && conn.queue.is_empty() {
             let ended = conn.ready.read_closed && !conn.ready.readable;
             conn.shut_write();
+            self.counters.conn_calls += 1;
             if ended {
                 return self.remove(id);
             }

@@ -25,6 +25,8 @@ pub struct Counters {
     pub accepts: u64,
     /// Connections that were opened.
     pub connects: u64,
+    /// System calls for connections that are neither reads nor writes: making, configuring and closing them.
+    pub conn_calls: u64,
     closes: Vec<(CloseReason, u64)>,
 }
 
@@ -34,6 +36,11 @@ impl Counters {
             Some((_, count)) => *count += 1,
             None => self.closes.push((reason, 1)),
         }
+    }
+
+    /// System calls of the loop itself: a wait in every turn, and what its connections took.
+    pub fn system_calls(&self) -> u64 {
+        self.turns + self.reads + self.writes + self.conn_calls
     }
 
     /// How many connections ended for `reason`.

@@ -14,6 +14,18 @@ pub(super) struct Datagrams {
     socket: UdpSocket,
     neighbours: Vec<(u16, SocketAddr)>,
     readable: bool,
+    calls: Calls,
+}
+
+/// What the socket was asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Calls {
+    /// System calls.
+    pub(super) count: u64,
+    /// Bytes that came.
+    pub(super) received: u64,
+    /// Bytes that went.
+    pub(super) sent: u64,
 }
 
 impl Datagrams {
@@ -27,7 +39,12 @@ impl Datagrams {
             }
             Some((node, resolved?))
         });
-        Ok(Self { neighbours: neighbours.collect(), socket: UdpSocket::from_std(socket), readable: false })
+        Ok(Self {
+            neighbours: neighbours.collect(),
+            socket: UdpSocket::from_std(socket),
+            readable: false,
+            calls: Calls::default(),
+        })
     }
 
     /// Heartbeats for `node` go to `address` from now on.
@@ -45,6 +62,11 @@ impl Datagrams {
         registry.register(&mut self.socket, token, Interest::READABLE)
     }
 
+    /// What was asked of the socket so far.
+    pub(super) fn calls(&self) -> Calls {
+        self.calls
+    }
+
     /// Something can be read.
     pub(super) fn ready(&mut self) {
         self.readable = true;
@@ -58,8 +80,12 @@ impl Datagrams {
     /// The next datagram; its length.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Option<usize> {
         while self.readable {
+            self.calls.count += 1;
             match self.socket.recv_from(buffer) {
-                Ok((len, _)) => return Some(len),
+                Ok((len, _)) => {
+                    self.calls.received += len as u64;
+                    return Some(len);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 // A neighbour that is not there answers what was sent to it with an error of its own.
                 Err(error) => ::log::debug!("a datagram could not be received: {error}"),
@@ -69,10 +95,12 @@ impl Datagrams {
     }
 
     /// Sends a datagram to `node`.
-    pub(super) fn send(&self, node: u16, bytes: &[u8]) {
+    pub(super) fn send(&mut self, node: u16, bytes: &[u8]) {
         let Some((_, address)) = self.neighbours.iter().find(|(number, _)| *number == node) else { return };
-        if let Err(error) = self.socket.send_to(bytes, *address) {
-            ::log::debug!("a heartbeat to node {node} was not sent: {error}");
+        self.calls.count += 1;
+        match self.socket.send_to(bytes, *address) {
+            Ok(len) => self.calls.sent += len as u64,
+            Err(error) => ::log::debug!("a heartbeat to node {node} was not sent: {error}"),
         }
     }
 }

@@ -10,6 +10,7 @@ use pygmy_ring::Vote;
 use super::log::{LogError, LogEvent, LogWriter};
 use super::snapshots::Builder;
 use super::transfer::Transfers;
+use crate::disk::calls::{CallCounter, FileCalls};
 use crate::disk::fs::RealFs;
 use crate::disk::log::LogFiles;
 use crate::disk::record::Mark;
@@ -21,6 +22,7 @@ use crate::snapshot::{BuildError, SnapshotOrder, Snapshots};
 /// The log in a directory of its own, written by a thread of its own.
 pub struct DiskLog {
     state: State,
+    calls: Arc<CallCounter>,
 }
 
 enum State {
@@ -53,9 +55,10 @@ impl std::fmt::Debug for DiskLog {
 }
 
 impl DiskLog {
-    /// Around the files of an opened log and the snapshots beside it.
-    pub fn new(log: LogFiles<RealFs>, vote: VoteFile<RealFs>, snapshots: Snapshots<RealFs>) -> Self {
-        Self { state: State::Opened(Box::new(Files { log, vote, snapshots })) }
+    /// Around the files of an opened log and the snapshots beside it, all of them in `fs`.
+    pub fn new(log: LogFiles<RealFs>, vote: VoteFile<RealFs>, snapshots: Snapshots<RealFs>, fs: &RealFs) -> Self {
+        let state = State::Opened(Box::new(Files { log, vote, snapshots }));
+        Self { state, calls: Arc::clone(fs.calls()) }
     }
 
     fn running(&mut self) -> Option<&mut Running> {
@@ -79,7 +82,9 @@ fn start(files: Files, wake: Wake) -> Result<Running, Error> {
 
 impl LogWriter for DiskLog {
     fn attach(&mut self, waker: Arc<Waker>) {
+        let calls = Arc::clone(&self.calls);
         let wake = move || {
+            calls.add(1);
             if let Err(error) = waker.wake() {
                 ::log::error!("the event loop cannot be woken: {error}");
             }
@@ -141,6 +146,15 @@ impl LogWriter for DiskLog {
 
     fn poll_transfer(&mut self) -> Option<Done> {
         self.running()?.transfers.poll()
+    }
+
+    fn calls(&self) -> FileCalls {
+        let files = self.calls.get();
+        let threads = match &self.state {
+            State::Running(running) => running.thread.calls(),
+            State::Opened(_) | State::Failed(_) => 0,
+        };
+        FileCalls { count: files.count + threads, ..files }
     }
 
     fn flush(&mut self) -> Result<(), LogError> {

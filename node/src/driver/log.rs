@@ -8,6 +8,7 @@ use pygmy_proto::batch::Batch;
 use pygmy_proto::message::Epoch;
 use pygmy_ring::Vote;
 
+use crate::disk::calls::FileCalls;
 use crate::disk::record::Mark;
 use crate::snapshot::transfer::{self, Done, Job};
 use crate::snapshot::{BuildError, SnapshotOrder, Taken};
@@ -87,6 +88,11 @@ pub trait LogWriter {
     /// # Errors
     /// The log can no longer be written.
     fn poll(&mut self) -> Result<Option<LogEvent>, LogError>;
+
+    /// What its files were asked for so far.
+    fn calls(&self) -> FileCalls {
+        FileCalls::default()
+    }
 }
 
 /// A log without a disk, for fronts, which log nothing, and for tests: a group counts as durable as soon as it is closed,

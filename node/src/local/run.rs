@@ -169,13 +169,13 @@ fn settle(cluster: ClusterSettings, own: &NodeSettings, node_dir: &NodeDir) -> R
 fn open(settings: &Settings, node_dir: &NodeDir, writes: LogWrites) -> Result<Files, LocalError> {
     let data = node_dir.data();
     let fs = RealFs::open(&data, writes).map_err(|error| LocalError::Refused(error.to_string()))?;
-    let opened = snapshot::open::open(fs, settings.log_uuid, OpenOptions::default());
+    let opened = snapshot::open::open(fs.clone(), settings.log_uuid, OpenOptions::default());
     let Opened { log, votes, snapshots, recovered, .. } =
         opened.map_err(|error| LocalError::Refused(format!("{}: {error}", data.display())))?;
     let newest_bytes = snapshots.newest().map_or(0, |newest| newest.bytes());
     let segments = log.segments();
     let policy = SnapshotPolicy { newest_bytes, segments, turn: turn(settings), ..SnapshotPolicy::default() };
-    Ok(Files { log: DiskLog::new(log, votes, snapshots), recovered, policy })
+    Ok(Files { log: DiskLog::new(log, votes, snapshots, &fs), recovered, policy })
 }
 
 fn start(settings: Settings, recovered: Recovered<Store>) -> Result<Node, LocalError> {

@@ -524,6 +524,23 @@ pub struct StatusOk {
     pub replica: Option<ReplicaStatus>,
     /// For fronts.
     pub front: Option<FrontStatus>,
+    /// What it has asked of the system.
+    pub io: IoStatus,
+}
+
+/// What a server has asked of the system since its start. It counts its own calls; those that its memory makes are not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+pub struct IoStatus {
+    /// System calls.
+    pub system_calls: u64,
+    /// Those of them after which something was durable: syncs, and writes that sync themselves.
+    pub syncs: u64,
+    /// Bytes that came over sockets, headers of TCP and UDP not counted.
+    pub received: u64,
+    /// Bytes that went.
+    pub sent: u64,
+    /// Bytes that were written into files.
+    pub written: u64,
 }
 
 /// How a front's cache is.

@@ -346,6 +346,7 @@ fn statuses(all: &mut Samples) {
         ]),
         replica,
         front,
+        io: IoStatus { system_calls: 1 << 41, syncs: 70_000, received: 1 << 35, sent: 1 << 36, written: 1 << 37 },
     };
     let replica = ReplicaStatus {
         voter: true,

@@ -357,8 +357,15 @@ pub fn status_ok() -> impl Strategy<Value = StatusOk> + Clone {
     let link = link.prop_map(|((node, up, in_flight, moved), share)| LinkStatus { node, up, in_flight, share, moved });
     let statuses = (option::of(replica_status()), option::of(front_status()));
     let lists = (list(link), list(peer_status()));
-    (any::<(u16, u64, u32, u32, u64)>(), inline(), role(), lists, statuses).prop_map(
-        |((node, uptime_ms, clients, jobs, answered), name, role, (links, peers), (replica, front))| StatusOk {
+    let io = any::<(u64, u64, u64, u64, u64)>().prop_map(|(system_calls, syncs, received, sent, written)| IoStatus {
+        system_calls,
+        syncs,
+        received,
+        sent,
+        written,
+    });
+    (any::<(u16, u64, u32, u32, u64)>(), inline(), role(), lists, statuses, io).prop_map(
+        |((node, uptime_ms, clients, jobs, answered), name, role, (links, peers), (replica, front), io)| StatusOk {
             node,
             name,
             role,
@@ -370,6 +377,7 @@ pub fn status_ok() -> impl Strategy<Value = StatusOk> + Clone {
             peers,
             replica,
             front,
+            io,
         },
     )
 }
