@@ -1,20 +1,33 @@
 //! `pygmy-perf load`: requests at a given rate or depth, counted by kind and result.
 
+pub mod costs;
+pub mod keep;
 pub mod mix;
 pub mod pace;
 pub mod plan;
 pub mod record;
 pub mod report;
+pub mod series;
+pub mod traces;
+pub mod watch;
 pub mod worker;
 
+mod panels;
+mod progress;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::local::ProgramArgs;
+use crate::run::Run;
 use crate::span;
 use crate::target::{Target, TargetArgs};
+use costs::Meter;
 use mix::{Mix, Popularity};
 use pace::Arrivals;
 use plan::{LoadPlan, read_books};
+use progress::Progress;
 use report::LoadReport;
 
 /// Loads the store and measures it.
@@ -22,6 +35,8 @@ use report::LoadReport;
 pub struct LoadArgs {
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    program: ProgramArgs,
     /// Connections, spread over the front ends
     #[arg(long, default_value_t = 50)]
     connections: usize,
@@ -55,12 +70,21 @@ pub struct LoadArgs {
     /// Let reads go past what the front ends keep themselves
     #[arg(long)]
     no_cache: bool,
+    /// Let one in N requests ask where its time goes; 0: none
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    trace: u64,
     /// Deadline of each request
     #[arg(long, default_value = "5s", value_parser = span::parse)]
     deadline: Duration,
     /// What the requests are drawn from
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Keep what was found in this directory: run.json, histograms, tables
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Do not show on the terminal how it goes
+    #[arg(long)]
+    quiet: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -82,6 +106,7 @@ impl LoadArgs {
             duration: self.duration,
             deadline: self.deadline,
             no_cache: self.no_cache,
+            trace_every: self.trace,
             seed: self.seed,
             ..LoadPlan::new(mix)
         };
@@ -112,6 +137,17 @@ pub fn run(args: &LoadArgs) -> Result<LoadReport, Error> {
     let popularity: Popularity = args.books.parse().map_err(|why| Error::Usage(format!("--books: {why}")))?;
     let target = Target::find(&args.target)?;
     let books = read_books(&target, &popularity, args.stock, args.seed)?;
-    let record = plan.run(&books, &target.front_addresses()?)?;
-    Ok(LoadReport::new(&plan, &popularity, books.len(), &record))
+    // An address that was given by hand says nothing of where the servers run.
+    let dir = if args.target.front.is_empty() { Some(args.target.dir()?) } else { None };
+    let local = dir.and_then(|dir| costs::local(&args.program.find(), &dir));
+    let mut watch = (Progress::new(args.quiet), Meter::new(&target, local.as_ref()));
+    let started = Run::begin("load", format!("{} over {popularity}", plan.mix));
+    let record = plan.run_watched(&books, &target.front_addresses()?, &mut watch)?;
+    let (progress, meter) = watch;
+    drop(progress);
+    let report = LoadReport { costs: Some(meter.costs()), ..LoadReport::new(&plan, &popularity, books.len(), &record) };
+    if let Some(out) = &args.out {
+        keep::save(out, started, &report, &record)?;
+    }
+    Ok(report)
 }

@@ -2,20 +2,23 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use pygmy_proto::header::FLAG_NO_CACHE;
 use pygmy_proto::limits::{REQUESTS_IN_FLIGHT_MAX, SESSION_WINDOW};
+use pygmy_proto::message::IoStatus;
 
 use super::mix::{Books, Chooser, Mix, Popularity};
 use super::pace::{Arrivals, Schedule};
 use super::record::Record;
+use super::series::{INTERVAL_NS, Slice, Slicer};
+use super::watch::{Moment, View, Watch};
 use super::worker::{Orders, Window, Worker};
 use crate::ask::Asker;
 use crate::error::Error;
 use crate::idle::allow_descriptors;
-use crate::net::{Engine, Plan};
+use crate::net::{Engine, Plan, Traffic};
 use crate::shelf;
 use crate::span::{self, Clock};
 use crate::target::Target;
@@ -52,6 +55,8 @@ pub struct LoadPlan {
     pub deadline: Duration,
     /// Whether reads go past what front ends keep themselves.
     pub no_cache: bool,
+    /// One in so many requests asks where its time goes; 0: none does.
+    pub trace_every: u64,
     /// What requests, and the moments of independent arrivals, are drawn from.
     pub seed: u64,
 }
@@ -70,6 +75,7 @@ impl LoadPlan {
             duration: Duration::from_secs(10),
             deadline: Duration::from_secs(5),
             no_cache: false,
+            trace_every: 0,
             seed: 1,
         }
     }
@@ -102,30 +108,48 @@ impl LoadPlan {
     /// # Errors
     /// When the plan cannot be done, connections cannot be made, or this machine refuses something.
     pub fn run(&self, books: &Arc<Books>, addresses: &[SocketAddr]) -> Result<Record, Error> {
+        self.run_watched(books, addresses, &mut ())
+    }
+
+    /// The same, and lets somebody watch.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and what the one who watches says.
+    pub fn run_watched(
+        &self,
+        books: &Arc<Books>,
+        addresses: &[SocketAddr],
+        watch: &mut impl Watch,
+    ) -> Result<Record, Error> {
         self.check()?;
         allow_descriptors(self.connections as u64 + DESCRIPTORS_BESIDE)?;
         let clock = Clock::start();
         let mut total = Record::new()?;
         let (ready_in, ready) = channel();
+        let (slices_in, slices) = channel();
+        let traffic: Vec<Arc<Traffic>> = (0..self.threads).map(|_| Arc::default()).collect();
         std::thread::scope(|scope| {
             let (mut starts, mut threads) = (Vec::new(), Vec::new());
-            for index in 0..self.threads {
+            for (index, traffic) in traffic.iter().enumerate() {
                 let (start_in, start) = channel();
                 let plan = self.connections_of(index, addresses);
-                let worker = self.worker(index, plan.count, books)?;
-                let thread = Thread { clock, plan, worker, ready: ready_in.clone(), start };
+                let worker = self.worker(index, plan.count, books, slices_in.clone())?;
+                let traffic = Arc::clone(traffic);
+                let thread = Thread { clock, plan, worker, traffic, ready: ready_in.clone(), start };
                 starts.push(start_in);
                 threads.push(scope.spawn(move || thread.run()));
             }
-            drop(ready_in);
+            drop((ready_in, slices_in));
             // A thread that cannot even begin drops its end, and its error comes from joining it.
             let prepared: Result<Vec<()>, Error> = ready.iter().take(self.threads).collect();
+            let mut watched = Ok(());
             if prepared.as_ref().is_ok_and(|all| all.len() == self.threads) {
                 let window = self.window(clock.now_ns() + span::ns(START_AFTER));
                 starts.iter().for_each(|start| {
                     // A thread that is gone says why when it is joined.
                     let _ = start.send(window);
                 });
+                watched = collect(clock, window, &slices, &traffic, &mut total, watch);
             }
             drop(starts);
             for thread in threads {
@@ -134,7 +158,7 @@ impl LoadPlan {
                     total.merge(&record);
                 }
             }
-            prepared.map(|_| total)
+            prepared.and(watched).map(|()| total)
         })
     }
 
@@ -154,7 +178,13 @@ impl LoadPlan {
         }
     }
 
-    fn worker(&self, index: usize, connections: usize, books: &Arc<Books>) -> Result<Worker, Error> {
+    fn worker(
+        &self,
+        index: usize,
+        connections: usize,
+        books: &Arc<Books>,
+        slices: Sender<Slice>,
+    ) -> Result<Worker, Error> {
         // Requests and their moments come from streams of their own.
         let seed = |stream: u64| self.seed ^ ((2 * index as u64 + stream) << 32);
         let schedule = |rate| Schedule::new(self.arrivals, rate, index, self.threads, seed(2));
@@ -166,9 +196,54 @@ impl LoadPlan {
             read_flags: if self.no_cache { FLAG_NO_CACHE } else { 0 },
             wants_sessions: self.mix.has_writes(),
             ready_by_ns: span::ns(READY_WITHIN),
+            trace_every: self.trace_every,
         };
-        Ok(Worker::new(orders, Chooser::new(self.mix.clone(), books.clone(), seed(1)), Record::new()?))
+        let chooser = Chooser::new(self.mix.clone(), books.clone(), seed(1));
+        Ok(Worker::new(orders, chooser, Record::new()?, Slicer::new(slices)?))
     }
+}
+
+/// Takes what the threads counted until all of them are done, and lets somebody watch.
+fn collect(
+    clock: Clock,
+    window: Window,
+    slices: &Receiver<Slice>,
+    traffic: &[Arc<Traffic>],
+    total: &mut Record,
+    watch: &mut impl Watch,
+) -> Result<(), Error> {
+    let mut moments = [(window.from_ns, Moment::Begin), (window.to_ns, Moment::End)].into_iter().peekable();
+    let mut result = Ok(());
+    let mut next_look_ns = 0;
+    loop {
+        let now_ns = clock.now_ns();
+        if let Some((_, moment)) = moments.next_if(|(at_ns, _)| *at_ns <= now_ns)
+            && result.is_ok()
+        {
+            // The threads go on to their end all the same.
+            result = watch.at(moment, sum(traffic));
+        }
+        if now_ns >= next_look_ns {
+            next_look_ns = now_ns + INTERVAL_NS;
+            watch.look(&View { now_ns, window, series: &total.series });
+        }
+        let wake_ns = moments.peek().map_or(next_look_ns, |(at_ns, _)| next_look_ns.min(*at_ns));
+        match slices.recv_timeout(Duration::from_nanos(wake_ns.saturating_sub(clock.now_ns()))) {
+            Ok(slice) => total.add_slice(&slice),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return result,
+        }
+    }
+}
+
+/// What all threads have asked of the system.
+fn sum(traffic: &[Arc<Traffic>]) -> IoStatus {
+    traffic.iter().map(|traffic| traffic.get()).fold(IoStatus::default(), |sum, own| IoStatus {
+        system_calls: sum.system_calls + own.system_calls,
+        received: sum.received + own.received,
+        sent: sum.sent + own.sent,
+        ..sum
+    })
 }
 
 /// The books of a store under a popularity, each restocked to at least `stock` copies first.
@@ -200,6 +275,7 @@ struct Thread {
     clock: Clock,
     plan: Plan,
     worker: Worker,
+    traffic: Arc<Traffic>,
     ready: Sender<Result<(), Error>>,
     start: Receiver<Window>,
 }
@@ -208,6 +284,7 @@ impl Thread {
     /// Makes the connections, says so, and loads when told to. Without a word to begin it ends.
     fn run(mut self) -> Result<Option<Record>, Error> {
         let mut engine = Engine::new(self.clock, self.plan).map_err(Error::io("a poll"))?;
+        engine.show_in(self.traffic);
         let prepared = engine
             .run(&mut self.worker)
             .map_err(Error::io("the event loop"))

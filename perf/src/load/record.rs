@@ -1,15 +1,11 @@
 //! What is counted while a load runs.
 
-use std::collections::BTreeMap;
-
 use hdrhistogram::Histogram;
 use pygmy_proto::ErrorCode;
 
-use super::mix::RequestKind;
+use super::series::{Latencies, Series, Slice};
+use super::traces::Traces;
 use crate::error::Error;
-
-/// Digits of a latency that are kept.
-const DIGITS: u8 = 3;
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,12 +37,14 @@ impl Outcome {
     }
 }
 
-/// Counts and latencies of one thread, or of all.
+/// Counts of one thread, or of all; and latencies of all.
 #[derive(Debug, Clone)]
 pub struct Record {
-    empty: Histogram<u64>,
-    /// Nanoseconds from the moment a request was due, or sent in a closed loop, to its answer.
-    pub latencies: BTreeMap<(RequestKind, Outcome), Histogram<u64>>,
+    /// Nanoseconds from the moment a request was due, or sent in a closed loop, to its answer: of all that were due in the
+    /// window.
+    pub latencies: Latencies,
+    /// The same over time, by when the answers came.
+    pub series: Series,
     /// Nanoseconds by which requests left after they were due.
     pub lateness: Histogram<u64>,
     /// Answers that came within the window, whenever they were asked for.
@@ -57,70 +55,79 @@ pub struct Record {
     pub due: u64,
     /// Requests that were due within the window and never left.
     pub unsent: u64,
+    /// Where the time of some of them went.
+    pub traces: Traces,
 }
 
 impl Record {
     /// Nothing counted yet.
     ///
     /// # Errors
-    /// Never in practice: when three digits were more than the histograms can keep.
+    /// As [`Latencies::new`].
     pub fn new() -> Result<Self, Error> {
-        let empty = Histogram::new(DIGITS).map_err(|error| Error::Usage(error.to_string()))?;
-        let lateness = empty.clone();
-        Ok(Self { empty, latencies: BTreeMap::new(), lateness, answered: 0, done: 0, due: 0, unsent: 0 })
-    }
-
-    /// A request of the window is over.
-    pub fn add(&mut self, kind: RequestKind, outcome: Outcome, ns: u64) {
-        let empty = &self.empty;
-        let own = self.latencies.entry((kind, outcome)).or_insert_with(|| empty.clone());
-        // Histograms that resize themselves count whatever they are given.
-        let counted = own.record(ns);
-        debug_assert!(counted.is_ok(), "{counted:?}");
+        let latencies = Latencies::new()?;
+        Ok(Self {
+            lateness: latencies.empty().clone(),
+            latencies,
+            series: Series::default(),
+            answered: 0,
+            done: 0,
+            due: 0,
+            unsent: 0,
+            traces: Traces::default(),
+        })
     }
 
     /// A request of the window leaves.
     pub fn add_sent(&mut self, late_ns: u64) {
         self.due += 1;
+        // Histograms that resize themselves count whatever they are given.
         let counted = self.lateness.record(late_ns);
         debug_assert!(counted.is_ok(), "{counted:?}");
     }
 
-    /// Adds what another thread counted.
+    /// Adds what one thread counted in one interval.
+    pub fn add_slice(&mut self, slice: &Slice) {
+        self.series.add(slice);
+        self.latencies.merge(&slice.latencies);
+    }
+
+    /// Adds what another thread counted, but for what its slices hold.
     pub fn merge(&mut self, other: &Record) {
-        for (key, theirs) in &other.latencies {
-            let empty = &self.empty;
-            // Both resize themselves, so that nothing is refused.
-            let added = self.latencies.entry(*key).or_insert_with(|| empty.clone()).add(theirs);
-            debug_assert!(added.is_ok(), "{added:?}");
-        }
         let added = self.lateness.add(&other.lateness);
         debug_assert!(added.is_ok(), "{added:?}");
         self.answered += other.answered;
         self.done += other.done;
         self.due += other.due;
         self.unsent += other.unsent;
+        self.traces.merge(&other.traces);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::mix::RequestKind;
 
     #[test]
     fn merging_adds_everything_and_clamps_nothing() {
         let (mut a, mut b) = (Record::new().unwrap(), Record::new().unwrap());
         let hour = 3_600_000_000_000;
-        a.add(RequestKind::Buy, Outcome::Ok, 1_000);
-        b.add(RequestKind::Buy, Outcome::Ok, hour);
-        b.add(RequestKind::Buy, Outcome::of_error(ErrorCode::Busy as u16), 5);
+        let (ok, busy) = ((RequestKind::Buy, Outcome::Ok), (RequestKind::Buy, Outcome::Busy));
+        for (number, ns) in [(0, 1_000), (7, hour)] {
+            let mut latencies = Latencies::new().unwrap();
+            latencies.add(ok, ns);
+            latencies.add(busy, 5);
+            a.add_slice(&Slice { number, latencies });
+        }
         b.add_sent(hour);
         (b.answered, b.done, b.unsent) = (2, 1, 7);
         a.merge(&b);
-        let ok = &a.latencies[&(RequestKind::Buy, Outcome::Ok)];
-        assert_eq!(ok.len(), 2);
-        assert!(ok.max().abs_diff(hour) < hour / 500, "{}", ok.max());
-        assert_eq!(a.latencies[&(RequestKind::Buy, Outcome::Busy)].len(), 1);
+        let times = a.latencies.get(ok).unwrap();
+        assert_eq!(times.len(), 2);
+        assert!(times.max().abs_diff(hour) < hour / 500, "{}", times.max());
+        assert_eq!(a.latencies.get(busy).map(Histogram::len), Some(2));
+        assert_eq!(a.series.intervals().len(), 8);
         assert_eq!((a.answered, a.done, a.due, a.unsent, a.lateness.len()), (2, 1, 1, 7, 1));
     }
 

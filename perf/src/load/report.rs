@@ -5,9 +5,12 @@ use std::io::{self, Write};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::costs::{Cost, Costs};
 use super::mix::{Popularity, RequestKind};
 use super::plan::LoadPlan;
-use super::record::{Outcome, Record};
+use super::record::Record;
+use super::series::Key;
+use super::traces::{Band, Breakdown, Tier};
 
 /// A distribution of times, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -81,6 +84,10 @@ pub struct LoadReport {
     pub lateness: Latency,
     /// Counts and latencies of the requests that were due in the window.
     pub rows: Vec<Row>,
+    /// Where the time of those went that were traced.
+    pub breakdowns: Vec<Breakdown>,
+    /// What the load cost, where that was measured.
+    pub costs: Option<Costs>,
 }
 
 impl LoadReport {
@@ -88,8 +95,8 @@ impl LoadReport {
     pub fn new(plan: &LoadPlan, popularity: &Popularity, books_count: usize, record: &Record) -> Self {
         let window_s = plan.duration.as_secs_f64();
         let per_s = |count: u64| count as f64 / window_s;
-        let row = |((request, outcome), histogram): (&(RequestKind, Outcome), &Histogram<u64>)| Row {
-            request: *request,
+        let row = |((request, outcome), histogram): (Key, &Histogram<u64>)| Row {
+            request,
             result: outcome.name(),
             count: histogram.len(),
             latency: Latency::of(histogram),
@@ -111,6 +118,8 @@ impl LoadReport {
             unsent: record.unsent,
             lateness: Latency::of(&record.lateness),
             rows: record.latencies.iter().map(row).collect(),
+            breakdowns: record.traces.breakdowns(),
+            costs: None,
         }
     }
 
@@ -150,41 +159,98 @@ impl LoadReport {
             let times = [p50_us, p90_us, p99_us, p999_us].map(|us| format!("{:>10}", micros(*us))).join(" ");
             writeln!(out, "{:<8} {result:<18} {count:>10} {times} {:>11}", request.name(), micros(*max_us))?;
         }
-        self.explain(out)
+        self.explain(out)?;
+        self.breakdowns.iter().try_for_each(|breakdown| print_breakdown(out, breakdown))?;
+        self.costs.as_ref().map_or(Ok(()), |costs| self.print_costs(out, costs))
+    }
+
+    /// Requests that were answered in the window.
+    pub fn answered(&self) -> f64 {
+        self.answered_per_s * self.window_s
+    }
+
+    fn print_costs(&self, out: &mut impl Write, costs: &Costs) -> io::Result<()> {
+        writeln!(out, "\nWhat it took, for each 1,000 of the {:.0} requests that were answered:", self.answered())?;
+        let heads = ["CPU ms", "calls", "syncs", "KiB in", "KiB out", "KiB disk", "switches"];
+        writeln!(out, "{:<16}{}", "", heads.map(|head| format!(" {head:>9}")).concat())?;
+        for cost in costs.rows() {
+            let cells = per_thousand(cost, self.answered()).map(|value| match value {
+                Some(value) => format!(" {value:>9.1}"),
+                None => format!(" {:>9}", "-"),
+            });
+            writeln!(out, "{:<16}{}", cost.name, cells.concat())?;
+        }
+        costs.gaps().iter().try_for_each(|gap| writeln!(out, "{gap}"))
     }
 
     /// What the numbers mean, and what to distrust.
     fn explain(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out)?;
+        writeln!(out, "\n{}", self.latency_means())?;
         if self.open_loop {
-            writeln!(
-                out,
-                "Latency runs from the moment a request was due, so that waiting behind a stalled one counts."
-            )?;
             let Latency { p50_us, p99_us, max_us, .. } = self.lateness;
             let [p50, p99, max] = [p50_us, p99_us, max_us].map(micros);
             writeln!(out, "Requests left this program late by p50 {p50}, p99 {p99}, max {max}.")?;
+        }
+        self.overload().map_or(Ok(()), |why| writeln!(out, "{why}"))
+    }
+
+    /// From when on latency is measured, and what follows from that.
+    pub(super) fn latency_means(&self) -> &'static str {
+        if self.open_loop {
+            "Latency runs from the moment a request was due, so that waiting behind a stalled one counts."
         } else {
-            writeln!(
-                out,
-                "Latency runs from the moment a request was sent. In a closed loop a slow answer delays the requests"
-            )?;
-            writeln!(out, "behind it unseen: take the rate from here, and latencies from a run with --rate.")?;
+            "Latency runs from the moment a request was sent. In a closed loop a slow answer delays the requests\n\
+             behind it unseen: take the rate from here, and latencies from a run with --rate."
         }
-        if self.unsent > 0 {
-            writeln!(
-                out,
-                "{} requests were due and never sent: the store or this program is overloaded, and the latencies",
+    }
+
+    /// Why the latencies are not to be believed, if they are not.
+    pub(super) fn overload(&self) -> Option<String> {
+        (self.unsent > 0).then(|| {
+            format!(
+                "{} requests were due and never sent: the store or this program is overloaded, and the latencies\n\
+                 above lack the worst. Offer less.",
                 self.unsent
-            )?;
-            writeln!(out, "above lack the worst. Offer less.")?;
-        }
-        Ok(())
+            )
+        })
     }
 }
 
+/// CPU milliseconds, system calls, syncs, KiB received, sent and written, context switches, for each 1,000 requests.
+fn per_thousand(cost: &Cost, requests: f64) -> [Option<f64>; 7] {
+    let each = |value: Option<f64>, unit: f64| value.map(|value| value / unit * 1_000.0 / requests.max(1.0));
+    let count = |value: Option<u64>| value.map(|value| value as f64);
+    let Cost { cpu_s, system_calls, syncs, received, sent, written, switches, .. } = cost;
+    [
+        each(*cpu_s, 1e-3),
+        each(count(*system_calls), 1.0),
+        each(count(*syncs), 1.0),
+        each(count(*received), 1_024.0),
+        each(count(*sent), 1_024.0),
+        each(count(*written), 1_024.0),
+        each(count(*switches), 1.0),
+    ]
+}
+
+/// Means of each band, one column each, and the 99th percentiles.
+fn print_breakdown(out: &mut impl Write, breakdown: &Breakdown) -> io::Result<()> {
+    let Breakdown { kind, count, bands, p99_s, total_p99_s } = breakdown;
+    writeln!(out, "\nWhere the time of {count} traced requests {} went, in the mean:", kind.name())?;
+    let head = |name: &str| format!(" {name:>18}");
+    let heads: String = bands.iter().map(|band| head(band.name)).collect();
+    writeln!(out, "{:<16}{heads}{}", "", head("p99 by itself"))?;
+    for tier in Tier::ALL {
+        let seconds = bands.iter().map(|band| band.tiers_s[tier as usize]).chain([p99_s[tier as usize]]);
+        let cells: String = seconds.map(|seconds| head(&micros(seconds * 1e6))).collect();
+        writeln!(out, "{:<16}{cells}", tier.name())?;
+    }
+    let totals = bands.iter().map(Band::total_s).chain([*total_p99_s]);
+    let cells: String = totals.map(|seconds| head(&micros(seconds * 1e6))).collect();
+    writeln!(out, "{:<16}{cells}", "all of it")
+}
+
 /// Microseconds with a unit that suits them.
-fn micros(us: f64) -> String {
+pub(super) fn micros(us: f64) -> String {
     if us < 1_000.0 {
         format!("{us:.0} us")
     } else if us < 1_000_000.0 {

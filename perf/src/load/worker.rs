@@ -5,12 +5,15 @@ use std::collections::BinaryHeap;
 
 use bytes::BytesMut;
 use pygmy_proto::frame::{self, Flow, Frame};
-use pygmy_proto::message::{Command, OpenSession, SessionOpened};
+use pygmy_proto::header::FLAG_TRACE;
+use pygmy_proto::message::{Command, OpenSession, SessionOpened, Span, Trace};
 use pygmy_proto::{ErrorBody, Kind, codec};
 
 use super::mix::{Chooser, Drawn, RequestKind};
 use super::pace::Schedule;
 use super::record::{Outcome, Record};
+use super::series::Slicer;
+use super::traces::Sample;
 use crate::net::{Links, Next, Task};
 use crate::session::{Flights, Session};
 
@@ -82,6 +85,11 @@ pub struct Worker {
     next_lane: usize,
     resting: BinaryHeap<Reverse<(u64, usize)>>,
     record: Record,
+    slicer: Slicer,
+    /// One in so many requests asks where its time goes; 0: none does.
+    trace_every: u64,
+    /// Requests until the next that does.
+    until_trace: u64,
     last_loss: String,
 }
 
@@ -102,12 +110,17 @@ pub struct Orders {
     pub wants_sessions: bool,
     /// By when all connections must be ready.
     pub ready_by_ns: u64,
+    /// One in so many requests asks where its time goes; 0: none does.
+    pub trace_every: u64,
 }
 
 impl Worker {
     /// A worker that will draw its requests from `chooser`.
-    pub fn new(orders: Orders, chooser: Chooser, record: Record) -> Self {
+    pub fn new(orders: Orders, chooser: Chooser, record: Record, slicer: Slicer) -> Self {
         Self {
+            trace_every: orders.trace_every,
+            until_trace: orders.trace_every,
+            slicer,
             phase: Phase::Preparing { until_ns: orders.ready_by_ns },
             schedule: orders.schedule,
             depth: orders.depth,
@@ -139,8 +152,9 @@ impl Worker {
         self.phase = Phase::Running(window);
     }
 
-    /// What was counted.
-    pub fn into_record(self) -> Record {
+    /// What was counted, but for the slices that were handed on.
+    pub fn into_record(mut self) -> Record {
+        self.slicer.hand_on();
         self.record
     }
 
@@ -158,9 +172,11 @@ impl Worker {
 
     /// Sends one request that is due; false when the session has no room for a write.
     fn send(&mut self, now_ns: u64, due_ns: u64, link: usize, links: &mut Links) -> bool {
+        let deadline_ms = self.deadline_ms;
+        let trace = self.trace_flag();
         let lane = &mut self.lanes[link];
         let out = links.out(link);
-        let (deadline_ms, read_flags) = (self.deadline_ms, self.read_flags);
+        let read_flags = self.read_flags | trace;
         let flight = |kind, counter| Flight::Request { kind, due_ns, counter };
         match self.chooser.draw(lane.seen) {
             Drawn::Lookup(lookup) => {
@@ -175,13 +191,28 @@ impl Worker {
                 let Some(session) = &mut lane.session else { return false };
                 let Some(counter) = session.take_counter() else { return false };
                 let id = lane.flights.insert(flight(kind, counter));
-                put_write(out, id, deadline_ms, session, counter, &command);
+                put_write(out, Envelope { id, deadline_ms, flags: trace }, session, counter, &command);
             }
         }
         if self.running().is_some_and(|window| window.counts(due_ns)) {
             self.record.add_sent(now_ns.saturating_sub(due_ns));
         }
         true
+    }
+
+    /// The flag of the next request that is sent: set when it is its turn to ask for a trace.
+    fn trace_flag(&mut self) -> u8 {
+        match self.until_trace {
+            0 => 0,
+            1 => {
+                self.until_trace = self.trace_every;
+                FLAG_TRACE
+            }
+            _ => {
+                self.until_trace -= 1;
+                0
+            }
+        }
     }
 
     /// In a closed loop: fills a connection up to its depth.
@@ -259,7 +290,17 @@ impl Worker {
             self.record.done += u64::from(outcome == Outcome::Ok);
         }
         if window.counts(due_ns) {
-            self.record.add(kind, outcome, now_ns.saturating_sub(due_ns));
+            let since_window_ns = now_ns.saturating_sub(window.from_ns);
+            self.slicer.add(since_window_ns, (kind, outcome), now_ns.saturating_sub(due_ns));
+        }
+    }
+
+    /// Notes where the time of a request went that was done.
+    fn note_trace(&mut self, now_ns: u64, flight: &Flight, spans: &[Span]) {
+        if let Flight::Request { kind, due_ns, .. } = flight
+            && self.running().is_some_and(|window| window.counts(*due_ns))
+        {
+            self.record.traces.add(Sample::new(*kind, now_ns.saturating_sub(*due_ns), spans));
         }
     }
 
@@ -286,8 +327,18 @@ impl Worker {
                 Err(error) => return links.lose(link, &error.to_string()),
             },
             (Some(kind), Flight::Request { kind: asked, .. }) if answers(*asked, kind) => {
+                let mut body = frame.body;
+                if frame.header.flags & FLAG_TRACE != 0 {
+                    match codec::decode_prefix::<Trace>(body) {
+                        Ok((spans, len)) => {
+                            self.note_trace(now_ns, &flight, &spans);
+                            body = &body[len..];
+                        }
+                        Err(error) => return links.lose(link, &format!("a trace: {error}")),
+                    }
+                }
                 // The position comes first in every one of these answers.
-                if let Some((seq, _)) = frame.body.split_first_chunk::<8>() {
+                if let Some((seq, _)) = body.split_first_chunk::<8>() {
                     let lane = &mut self.lanes[link];
                     lane.seen = lane.seen.max(u64::from_le_bytes(*seq));
                 }
@@ -316,9 +367,18 @@ impl Worker {
     }
 }
 
+/// Header fields of a request.
+#[derive(Debug, Clone, Copy)]
+struct Envelope {
+    id: u64,
+    deadline_ms: u32,
+    flags: u8,
+}
+
 /// Appends a write: its identity, then the command, without a copy of it.
-fn put_write(out: &mut BytesMut, id: u64, deadline_ms: u32, session: &Session, counter: u64, command: &Command) {
-    frame::write_with(out, Kind::Write as u16, id, deadline_ms, 0, |body| {
+fn put_write(out: &mut BytesMut, envelope: Envelope, session: &Session, counter: u64, command: &Command) {
+    let Envelope { id, deadline_ms, flags } = envelope;
+    frame::write_with(out, Kind::Write as u16, id, deadline_ms, flags, |body| {
         codec::encode_to(&[session.id(), counter, session.first_incomplete()], body);
         codec::encode_to(command, body);
     });
@@ -378,6 +438,7 @@ impl Task for Worker {
         }
         self.wake(now_ns, links);
         let due_ns = self.keep_pace(now_ns, window, links);
+        self.slicer.go_to(now_ns.saturating_sub(window.from_ns));
         if now_ns >= window.drain_ns || (now_ns >= window.to_ns && !self.in_flight()) {
             self.close(now_ns, window);
             return Next::Done;
@@ -385,5 +446,66 @@ impl Task for Worker {
         let rested_ns = self.resting.peek().map(|Reverse((until_ns, _))| *until_ns);
         let end_ns = if now_ns < window.to_ns { window.to_ns } else { window.drain_ns };
         Next::At([due_ns, rested_ns].into_iter().flatten().fold(end_ns, u64::min))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
+    use pygmy_proto::BookId;
+    use pygmy_proto::message::Book;
+    use pygmy_proto::types::{title, topic};
+
+    use super::*;
+    use crate::load::mix::{Books, Popularity};
+    use crate::load::pace::Arrivals;
+
+    fn worker(schedule: Option<Schedule>, trace_every: u64) -> Worker {
+        let id = BookId::new("a").unwrap();
+        let (title, topic) = (title("A title").unwrap(), topic("a topic").unwrap());
+        let book = Book { id, title, topic, cost_cents: 1, stock: 1, changed_seq: 1 };
+        let books = Arc::new(Books::new(&[book], &Popularity::Uniform, 1).unwrap());
+        let orders = Orders {
+            schedule,
+            depth: 1,
+            connections: 1,
+            deadline_ms: 0,
+            read_flags: 0,
+            wants_sessions: false,
+            ready_by_ns: 0,
+            trace_every,
+        };
+        let chooser = Chooser::new("lookup=1".parse().unwrap(), books, 1);
+        Worker::new(orders, chooser, Record::new().unwrap(), Slicer::new(channel().0).unwrap())
+    }
+
+    #[test]
+    fn one_in_so_many_requests_asks_for_a_trace() {
+        let flags = |every, count| {
+            let mut worker = worker(None, every);
+            (0..count).map(|_| worker.trace_flag()).collect::<Vec<_>>()
+        };
+        assert_eq!(flags(3, 7), [0, 0, FLAG_TRACE, 0, 0, FLAG_TRACE, 0]);
+        assert_eq!(flags(1, 2), [FLAG_TRACE; 2]);
+        assert_eq!(flags(0, 3), [0; 3]);
+    }
+
+    #[test]
+    fn what_was_due_in_the_window_and_never_left_is_counted_and_nothing_else() {
+        let second = 1_000_000_000;
+        let window = Window { start_ns: 7, from_ns: 7 + second, to_ns: 7 + 3 * second, drain_ns: 7 + 4 * second };
+        for arrivals in [Arrivals::Fixed, Arrivals::Poisson] {
+            let schedule = Schedule::new(arrivals, 1_000.0, 0, 1, 5);
+            let mut moments = schedule.clone();
+            moments.skip_to(0, second);
+            let expected = moments.skip_to(second, 3 * second);
+            let mut worker = worker(Some(schedule), 0);
+            worker.begin(window);
+            worker.close(window.drain_ns, window);
+            assert_eq!((worker.record.unsent, worker.record.due), (expected, expected), "{arrivals:?}");
+            assert!((1_900..2_100).contains(&expected), "{expected}");
+        }
     }
 }

@@ -13,6 +13,8 @@ pub(super) struct Alarm {
     timer: std::os::fd::OwnedFd,
     /// The moment it is set to.
     set_to_ns: Option<u64>,
+    /// System calls that setting it took since these were taken away.
+    pub(super) calls: u64,
 }
 
 #[cfg(target_os = "linux")]
@@ -22,7 +24,7 @@ impl Alarm {
         use std::os::fd::AsRawFd;
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         registry.register(&mut mio::unix::SourceFd(&timer.as_raw_fd()), token, mio::Interest::READABLE)?;
-        Ok(Self { timer, set_to_ns: None })
+        Ok(Self { timer, set_to_ns: None, calls: 0 })
     }
 
     /// Makes the poll wake at `at_ns`; what the poll itself must be given as its longest wait.
@@ -43,6 +45,7 @@ impl Alarm {
                 TimerfdTimerFlags::empty(),
                 &Itimerspec { it_interval: zero, it_value: value },
             )?;
+            self.calls += 1;
             self.set_to_ns = Some(at_ns);
         }
         Ok(None)
@@ -52,12 +55,15 @@ impl Alarm {
 /// Elsewhere the poll's own time-out has to do, to the millisecond.
 #[cfg(not(target_os = "linux"))]
 #[derive(Debug)]
-pub(super) struct Alarm;
+pub(super) struct Alarm {
+    /// None.
+    pub(super) calls: u64,
+}
 
 #[cfg(not(target_os = "linux"))]
 impl Alarm {
     pub(super) fn new(_: &Registry, _: Token) -> io::Result<Self> {
-        Ok(Self)
+        Ok(Self { calls: 0 })
     }
 
     pub(super) fn wait(&mut self, now_ns: u64, at_ns: Option<u64>) -> io::Result<Option<Duration>> {

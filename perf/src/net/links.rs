@@ -12,6 +12,7 @@ use pygmy_proto::limits::{CLIENT_BODY_MAX, HANDSHAKE_MS_MAX};
 use pygmy_proto::{ErrorBody, Kind};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::traffic::Counts;
 use crate::ask::hello;
 
 /// Connections whose handshake may be under way at the same time: more would overrun the servers' accept queues, and
@@ -19,6 +20,8 @@ use crate::ask::hello;
 const OPENING_MAX: usize = 128;
 /// Wait before a lost connection is made again.
 const RECONNECT_NS: u64 = 50_000_000;
+/// System calls that making a connection takes, and being told of its readiness.
+const CONNECT_CALLS: u64 = 5;
 /// Connections to a loopback address from one source address: the ports of one are fewer than 32,768.
 const PER_SOURCE_MAX: usize = 20_000;
 /// An output buffer above this is given back when it is empty.
@@ -73,6 +76,8 @@ pub struct Links {
     lost: VecDeque<(usize, String)>,
     /// Moment of the current turn.
     now_ns: u64,
+    /// What was asked of the system.
+    pub(super) counts: Counts,
 }
 
 impl Links {
@@ -96,6 +101,7 @@ impl Links {
             open_count: 0,
             lost: VecDeque::new(),
             now_ns: 0,
+            counts: Counts::default(),
             plan,
         }
     }
@@ -195,6 +201,7 @@ impl Links {
     fn connect(&mut self, link: usize) {
         let since_ns = self.now_ns;
         self.links[link].attempts += 1;
+        self.counts.calls += CONNECT_CALLS;
         self.links[link].phase = Phase::Opening { since_ns };
         self.opening_count += 1;
         self.opening.push_back((since_ns, link));
@@ -229,8 +236,12 @@ impl Links {
     pub(super) fn read(&mut self, link: usize, scratch: &mut [u8]) -> io::Result<Option<usize>> {
         let Some(stream) = &mut self.links[link].stream else { return Ok(None) };
         loop {
+            self.counts.calls += 1;
             return match stream.read(scratch) {
-                Ok(len) => Ok(Some(len)),
+                Ok(len) => {
+                    self.counts.received += len as u64;
+                    Ok(Some(len))
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => Err(error),
@@ -254,7 +265,7 @@ impl Links {
         let mut dirty = std::mem::take(&mut self.dirty);
         for link in dirty.drain(..) {
             self.links[link].dirty = false;
-            if let Err(error) = self.links[link].write() {
+            if let Err(error) = self.links[link].write(&mut self.counts) {
                 self.lose(link, &error.to_string());
             }
         }
@@ -265,11 +276,15 @@ impl Links {
 }
 
 impl Link {
-    fn write(&mut self) -> io::Result<()> {
+    fn write(&mut self, counts: &mut Counts) -> io::Result<()> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         while !self.out.is_empty() {
+            counts.calls += 1;
             match stream.write(&self.out) {
-                Ok(len) => self.out.advance(len),
+                Ok(len) => {
+                    counts.sent += len as u64;
+                    self.out.advance(len);
+                }
                 // Not connected yet: its first edge will say so.
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
                     return Ok(());

@@ -3,13 +3,16 @@
 
 mod alarm;
 mod links;
+mod traffic;
 
 use std::io;
+use std::sync::Arc;
 
 use mio::{Events, Poll, Token};
 use pygmy_proto::frame::{Flow, Frame};
 
 pub use links::{Links, Plan};
+pub use traffic::Traffic;
 
 use crate::span::Clock;
 use alarm::Alarm;
@@ -52,6 +55,7 @@ pub struct Engine {
     clock: Clock,
     scratch: Vec<u8>,
     links: Links,
+    traffic: Arc<Traffic>,
 }
 
 impl Engine {
@@ -63,7 +67,20 @@ impl Engine {
         let poll = Poll::new()?;
         let alarm = Alarm::new(poll.registry(), ALARM)?;
         let links = Links::new(poll.registry().try_clone()?, plan);
-        Ok(Self { poll, events: Events::with_capacity(EVENTS), alarm, clock, scratch: vec![0; SCRATCH], links })
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            alarm,
+            clock,
+            scratch: vec![0; SCRATCH],
+            links,
+            traffic: Arc::default(),
+        })
+    }
+
+    /// Shows what it asks of the system there, once a turn.
+    pub fn show_in(&mut self, traffic: Arc<Traffic>) {
+        self.traffic = traffic;
     }
 
     /// The connections.
@@ -88,6 +105,9 @@ impl Engine {
                 Next::At(at_ns) => Some(self.links.next_due().map_or(at_ns, |due_ns| due_ns.min(at_ns))),
             };
             let wait = self.alarm.wait(self.clock.now_ns(), wake_ns)?;
+            // One for the poll; the links count theirs.
+            self.links.counts.calls += 1 + std::mem::take(&mut self.alarm.calls);
+            self.traffic.show(self.links.counts);
             match self.poll.poll(&mut self.events, wait) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
