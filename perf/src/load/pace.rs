@@ -53,6 +53,11 @@ impl Schedule {
         Self { interval_ns, gaps, next_ns: first_ns, index: 0, first_ns }
     }
 
+    /// Nanoseconds between two requests, in the mean.
+    pub fn interval_ns(&self) -> f64 {
+        self.interval_ns
+    }
+
     /// When the next request is due, in nanoseconds after the start.
     pub fn due_ns(&self) -> u64 {
         self.next_ns as u64
