@@ -246,8 +246,10 @@ impl Worker {
         }
     }
 
-    /// In an open loop: sends what is due while connections have room; when the next one is due.
+    /// In an open loop: sends what is due while connections have room; when the next one is due. What leaves together
+    /// shares a connection, and so a call of the system at either end.
     fn keep_pace(&mut self, now_ns: u64, window: Window, links: &mut Links) -> Option<u64> {
+        self.turn_lane();
         loop {
             let schedule = self.schedule.as_ref()?;
             let due_ns = window.start_ns + schedule.due_ns();
@@ -270,17 +272,22 @@ impl Worker {
         }
     }
 
-    /// Sends a request that is due on the next connection with room.
+    /// Sends a request that is due on the first connection with room, from the next one on.
     fn send_anywhere(&mut self, now_ns: u64, due_ns: u64, links: &mut Links) -> bool {
         for _ in 0..self.lanes.len() {
             let link = self.next_lane;
-            self.next_lane = (self.next_lane + 1) % self.lanes.len();
             let lane = &self.lanes[link];
             if lane.is_ready && lane.flights.len() < self.depth && self.send(now_ns, due_ns, link, links) {
                 return true;
             }
+            self.turn_lane();
         }
         false
+    }
+
+    /// What is sent next goes over the next connection.
+    fn turn_lane(&mut self) {
+        self.next_lane = (self.next_lane + 1) % self.lanes.len();
     }
 
     /// Counts the end of a request.
