@@ -4,11 +4,13 @@
 //! a hundred thousand requests at once would have everybody else wait for all of them. So a front lets no more into work
 //! than a *window*, and whatever comes when that is full waits here, by client. When there is room again the clients have
 //! their turns: each has as much of the work as the others, be its requests many or few. Who comes with a single one waits
-//! for what is in work, and for at most one request of each other client.
+//! for what is in work, and for others that have come so.
 //!
 //! Turns are given by a clock that counts work instead of time (start-time fair queueing): the first request of a client is
-//! due at the moment at which it comes to wait, and each further one as much later as the one before it costs. The one that
-//! is due first goes first. With requests of the same cost that is a round robin; a client with long ones has fewer turns.
+//! due at the moment at which it comes to wait, and each further one as much later as the one before it costs. Those that
+//! are due in the same *round* of that clock go first, a client's own one behind the other: what goes together is answered
+//! together, and a thousand clients that have one request each in every batch would have a thousand calls of the system made
+//! for each. Within a round those go first that have just come to wait. A client with long requests has fewer turns.
 //!
 //! A client is a connection. Sessions would make no better clients: a request only claims to be of one, and whoever names
 //! another one with each request would have a share with each. Nor does a session gain by spreading over connections: it
@@ -20,13 +22,29 @@ use hashbrown::HashMap;
 
 use crate::machine::ConnId;
 
+/// What a round of the clock is worth: so much of a client's goes one behind the other. Measured with 1,000 connections of
+/// 16 writes each: 186,000 writes a second, and 51,000 with rounds of 1.
+const ROUND: u64 = 16;
+
 /// Requests of one client that wait.
 #[derive(Debug)]
 struct Queue<T> {
     /// When the first one is due; if none waits, the earliest that the next one is.
     due: u64,
+    /// Whether it has had a turn since it came to wait.
+    has_begun: bool,
     /// With what each costs.
     requests: VecDeque<(u32, T)>,
+}
+
+/// The place of a client among those that wait: the round, then who has just come, then any order that is the same in
+/// every run.
+type Place = (u64, bool, ConnId);
+
+impl<T> Queue<T> {
+    fn place(&self, client: ConnId) -> Place {
+        (self.due / ROUND, self.has_begun, client)
+    }
 }
 
 /// A window of requests in work, and those that wait for room in it.
@@ -37,9 +55,9 @@ pub struct Lane<T> {
     in_work: u64,
     /// Clients that wait or have waited since anybody does.
     clients: HashMap<ConnId, Queue<T>>,
-    /// Clients that wait, by when they are due.
-    turns: BTreeSet<(u64, ConnId)>,
-    /// When the last one that had its turn was due.
+    /// Clients that wait.
+    turns: BTreeSet<Place>,
+    /// The latest that one was due that had its turn.
     clock: u64,
     waiting: usize,
 }
@@ -82,11 +100,16 @@ impl<T> Lane<T> {
     /// A request waits for its turn, behind those of the same client.
     pub fn wait(&mut self, client: ConnId, cost: u32, request: T) {
         let clock = self.clock;
-        let queue = self.clients.entry(client).or_insert_with(|| Queue { due: clock, requests: VecDeque::new() });
+        let queue = self.clients.entry(client).or_insert_with(|| Queue {
+            due: clock,
+            has_begun: false,
+            requests: VecDeque::new(),
+        });
         if queue.requests.is_empty() {
             // Who did not wait has not saved anything, and who has had more than the others still has.
             queue.due = queue.due.max(clock);
-            self.turns.insert((queue.due, client));
+            queue.has_begun = false;
+            self.turns.insert(queue.place(client));
         }
         queue.requests.push_back((cost, request));
         self.waiting += 1;
@@ -97,13 +120,14 @@ impl<T> Lane<T> {
         if self.in_work >= self.window {
             return None;
         }
-        let (due, client) = self.turns.pop_first()?;
+        let (_, _, client) = self.turns.pop_first()?;
         let queue = self.clients.get_mut(&client)?;
         let (cost, request) = queue.requests.pop_front()?;
-        self.clock = due;
-        queue.due = due + u64::from(cost);
+        self.clock = self.clock.max(queue.due);
+        queue.due += u64::from(cost);
+        queue.has_begun = true;
         if !queue.requests.is_empty() {
-            self.turns.insert((queue.due, client));
+            self.turns.insert(queue.place(client));
         }
         self.in_work += u64::from(cost);
         self.forget_waiting(1);
@@ -113,7 +137,7 @@ impl<T> Lane<T> {
     /// A client is gone, and with it what it has waiting.
     pub fn forget(&mut self, client: ConnId) {
         let Some(queue) = self.clients.remove(&client) else { return };
-        self.turns.remove(&(queue.due, client));
+        self.turns.remove(&queue.place(client));
         self.forget_waiting(queue.requests.len());
     }
 
@@ -125,7 +149,7 @@ impl<T> Lane<T> {
             queue.requests.retain(|(_, request)| wanted(request));
             dropped += before - queue.requests.len();
             if queue.requests.is_empty() {
-                self.turns.remove(&(queue.due, *client));
+                self.turns.remove(&queue.place(*client));
             }
         }
         self.forget_waiting(dropped);
@@ -264,7 +288,8 @@ mod tests {
             for ((one, other), given) in &mut self.given {
                 given.0 += if *one == request.client { request.cost.into() } else { 0 };
                 given.1 += if *other == request.client { request.cost.into() } else { 0 };
-                assert!(given.0.abs_diff(given.1) <= 2 * u64::from(COST_MAX), "{one} and {other}: {given:?}");
+                let bound = 2 * (ROUND + u64::from(COST_MAX));
+                assert!(given.0.abs_diff(given.1) <= bound, "{one} and {other}: {given:?}");
             }
             self.in_work.push(request);
         }
@@ -290,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_with_one_request_waits_for_one_of_each_other() {
+    fn who_comes_with_one_request_has_the_next_turn() {
         let mut lane = Lane::new(8);
         (0..8).for_each(|_| assert!(lane.enter(1)));
         for client in 0..3 {
@@ -301,11 +326,27 @@ mod tests {
             lane.turn().unwrap();
         }
         lane.wait(ConnId(9), 1, 9);
-        let place = (0..).position(|_: i32| {
+        lane.leave(1);
+        assert_eq!(lane.turn(), Some(9));
+    }
+
+    #[test]
+    fn a_round_of_a_client_goes_one_behind_the_other() {
+        let mut lane = Lane::new(1);
+        for _ in 0..100 {
+            (0..5).for_each(|client| lane.wait(ConnId(client), 1, client));
+        }
+        let given: Vec<u64> = std::iter::from_fn(|| {
+            let client = lane.turn()?;
             lane.leave(1);
-            lane.turn() == Some(9)
-        });
-        assert!(place.unwrap() <= 3, "{place:?}");
+            Some(client)
+        })
+        .collect();
+        let rounds: Vec<(u64, usize)> = given.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect();
+        // Each has just come before its first turn, so these come before the rest of the first round.
+        let rest = ROUND as usize - 1;
+        assert_eq!(rounds[..6], [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (0, rest)]);
+        assert_eq!(rounds[6..12], [(1, rest), (2, rest), (3, rest), (4, rest), (0, rest + 1), (1, rest + 1)]);
     }
 
     #[test]
@@ -320,7 +361,8 @@ mod tests {
             given[client as usize] += cost;
             lane.leave(cost);
         }
-        assert_eq!(given, [0, 400, 400]);
+        let [_, short, long] = given;
+        assert!(short.abs_diff(long) <= ROUND as u32 + 10, "{given:?}");
     }
 
     #[test]

@@ -363,8 +363,9 @@ impl World {
         self.front.jobs.get_mut(key).unwrap().stand
     }
 
-    /// The server that has most answers what it has had longest.
+    /// A moment later, the server that has most answers what it has had longest.
     fn answer_one(&mut self, write: bool) {
+        self.act(Act::Wait(1));
         let those = self.servers.iter().filter(|(node, server)| is_order(**node) == write && !server.given.is_empty());
         let most = those.max_by_key(|(node, server)| (server.given.len(), std::cmp::Reverse(**node)));
         let server = *most.expect("somebody has something").0;
@@ -436,10 +437,11 @@ fn a_client_with_one_request_waits_for_a_window_and_no_more() {
             world.answer_one(write);
             !world.open.contains_key(&own)
         });
-        // Those in work, one of each other client, its own.
-        assert!(answers.unwrap() <= 8 + 2 + 1, "{answers:?} answers");
+        // Those in work, and its own.
+        assert!(answers.unwrap() <= 8 + 1, "{answers:?} answers");
         let left = |client| world.open.values().filter(|(conn, ..)| *conn == ConnId(client)).count();
-        assert!(left(0).abs_diff(left(1)) <= 8 + 1, "{} and {}", left(0), left(1));
+        // Each has had as much as the other, but for a window and a round.
+        assert!(left(0).abs_diff(left(1)) <= 8 + 16, "{} and {}", left(0), left(1));
     }
 }
 

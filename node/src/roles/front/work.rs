@@ -154,8 +154,8 @@ impl Front {
 
     /// Sends a job to the next server, or answers that there is none.
     pub(super) fn dispatch(&mut self, ctx: &mut Ctx<'_>, key: JobKey) {
-        let Some(kind) = self.jobs.get_mut(key).map(|job| job.kind) else { return };
-        let server = self.servers_for(kind).next(ctx.now.mono_ns);
+        let Some((kind, conn)) = self.jobs.get(key).map(|job| (job.kind, job.conn)) else { return };
+        let server = self.servers_for(kind).next_for(conn.0, ctx.now.mono_ns);
         let server = server.and_then(|node| ctx.links.get(node).map(|conn| (node, conn)));
         if let Some((node, _)) = server {
             self.servers_for(kind).add(node, 1);
