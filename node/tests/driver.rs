@@ -49,7 +49,11 @@ fn many_frames_in_one_segment_are_answered_in_few_writes() {
         let answer = client.answer();
         assert_eq!((answer.header.request_id, &answer.body[..]), (id, &id.to_le_bytes()[..]));
     }
+    let seen = server.seen.clone();
     let (_, counters) = server.leave();
+    let io = seen.lock().unwrap().io;
+    assert_eq!((io.received, io.sent), (counters.bytes_in, counters.bytes_out), "as the machine was told last");
+    assert!(io.system_calls >= counters.reads + counters.writes, "{io:?} of {counters}");
     assert_eq!((counters.frames_in, counters.frames_out), (1_001, 1_001));
     assert!(counters.writes < 200, "one flush per connection and turn: {counters}");
 }

@@ -73,7 +73,10 @@ mod tests {
 
     use super::*;
 
-    /// Ten thousand things brought one at a time, with the sleeper asleep in between or not as it happens: a wake-up that
+    /// Nobody is this slow; a test that waits longer has lost its answer.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Ten thousand things brought one at a time, with the sleeper asleep in between or not: a wake-up that
     /// is lost would let both wait for ever.
     #[test]
     fn whatever_is_brought_is_found() {
@@ -91,9 +94,13 @@ mod tests {
             }
         });
         for thing in 0..10_000 {
+            // Every other one comes when it is just going to sleep, or does.
+            while thing % 2 == 0 && !bell.asleep.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
             bring.send(thing).unwrap();
             bell.ring(sleeper.thread());
-            assert_eq!(answers.recv(), Ok(thing));
+            assert_eq!(answers.recv_timeout(PATIENCE), Ok(thing), "it sleeps on");
         }
         drop(bring);
         bell.ring(sleeper.thread());

@@ -52,3 +52,26 @@ impl CallCounter {
         FileCalls { count, syncs, written }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::direct::LogWrites;
+    use crate::disk::fs::{Fs, FsFile, RealFs};
+
+    #[test]
+    fn every_call_on_a_file_is_counted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fs = RealFs::open(dir.path(), LogWrites::Buffered).expect("it is ours");
+        let opened = fs.calls().get().count;
+        let file = fs.create("a").expect("room");
+        file.write_at(&[1; 10], 0).expect("room");
+        file.sync().expect("a sound disk");
+        file.write_durably(&[2; 7], 3).expect("a sound disk");
+        file.read_at(&mut [0; 4], 0).expect("they are there");
+        fs.sync_dir().expect("a sound disk");
+        // Opening it counts its closing, and a durable write through the cache is two calls.
+        let FileCalls { count, syncs, written } = fs.calls().get();
+        assert_eq!((count - opened, syncs, written), (2 + 1 + 1 + 2 + 1 + 1, 3, 17));
+    }
+}

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use pygmy_proto::message::IoStatus;
+
+use super::datagrams::Calls;
+use crate::disk::calls::FileCalls;
 use crate::machine::CloseReason;
 
 /// Counts since the loop was made.
@@ -38,9 +42,16 @@ impl Counters {
         }
     }
 
-    /// System calls of the loop itself: a wait in every turn, and what its connections took.
-    pub fn system_calls(&self) -> u64 {
-        self.turns + self.reads + self.writes + self.conn_calls
+    /// What the loop, its heartbeats and its log have asked of the system so far. Every turn waits once.
+    pub(super) fn io(&self, datagrams: Calls, files: FileCalls) -> IoStatus {
+        let own = self.turns + self.reads + self.writes + self.conn_calls;
+        IoStatus {
+            system_calls: own + datagrams.count + files.count,
+            syncs: files.syncs,
+            received: self.bytes_in + datagrams.received,
+            sent: self.bytes_out + datagrams.sent,
+            written: files.written,
+        }
     }
 
     /// How many connections ended for `reason`.

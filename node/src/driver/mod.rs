@@ -24,7 +24,6 @@ use bytes::Bytes;
 use mio::{Events, Interest, Poll, Token, Waker};
 use pygmy_proto::frame::{Deframer, Flow, Frame};
 use pygmy_proto::limits::DATAGRAM_LEN_MAX;
-use pygmy_proto::message::IoStatus;
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
@@ -235,18 +234,6 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
         }
     }
 
-    /// What it and its log have asked of the system so far.
-    fn io(&self) -> IoStatus {
-        let (loop_, datagrams, files) = (self.counters(), self.datagrams.calls(), self.log.calls());
-        IoStatus {
-            system_calls: loop_.system_calls() + datagrams.count + files.count,
-            syncs: files.syncs,
-            received: loop_.bytes_in + datagrams.received,
-            sent: loop_.bytes_out + datagrams.sent,
-            written: files.written,
-        }
-    }
-
     /// Closes the log in order. The machine's memory is left to the system, which takes it back with the process: to give
     /// back a million books one by one would take longer than whoever stops a server waits.
     pub fn end(self) {
@@ -259,7 +246,7 @@ impl<M: Machine, L: LogWriter> Driver<M, L> {
         self.wait()?;
         self.now = clock::now();
         self.conns.counters.turns += 1;
-        self.machine.note_io(self.io());
+        self.machine.note_io(self.conns.counters.io(self.datagrams.calls(), self.log.calls()));
         self.on_events();
         self.accept();
         self.read_datagrams();

@@ -13,7 +13,7 @@ use pygmy_node::machine::{CloseReason, ConnClass, ConnId, Input, Machine, Now, O
 use pygmy_proto::batch::{BatchBuilder, EntryKind};
 use pygmy_proto::frame::{self, Deframer, Flow};
 use pygmy_proto::header::{Header, Kind};
-use pygmy_proto::message::{Epoch, Pong};
+use pygmy_proto::message::{Epoch, IoStatus, Pong};
 use pygmy_proto::{ErrorBody, ErrorCode};
 
 use crate::patience::{PATIENCE, wait};
@@ -44,6 +44,7 @@ pub struct Seen {
     pub turns: usize,
     pub durable: Vec<u64>,
     pub datagrams: Vec<Vec<u8>>,
+    pub io: IoStatus,
 }
 
 /// How the machine behaves when it is asked to leave.
@@ -98,6 +99,10 @@ fn flood(conn: ConnId, id: u64, index: u32, len: usize, out: &mut Outbox) {
 }
 
 impl Machine for Echo {
+    fn note_io(&mut self, io: IoStatus) {
+        self.seen.lock().unwrap().io = io;
+    }
+
     fn handle(&mut self, _now: Now, input: Input<'_>, out: &mut Outbox) {
         match input {
             Input::Accepted { conn } => self.seen.lock().unwrap().accepted.push(conn),

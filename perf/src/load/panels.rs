@@ -6,7 +6,7 @@ use super::mix::RequestKind;
 use super::record::{Outcome, Record};
 use super::report::LoadReport;
 use super::series::{INTERVAL_NS, Key, Sparse};
-use super::traces::{Breakdown, Tier};
+use super::traces::{Band, Breakdown, Tier};
 use crate::run::{
     Axis, Better, Cell, Distribution, Line, Panel, Percentiles, Run, Stack, Table, Timeline, Track, Unit,
 };
@@ -18,7 +18,7 @@ pub(super) fn fill(run: &mut Run, report: &LoadReport, record: &Record) {
     run.panels.push(results(report));
     let lines = record.latencies.iter().map(|(key, times)| Distribution::of(name(key), times)).collect();
     run.panels.push(Panel::Percentiles(Percentiles { title: "Latency".into(), lines }));
-    run.panels.push(timeline(record));
+    run.panels.push(timeline(record, report.window_s));
     for breakdown in &report.breakdowns {
         run.panels.push(stack(breakdown));
         run.panels.push(tiers(breakdown));
@@ -110,10 +110,17 @@ fn results(report: &LoadReport) -> Panel {
     })
 }
 
-fn timeline(record: &Record) -> Panel {
+fn timeline(record: &Record, window_s: f64) -> Panel {
+    let window_intervals = (window_s * 1e9 / INTERVAL_NS as f64).floor() as usize;
     let keys: Vec<Key> = record.latencies.iter().map(|(key, _)| key).collect();
     let per_s = |times: &Sparse| times.count() as f64 * 1e9 / INTERVAL_NS as f64;
-    let rates = keys.iter().map(|key| Line { name: name(*key), points: keep::points(&record.series, *key, per_s) });
+    // An interval in which nothing came is a rate of 0, and behind the window only stragglers come.
+    let rate = |key: &Key| {
+        let intervals = record.series.intervals().iter().take(window_intervals).enumerate();
+        let points = intervals.map(|(number, of)| (keep::seconds(number), of.get(key).map_or(0.0, per_s))).collect();
+        Line { name: name(*key), points }
+    };
+    let rates = keys.iter().map(rate);
     let axis = |label: &str, unit, is_log| Axis { label: label.into(), unit, is_log };
     let mut tracks = vec![Track { axis: axis("answers", Unit::PerSecond, false), lines: rates.collect() }];
     for key in keys.into_iter().filter(|(_, outcome)| *outcome == Outcome::Ok) {
@@ -128,16 +135,17 @@ fn timeline(record: &Record) -> Panel {
 }
 
 fn stack(breakdown: &Breakdown) -> Panel {
+    let times = |band: &Band| breakdown.tiers().map(|tier| band.tiers_s[tier as usize]).collect();
     Panel::Stack(Stack {
         title: format!("Where the time of a {} goes", breakdown.kind.name()),
         axis: Axis { label: "mean time".into(), unit: Unit::Seconds, is_log: false },
-        parts: Tier::ALL.map(|tier| tier.name().into()).into(),
-        bars: breakdown.bands.iter().map(|band| (band.name.into(), band.tiers_s.into())).collect(),
+        parts: breakdown.tiers().map(|tier| tier.name().into()).collect(),
+        bars: breakdown.bands.iter().map(|band| (band.name.into(), times(band))).collect(),
     })
 }
 
 fn tiers(breakdown: &Breakdown) -> Panel {
-    let of = |name: &str, of_band: &dyn Fn(&super::traces::Band) -> f64, p99_s: f64| {
+    let of = |name: &str, of_band: &dyn Fn(&Band) -> f64, p99_s: f64| {
         let mut cells = vec![Cell::Text(name.into())];
         cells.extend(breakdown.bands.iter().map(|band| value(of_band(band), Unit::Seconds)));
         cells.push(value(p99_s, Unit::Seconds));
@@ -147,8 +155,8 @@ fn tiers(breakdown: &Breakdown) -> Panel {
     let mut columns = vec!["stage".to_owned()];
     columns.extend(breakdown.bands.iter().map(|band| format!("mean of {}", band.name)));
     columns.push("p99 by itself".into());
-    let mut rows: Vec<Vec<Cell>> = Tier::ALL.into_iter().map(tier).collect();
-    rows.push(of("all of it", &super::traces::Band::total_s, breakdown.total_p99_s));
+    let mut rows: Vec<Vec<Cell>> = breakdown.tiers().map(tier).collect();
+    rows.push(of("all of it", &Band::total_s, breakdown.total_p99_s));
     let (kind, count) = (breakdown.kind.name(), breakdown.count);
     Panel::Table(Table { title: format!("Stages of a {kind}, by {count} traces"), columns, rows })
 }

@@ -231,7 +231,11 @@ fn collect(
         match slices.recv_timeout(Duration::from_nanos(wake_ns.saturating_sub(clock.now_ns()))) {
             Ok(slice) => total.add_slice(&slice),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return result,
+            Err(RecvTimeoutError::Disconnected) => {
+                // The threads may be done before this one has looked at the clock again.
+                return moments
+                    .fold(result, |result, (_, moment)| result.and_then(|()| watch.at(moment, sum(traffic))));
+            }
         }
     }
 }
@@ -294,7 +298,10 @@ impl Thread {
         let Ok(window) = self.start.recv() else { return Ok(None) };
         self.worker.begin(window);
         engine.run(&mut self.worker).map_err(Error::io("the event loop"))?;
-        Ok(Some(self.worker.into_record()))
+        let record = self.worker.into_record();
+        // It stays until everything was read: what a thread used is gone with it. No second word comes, only the end.
+        let _ = self.start.recv();
+        Ok(Some(record))
     }
 }
 

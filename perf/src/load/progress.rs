@@ -26,7 +26,7 @@ impl Progress {
         }
         let bar = ProgressBar::new(STEPS);
         // The template is a constant, and the fallback merely looks otherwise.
-        let style = ProgressStyle::with_template("{prefix} [{bar:20}] {wide_msg}");
+        let style = ProgressStyle::with_template("{prefix} [{bar:10}] {wide_msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         Self { bar }
     }
@@ -53,7 +53,7 @@ impl Watch for Progress {
             (window.to_ns, window.drain_ns, "last answers")
         };
         let (gone, whole) = (now_ns.saturating_sub(begin), (end - begin).max(1));
-        self.bar.set_prefix(format!("{phase} {:.1} of {:.1} s", seconds(gone.min(whole)), seconds(whole)));
+        self.bar.set_prefix(format!("{phase} {:.1}/{:.1} s", seconds(gone.min(whole)), seconds(whole)));
         self.bar.set_position((gone as f64 / whole as f64 * STEPS as f64) as u64);
         self.bar.set_message(latest(series));
     }
@@ -70,9 +70,10 @@ fn latest(series: &Series) -> String {
             return format!("{rate} {}", outcome.name());
         }
         let at = |quantile| micros(times.at_quantile(quantile) as f64 / 1e3);
-        format!("{rate} p50 {} p99 {} max {}", at(0.5), at(0.99), at(1.0))
+        format!("{rate} {} · {} · {}", at(0.5), at(0.99), at(1.0))
     });
-    parts.collect::<Vec<_>>().join("; ")
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() { String::new() } else { format!("{} (p50 · p99 · max)", parts.join(", ")) }
 }
 
 #[cfg(test)]
@@ -91,7 +92,7 @@ mod tests {
             latencies.add((RequestKind::Buy, Outcome::Busy), 1);
             series.add(&Slice { number, latencies });
         }
-        assert_eq!(latest(&series), "buy 100/s p50 5 us p99 10 us max 10 us; buy 10/s busy");
+        assert_eq!(latest(&series), "buy 100/s 5 us · 10 us · 10 us, buy 10/s busy (p50 · p99 · max)");
         assert_eq!(latest(&Series::default()), "");
     }
 }

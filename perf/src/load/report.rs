@@ -10,7 +10,7 @@ use super::mix::{Popularity, RequestKind};
 use super::plan::LoadPlan;
 use super::record::Record;
 use super::series::Key;
-use super::traces::{Band, Breakdown, Tier};
+use super::traces::{Band, Breakdown};
 
 /// A distribution of times, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -239,7 +239,7 @@ fn print_breakdown(out: &mut impl Write, breakdown: &Breakdown) -> io::Result<()
     let head = |name: &str| format!(" {name:>18}");
     let heads: String = bands.iter().map(|band| head(band.name)).collect();
     writeln!(out, "{:<16}{heads}{}", "", head("p99 by itself"))?;
-    for tier in Tier::ALL {
+    for tier in breakdown.tiers() {
         let seconds = bands.iter().map(|band| band.tiers_s[tier as usize]).chain([p99_s[tier as usize]]);
         let cells: String = seconds.map(|seconds| head(&micros(seconds * 1e6))).collect();
         writeln!(out, "{:<16}{cells}", tier.name())?;

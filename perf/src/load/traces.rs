@@ -186,6 +186,11 @@ const BANDS: [(&str, f64, f64); 4] =
     [("all", 0.0, 1.0), ("around the median", 0.45, 0.55), ("slowest 10 %", 0.9, 1.0), ("slowest 1 %", 0.99, 1.0)];
 
 impl Breakdown {
+    /// The stages in which any time was spent at all.
+    pub fn tiers(&self) -> impl Iterator<Item = Tier> {
+        Tier::ALL.into_iter().filter(|tier| self.bands.iter().any(|band| band.tiers_s[*tier as usize] > 0.0))
+    }
+
     fn of(kind: RequestKind, sorted: &[Sample]) -> Option<Self> {
         let total_p99_s = seconds(at_p99(sorted.iter().map(|sample| sample.total_ns))?);
         let band = |(name, from, to): (&'static str, f64, f64)| {
@@ -277,6 +282,8 @@ mod tests {
         let total_us: Vec<f64> = buys.bands.iter().map(|band| (band.total_s() * 1e7).round() / 10.0).collect();
         assert_eq!(total_us, [501.5, 501.5, 951.5, 996.5]);
         assert_eq!(buys.total_p99_s, 991e-6);
+        assert_eq!(lookups.tiers().collect::<Vec<_>>(), [Tier::Client]);
+        assert_eq!(buys.tiers().count(), Tier::ALL.len());
         assert_eq!(buys.p99_s[Tier::Order as usize], 200e-9);
         assert_eq!(lookups.bands[3].total_s(), 5e-9, "one trace is every band");
     }

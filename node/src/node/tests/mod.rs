@@ -691,6 +691,10 @@ fn a_replica_answers_clients_reads_and_sends_their_writes_to_a_front() {
     assert_eq!(bench.pass(200)[0].error(), ErrorCode::DeadlineExceeded);
     let status: StatusOk = bench.send(client, 4, 0, 0, &Status {})[0].decode();
     assert_eq!((status.clients, status.replica.map(|replica| replica.voter)), (1, Some(true)));
+    let io = IoStatus { system_calls: 9, syncs: 1, received: 2, sent: 3, written: 4 };
+    bench.node.note_io(io);
+    let status: StatusOk = bench.send(client, 5, 0, 0, &Status {})[0].decode();
+    assert_eq!(status.io, io);
 }
 
 #[test]
