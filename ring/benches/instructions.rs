@@ -33,7 +33,7 @@ fn turns(rounds: u64, moves: bool) {
     bench.register();
     bench.settle();
     bench.forget();
-    let mut counter = 0;
+    let mut counter = 0_u64;
     for round in 0..rounds {
         let node = if moves { 1 + (round % 2) as u16 } else { 1 };
         let now = bench.clock();
