@@ -4,6 +4,7 @@
 //! * [`chaos`]: the same promises while servers are killed and paused; [`history`]: what both judge by, and how.
 //! * [`failover`]: how long the store stands still when servers fail, and what clients see of it.
 //! * [`cache`]: what a front end's cache is worth.
+//! * [`consistency`]: how far behind the answers of one front end are while books are bought through another.
 //! * [`audit`]: whether the store kept its promises while it was bought from as fast as possible.
 //! * [`idle`]: what connections cost that do nothing.
 //! * [`run`]: what an experiment found, kept in the one form from which reports are drawn; [`report`] draws them.
@@ -16,6 +17,7 @@ pub mod ask;
 pub mod audit;
 pub mod cache;
 pub mod chaos;
+pub mod consistency;
 pub mod error;
 pub mod failover;
 pub mod history;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use pygmy_perf::error::Error;
 use pygmy_perf::history::judge;
-use pygmy_perf::{audit, cache, chaos, failover, idle, load, report};
+use pygmy_perf::{audit, cache, chaos, consistency, failover, idle, load, report};
 
 /// Measures and audits a Pygmy cluster
 ///
@@ -32,6 +32,8 @@ enum Command {
     Failover(failover::FailoverArgs),
     /// What a front end's cache is worth: hits, and lookups with it, without it, and right behind a change
     Cache(cache::CacheArgs),
+    /// How far behind the answers of one front end are while books are bought through another
+    Consistency(consistency::ConsistencyArgs),
     /// Holds connections that say nothing, and shows what they cost
     IdleConnections(idle::IdleArgs),
     /// Draws runs that were kept: one page with every picture and number, and ratios to a baseline
@@ -79,6 +81,11 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
             let report = cache::run(args)?;
             show(args.json, &report, |out| report.print(out))?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Consistency(args) => {
+            let report = consistency::run(args)?;
+            show(args.json, &report, |out| report.print(out))?;
+            Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::IdleConnections(args) => {
             let report = idle::run(args)?;

@@ -1,12 +1,20 @@
 //! The books of the store, as read at one position of its log.
 
-use pygmy_proto::ErrorBody;
+use std::collections::BTreeSet;
+
+use hashbrown::HashSet;
 use pygmy_proto::limits::{COPIES_MAX, PAGE_MAX, PUT_BOOKS_MAX, SESSION_WINDOW};
 use pygmy_proto::message::{Book, Books, BooksOk, Command, NewBook, OpenSession, SessionOpened, Write, WriteOk};
 use pygmy_proto::types::Bounded;
+use pygmy_proto::{BookId, ErrorBody, Title, Topic};
 
 use crate::ask::Asker;
 use crate::error::Error;
+
+/// Price of a book that is brought in.
+const COST_CENTS: u64 = 1_000;
+/// And its topic.
+const TOPIC_BROUGHT_IN: &str = "measured";
 
 /// All books, as of one position.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +63,28 @@ pub fn restock(asker: &mut Asker, books: &[Book], least: u32) -> Result<(), Erro
 pub fn put(asker: &mut Asker, books: &[NewBook]) -> Result<(), Error> {
     let batch = |books: &[NewBook]| Command::Put { books: Bounded::truncated(books.to_vec()) };
     write(asker, &books.chunks(PUT_BOOKS_MAX).map(batch).collect::<Vec<_>>())
+}
+
+/// All books of the store; of `named`, those that it does not have are brought in before, with so many copies each.
+///
+/// # Errors
+/// When it is refused or not answered.
+pub fn with(asker: &mut Asker, named: BTreeSet<BookId>, stock: u32) -> Result<Vec<Book>, Error> {
+    let books = read(asker, 0)?.books;
+    let known: HashSet<BookId> = books.iter().map(|book| book.id).collect();
+    let book = |id: BookId| NewBook {
+        id,
+        title: Title::truncated(&id),
+        topic: Topic::truncated(TOPIC_BROUGHT_IN),
+        cost_cents: COST_CENTS,
+        stock,
+    };
+    let missing: Vec<NewBook> = named.into_iter().filter(|id| !known.contains(id)).map(book).collect();
+    if missing.is_empty() {
+        return Ok(books);
+    }
+    put(asker, &missing)?;
+    Ok(read(asker, 0)?.books)
 }
 
 /// Does every command, many in flight.

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::cluster::LOOK_EVERY;
 use super::stream::Orders;
+use super::timeline::Samples;
 use super::view::{Ended, Requests};
 use super::{failed, poisoned};
 use crate::error::Error;
@@ -47,6 +48,12 @@ impl Seen {
             Kind::Buy => &mut self.buys,
             Kind::Lookup => &mut self.lookups,
         }
+    }
+
+    /// Each that has ended, by kind.
+    pub(super) fn samples(&self) -> [Samples; 2] {
+        let samples = |name, requests: &Requests| Samples { name, all: requests.samples() };
+        [samples("buys", &self.buys), samples("lookups", &self.lookups)]
     }
 
     /// Whether something that was due before this has not ended.

@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use pygmy_proto::ErrorCode;
-use pygmy_proto::message::{Epoch, ReplicaStatus, Role, Status, StatusOk};
+use pygmy_proto::message::{Book, Epoch, NewBook, ReplicaStatus, Role, Status, StatusOk};
 
 use super::stream::Orders;
 use super::{failed, poisoned};
@@ -26,6 +26,8 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(super) const BEHIND_MAX: u64 = 2_000;
 /// Copies of each book before each fault.
 pub(super) const STOCK: u32 = 1_000_000;
+/// Copies of each book before a run of which a history is kept.
+const STOCK_FOR_LONG: u32 = 1_000_000_000;
 /// A book of which this much is left is not restocked yet.
 const STOCK_ENOUGH: u32 = STOCK / 4 * 3;
 
@@ -158,6 +160,17 @@ impl Watched<'_> {
                 done => return done,
             }
         }
+    }
+
+    /// Puts up more of every book than any run buys: whoever keeps a history must not restock meanwhile.
+    pub(super) fn stock_for_long(&self) -> Result<(), Error> {
+        let mut asker = Asker::connect(self.target.fronts()[0])?;
+        let books = shelf::read(&mut asker, 0)?.books;
+        let full = |book: Book| {
+            let Book { id, title, topic, cost_cents, .. } = book;
+            NewBook { id, title, topic, cost_cents, stock: STOCK_FOR_LONG }
+        };
+        shelf::put(&mut asker, &books.into_iter().map(full).collect::<Vec<_>>())
     }
 
     fn restock(&self) -> Result<(), Error> {

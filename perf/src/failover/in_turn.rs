@@ -1,9 +1,8 @@
 //! A catalog, an order server and a front that are killed and started again in turn, for as long as one likes; then
 //! everything that was asked and answered meanwhile is judged.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::thread::sleep;
 use std::time::Duration;
@@ -13,14 +12,15 @@ use serde::Serialize;
 
 use super::clients::{Seen, Shared};
 use super::cluster::{REST, Watched, in_turn, longest_gaps};
-use super::faults::print_view;
-use super::view::View;
-use super::{FailoverArgs, poisoned, under};
+use super::judged::{Judged, judged};
+use super::kept::{Views, fault_row, fault_table, judged_note, stop_mark};
+use super::timeline::{self, Episode, distribution, mark};
+use super::view::{View, print_view};
+use super::{FailoverArgs, FaultKind, poisoned};
 use crate::error::Error;
 use crate::history::judge::Judgement;
-use crate::history::{History, file};
 use crate::local;
-use crate::replicas;
+use crate::run::{Better, Run, Unit};
 use crate::span;
 
 /// A server is left dead for so long.
@@ -100,6 +100,42 @@ impl InTurnReport {
         }
         if self.debug_build { writeln!(out, "  a debug build: these are no figures") } else { Ok(()) }
     }
+
+    /// For a report.
+    fn fill(&self, run: &mut Run, watched: &Watched<'_>, seen: &Seen) -> Result<(), Error> {
+        let figures = |of: fn(&Turn) -> f64| self.turns.iter().map(of).collect::<Vec<_>>();
+        let longest = |of: fn(&Turn) -> f64| figures(of).into_iter().fold(0.0, f64::max) / 1e3;
+        let mut number = |name: &str, value, unit| run.number(name, value, unit, Better::Lower);
+        number("longest time without a commit", longest(|turn| turn.gap_ms), Unit::Seconds);
+        number("slowest buy", self.buys.slowest_ms / 1e3, Unit::Seconds);
+        number("slowest lookup", self.lookups.slowest_ms / 1e3, Unit::Seconds);
+        number("failed buys", self.buys.failed as f64, Unit::Count);
+        number("failed lookups", self.lookups.failed as f64, Unit::Count);
+        run.notes.push(judged_note(&self.judgement));
+        run.panels.push(distribution(
+            "How long nothing was heard around each fault",
+            &[
+                ("no commit", figures(|turn| turn.gap_ms)),
+                ("no answer to a buy", figures(|turn| turn.buys.gap_ms)),
+                ("no answer to a lookup", figures(|turn| turn.lookups.gap_ms)),
+            ],
+        ));
+        let episode = |turn: &Turn| {
+            let Turn { node, at_ns, until_ns, gap_ms, .. } = turn;
+            let what = format!("kill {node}");
+            let mut marks = vec![mark(&what, *at_ns, Some(at_ns + span::ns(DEAD)))];
+            marks.extend(stop_mark(&watched.commits(at_ns.saturating_sub(span::ns(REST)))?, *at_ns, *until_ns));
+            Ok(Episode { what, at_ns: *at_ns, until_ns: *until_ns, gap_ms: *gap_ms, marks })
+        };
+        let episodes = self.turns.iter().map(episode).collect::<Result<Vec<_>, Error>>()?;
+        run.panels.extend(timeline::panels(&episodes, &seen.samples()));
+        let faults = self.turns.iter().map(|turn| {
+            let views = Views { buys: turn.buys, lookups: turn.lookups };
+            fault_row(&turn.node, turn.gap_ms, turn.token_lost, views, &[])
+        });
+        run.panels.push(fault_table(faults.collect(), &[]));
+        Ok(())
+    }
 }
 
 /// Kills one server after the other under a load, and judges what came of it.
@@ -108,40 +144,17 @@ impl InTurnReport {
 /// When the cluster cannot be reached, or does not recover.
 pub(super) fn run(
     args: &FailoverArgs,
-    watched: Watched<'_>,
+    mut watched: Watched<'_>,
     shared: &Shared,
     load: impl FnOnce(&AtomicBool) + Send,
+    run: &mut Run,
 ) -> Result<InTurnReport, Error> {
-    watched.wait_health()?;
-    // All of it before: nobody else may write while a history is kept.
-    watched.stock_up()?;
-    let target = watched.target.clone();
-    let (initial, after) = replicas::read_initial(&target)?;
-    shared.seen.lock().map_err(|_| poisoned())?.history = Some(Vec::new());
-    let (turns, ()) = under(load, || kill_in_turn(args, &watched))?;
-    let mut seen = shared.seen.lock().map_err(|_| poisoned())?;
-    let operations = seen.history.take().unwrap_or_default();
-    let mut history = History { initial, operations, replicas: Vec::new() };
-    // Kept before anything else can go wrong: it may be what tells why.
-    let looked = turns.and_then(|turns| Ok((turns, replicas::look(&target, after, &history.operations)?)));
-    let (turns, looked) = match looked {
-        Ok((turns, replicas)) => {
-            history.replicas = replicas;
-            (Ok(turns), keep(args, &history))
-        }
-        Err(error) => (Err(error), keep(args, &history)),
-    };
-    report(args, &watched, &seen, turns?, looked?, &history)
-}
-
-/// Writes the history where it is wanted.
-fn keep(args: &FailoverArgs, history: &History) -> Result<Option<PathBuf>, Error> {
-    let Some(dir) = &args.out else { return Ok(None) };
-    let path: &Path = &dir.join("history.jsonl");
-    let io = || Error::io(path.display().to_string());
-    std::fs::create_dir_all(dir).map_err(io())?;
-    file::write(history, BufWriter::new(File::create(path).map_err(io())?)).map_err(io())?;
-    Ok(Some(path.to_path_buf()))
+    let work = |watched: &mut Watched<'_>| kill_in_turn(args, watched);
+    let (turns, judged) = judged(args.out.as_deref(), &mut watched, shared, load, work)?;
+    let seen = shared.seen.lock().map_err(|_| poisoned())?;
+    let report = report(args, &watched, &seen, turns, judged)?;
+    report.fill(run, &watched, &seen)?;
+    Ok(report)
 }
 
 /// Kills until the time is over; who, when, and whether the token was lost.
@@ -150,7 +163,7 @@ fn kill_in_turn(args: &FailoverArgs, watched: &Watched<'_>) -> Result<Vec<Turn>,
     let end_ns = watched.clock.now_ns() + span::ns(args.duration);
     let mut turns: Vec<Turn> = Vec::new();
     while watched.clock.now_ns() < end_ns {
-        let node = in_turn(&watched.target, args.fault.roles(), turns.len())?;
+        let node = in_turn(&watched.target, FaultKind::InTurn.roles(), turns.len())?;
         let epoch = watched.epoch(&[]);
         let pid = watched.local.pid(&node)?;
         let at_ns = watched.clock.now_ns();
@@ -173,8 +186,7 @@ fn report(
     watched: &Watched<'_>,
     seen: &Seen,
     mut turns: Vec<Turn>,
-    kept: Option<PathBuf>,
-    history: &History,
+    judged: Judged,
 ) -> Result<InTurnReport, Error> {
     for turn in &mut turns {
         let Turn { at_ns, until_ns, .. } = *turn;
@@ -193,8 +205,8 @@ fn report(
         buys: seen.buys.view(at_ns, u64::MAX),
         lookups: seen.lookups.view(at_ns, u64::MAX),
         unsent: seen.buys.unsent + seen.lookups.unsent,
-        history: kept,
-        judgement: Judgement::new(history),
+        history: judged.history,
+        judgement: judged.judgement,
         turns,
     })
 }

@@ -2,28 +2,29 @@
 
 mod clients;
 mod cluster;
+mod fault;
 mod faults;
 mod in_turn;
+mod judged;
+mod kept;
 mod returns;
+mod sight;
 mod stream;
+mod timeline;
 mod view;
 
-use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use clap::ValueEnum;
-use hashbrown::HashSet;
-use pygmy_proto::message::{Book, NewBook, Role};
-use pygmy_proto::{BookId, Title, Topic};
-use rustix::process::Signal;
 use serde::Serialize;
 
 use self::clients::{Clients, Rates, Shared};
 use self::cluster::Watched;
+use self::fault::Fault;
+pub use self::fault::{Action, FaultKind};
 pub use self::faults::{FailoverReport, Failure, Gaps};
 pub use self::in_turn::{InTurnReport, Turn};
 pub use self::returns::{Return, ReturnReport};
@@ -34,77 +35,13 @@ use crate::error::Error;
 use crate::load::mix::{Books, Popularity};
 use crate::local::{Local, ProgramArgs};
 use crate::net::{Engine, Plan};
+use crate::run::Run;
 use crate::shelf;
 use crate::span::{self, Clock};
-use crate::target::{Target, TargetArgs};
+use crate::target::TargetArgs;
 
 /// Connections over which is bought while servers come back.
 const LANES: usize = 16;
-/// Price of a book that is brought in.
-const COST_CENTS: u64 = 1_000;
-
-/// What fails, or comes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FaultKind {
-    /// A catalog is killed; rounds in which the token was lost with it do not count
-    KillCatalog,
-    /// An order server is killed
-    KillOrder,
-    /// A front is killed
-    KillFront,
-    /// A catalog is killed; only rounds in which the token was lost with it count
-    KillHolder,
-    /// A catalog and an order server are killed at once
-    KillCatalogAndOrder,
-    /// A catalog is paused; only rounds in which the token stood still with it count
-    StopHolder,
-    /// A catalog, an order server and a front are killed and started again in turn for `--duration`; everything that was
-    /// asked and answered is kept and judged
-    InTurn,
-    /// A catalog or an order server that was dead for `--behind` buys is started again
-    Rejoin,
-    /// One that is dead and whose files are gone is replaced, `--behind` buys later
-    Replace,
-    /// One that lives is replaced
-    ReplaceLiving,
-}
-
-impl FaultKind {
-    fn roles(self) -> &'static [Role] {
-        match self {
-            FaultKind::KillOrder => &[Role::Order],
-            FaultKind::KillFront => &[Role::Front],
-            FaultKind::InTurn => &[Role::Catalog, Role::Order, Role::Front],
-            FaultKind::KillCatalogAndOrder => &[Role::Catalog, Role::Order],
-            FaultKind::KillCatalog | FaultKind::KillHolder | FaultKind::StopHolder => &[Role::Catalog],
-            // One of these in each round.
-            FaultKind::Rejoin | FaultKind::Replace | FaultKind::ReplaceLiving => &[Role::Catalog, Role::Order],
-        }
-    }
-
-    fn signal(self) -> Signal {
-        if self == FaultKind::StopHolder { Signal::STOP } else { Signal::KILL }
-    }
-
-    /// Whether it is the coming back that is watched.
-    fn is_return(self) -> bool {
-        matches!(self, FaultKind::Rejoin | FaultKind::Replace | FaultKind::ReplaceLiving)
-    }
-
-    /// Whether a round counts in which the token was lost, or was not.
-    fn counts(self, token_lost: bool) -> bool {
-        match self {
-            FaultKind::KillCatalog => !token_lost,
-            FaultKind::KillHolder | FaultKind::StopHolder => token_lost,
-            _ => true,
-        }
-    }
-
-    fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-}
 
 /// Kills or pauses servers of a running local cluster under a fixed rate of requests, one fault after the other, or
 /// brings them back, and shows the longest time without a commit around each, and what clients saw of it
@@ -115,8 +52,14 @@ pub struct FailoverArgs {
     #[command(flatten)]
     program: ProgramArgs,
     /// What fails, or comes back
-    #[arg(long, value_enum)]
-    fault: FaultKind,
+    #[arg(long, value_enum, required_unless_present = "node", conflicts_with = "node")]
+    fault: Option<FaultKind>,
+    /// Instead: one server, such as catalog-2
+    #[arg(long, value_name = "NAME", requires = "action")]
+    node: Option<String>,
+    /// What is done to it
+    #[arg(long, value_enum, requires = "node")]
+    action: Option<Action>,
     /// Faults that count
     #[arg(long, default_value_t = 30)]
     rounds: usize,
@@ -136,7 +79,11 @@ pub struct FailoverArgs {
     /// With in-turn: how long servers are killed
     #[arg(long, default_value = "2m", value_parser = span::parse)]
     duration: Duration,
-    /// With in-turn: keep history.jsonl in this directory
+    /// Keep everything that is asked and answered while servers fail, and judge it; nobody else may write meanwhile.
+    /// Always with in-turn, never while servers come back
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, default_value_t = true)]
+    check: bool,
+    /// Keep the run in this directory, and history.jsonl where there is one
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// With rejoin and the replacements: buys made as fast as it can before the server comes
@@ -157,6 +104,15 @@ impl FailoverArgs {
         }
         Ok(())
     }
+
+    /// What is done to whom.
+    fn what(&self) -> Result<Fault, Error> {
+        match (self.fault, &self.node, self.action) {
+            (Some(kind), ..) => Ok(Fault::Kind(kind)),
+            (None, Some(node), Some(action)) => Ok(Fault::Node(node.clone(), action)),
+            _ => Err(Error::Usage("give --fault, or --node and --action".into())),
+        }
+    }
 }
 
 /// What a run found.
@@ -175,7 +131,7 @@ impl Report {
     /// Whether as many faults were seen as were asked for, and no promise was found broken.
     pub fn is_good(&self, args: &FailoverArgs) -> bool {
         match self {
-            Report::Faults(report) => report.gaps.rounds == args.rounds,
+            Report::Faults(report) => report.is_good(args),
             Report::InTurn(report) => report.is_good(),
             Report::Returns(report) => report.gaps.rounds == args.rounds,
         }
@@ -197,28 +153,29 @@ impl Report {
 /// When the cluster cannot be reached, or does not recover.
 pub fn run(args: &FailoverArgs) -> Result<Report, Error> {
     args.check()?;
+    let what = args.what()?;
     let popularity: Popularity = args.books.parse().map_err(|why| Error::Usage(format!("--books: {why}")))?;
-    let named = match &popularity {
-        Popularity::File(file) => file.read().map_err(|error| Error::Usage(format!("--books: {error}")))?,
-        _ => Vec::new(),
-    };
+    let named = popularity.named()?;
     let local = Local::new(args.program.find(), args.target.dir()?);
     let target = local.target()?;
-    let books = stock(&target, named.into_iter().map(|(id, _)| id).collect())?;
-    cluster::check_behind(args.behind, books.len())?;
-    let weighted = Books::new(&books, &popularity, args.seed).map_err(Error::Usage)?;
+    let title = format!("{}, {} buys/s and {} lookups/s", what.name(), args.rate, args.lookups);
+    let mut run = Run::begin("failover", title);
     let shared = Shared { clock: Clock::start(), seen: Mutex::default(), orders: Mutex::default() };
     let shared = Arc::new(shared);
+    let books = shelf::with(&mut Asker::connect(target.fronts()[0])?, named, cluster::STOCK)?;
+    cluster::check_behind(args.behind, books.len())?;
+    let weighted = Books::new(&books, &popularity, args.seed).map_err(Error::Usage)?;
     let fronts: Vec<String> = target.fronts().iter().map(|front| front.address.clone()).collect();
     let clients = || Clients::start(&fronts, &weighted, args.seed, &shared);
     let rates = Rates { buys: args.rate, lookups: args.lookups };
     let watched = Watched { local: &local, target: target.clone(), orders: &shared.orders, clock: shared.clock };
-    match args.fault {
-        FaultKind::InTurn => {
+    let report = match what {
+        Fault::Kind(FaultKind::InTurn) => {
             let clients = clients()?;
-            in_turn::run(args, watched, &shared, |is_over| clients.run(rates, is_over)).map(Report::InTurn)
+            let load = |is_over: &AtomicBool| clients.run(rates, is_over);
+            Report::InTurn(in_turn::run(args, watched, &shared, load, &mut run)?)
         }
-        fault if fault.is_return() => {
+        Fault::Kind(kind) if kind.is_return() => {
             let plan = Plan { addresses: target.front_addresses()?, count: LANES, first: 0 };
             let ids = books.iter().map(|book| book.id).collect();
             let load = |is_over: &AtomicBool| {
@@ -226,17 +183,20 @@ pub fn run(args: &FailoverArgs) -> Result<Report, Error> {
                 let mut stream = Stream::new(args.rate, LANES, ids, &shared.orders, is_over);
                 engine.run(&mut stream).map_err(Error::io("the event loop"))
             };
-            let (returns, load) = under(load, || returns::run(args, watched))?;
+            let (returns, load) = under(load, || returns::run(args, kind, watched, &mut run))?;
             load?;
-            returns.map(Report::Returns)
+            Report::Returns(returns?)
         }
-        _ => {
+        what => {
             let clients = clients()?;
             let load = |is_over: &AtomicBool| clients.run(rates, is_over);
-            let (faults, ()) = under(load, || faults::run(args, watched, &shared))?;
-            faults.map(Report::Faults)
+            Report::Faults(faults::run(args, &what, watched, &shared, load, &mut run)?)
         }
+    };
+    if let Some(dir) = &args.out {
+        run.save(dir)?;
     }
+    Ok(report)
 }
 
 /// Does something while a load runs beside it; what both came to.
@@ -251,26 +211,6 @@ fn under<L: Send, R>(load: impl FnOnce(&AtomicBool) -> L + Send, work: impl FnOn
     })
 }
 
-/// The books of the store; of `named`, those that the store does not have are brought in before.
-fn stock(target: &Target, named: BTreeSet<BookId>) -> Result<Vec<Book>, Error> {
-    let mut asker = Asker::connect(target.fronts()[0])?;
-    let books = shelf::read(&mut asker, 0)?.books;
-    let known: HashSet<BookId> = books.iter().map(|book| book.id).collect();
-    let book = |id: BookId| NewBook {
-        id,
-        title: Title::truncated(&id),
-        topic: Topic::truncated("failover"),
-        cost_cents: COST_CENTS,
-        stock: cluster::STOCK,
-    };
-    let missing: Vec<NewBook> = named.into_iter().filter(|id| !known.contains(id)).map(book).collect();
-    if missing.is_empty() {
-        return Ok(books);
-    }
-    shelf::put(&mut asker, &missing)?;
-    Ok(shelf::read(&mut asker, 0)?.books)
-}
-
 fn poisoned() -> Error {
     Error::Usage("a thread of this program panicked: please report it".into())
 }
@@ -281,16 +221,4 @@ fn median(sorted: &[f64]) -> f64 {
 
 fn failed(why: String) -> Error {
     Error::Io { what: "failover".into(), error: io::Error::other(why) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_rounds_of_the_kind_asked_for_count() {
-        assert!(FaultKind::KillCatalog.counts(false) && !FaultKind::KillCatalog.counts(true));
-        assert!(FaultKind::KillHolder.counts(true) && !FaultKind::StopHolder.counts(false));
-        assert!(FaultKind::KillFront.counts(false) && FaultKind::KillCatalogAndOrder.counts(true));
-    }
 }

@@ -10,11 +10,15 @@ use rustix::process::Signal;
 use serde::Serialize;
 
 use super::cluster::{BEHIND_MAX, HEALTH_WITHIN, LOOK_EVERY, REST, Watched, in_turn, longest_gaps};
+use super::fault::Fault;
 use super::faults::{Gaps, sorted};
+use super::kept::return_episode;
 use super::stream::Orders;
+use super::timeline::{Episode, Samples};
 use super::{FailoverArgs, FaultKind, failed, median, poisoned};
 use crate::error::Error;
 use crate::local;
+use crate::run::Run;
 use crate::span;
 
 /// Watched on behind the moment at which the server has caught up: it takes part from then on.
@@ -68,12 +72,12 @@ pub struct ReturnReport {
 }
 
 impl ReturnReport {
-    fn new(args: &FailoverArgs, returns: Vec<Return>) -> Self {
+    fn new(args: &FailoverArgs, kind: FaultKind, returns: Vec<Return>) -> Self {
         let figures = |figure: fn(&Return) -> f64| returns.iter().map(figure);
         let slowest = sorted(figures(|one| one.slowest_ms));
         let rates = sorted(figures(|one| one.entries_per_s));
         Self {
-            gaps: Gaps::new(args, figures(|one| one.gap_ms), figures(|one| one.before_ms)),
+            gaps: Gaps::new(&Fault::Kind(kind), args.rate, figures(|one| one.gap_ms), figures(|one| one.before_ms)),
             slowest_median_ms: median(&slowest),
             slowest_max_ms: slowest.last().copied().unwrap_or_default(),
             entries_per_s_median: median(&rates),
@@ -86,7 +90,7 @@ impl ReturnReport {
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let Gaps { fault, rounds, rate, median_ms, max_ms, before_max_ms, .. } = &self.gaps;
         let Self { slowest_median_ms, slowest_max_ms, entries_per_s_median, entries_per_s_min, .. } = self;
-        writeln!(out, "{}, {rate} buys/s: {rounds} servers came back", fault.name())?;
+        writeln!(out, "{fault}, {rate} buys/s: {rounds} servers came back")?;
         writeln!(out, "  longest time without a commit: median {median_ms:.1} ms, max {max_ms:.1} ms")?;
         writeln!(out, "    (before them: max {before_max_ms:.1} ms)")?;
         writeln!(out, "  slowest buy: median {slowest_median_ms:.1} ms, max {slowest_max_ms:.1} ms")?;
@@ -109,21 +113,31 @@ impl ReturnReport {
 ///
 /// # Errors
 /// When the cluster cannot be reached, or does not recover.
-pub(super) fn run(args: &FailoverArgs, watched: Watched<'_>) -> Result<ReturnReport, Error> {
-    let mut rounds = Returns { args, watched, turn: 0 };
-    let returns = (0..args.rounds).map(|_| rounds.round()).collect::<Result<_, _>>()?;
-    Ok(ReturnReport::new(args, returns))
+pub(super) fn run(
+    args: &FailoverArgs,
+    kind: FaultKind,
+    watched: Watched<'_>,
+    run: &mut Run,
+) -> Result<ReturnReport, Error> {
+    let mut rounds = Returns { args, kind, watched, turn: 0 };
+    let all = (0..args.rounds).map(|_| rounds.round()).collect::<Result<Vec<_>, _>>()?;
+    let (returns, episodes): (Vec<Return>, Vec<Episode>) = all.into_iter().unzip();
+    let report = ReturnReport::new(args, kind, returns);
+    let samples = [Samples { name: "buys", all: rounds.orders()?.samples() }];
+    report.fill(run, &episodes, &samples);
+    Ok(report)
 }
 
 struct Returns<'a> {
     args: &'a FailoverArgs,
+    kind: FaultKind,
     watched: Watched<'a>,
     /// Rounds so far: servers take turns, catalogs and orders as well.
     turn: usize,
 }
 
 impl Returns<'_> {
-    fn round(&mut self) -> Result<Return, Error> {
+    fn round(&mut self) -> Result<(Return, Episode), Error> {
         self.watched.prepare()?;
         let victim = self.victim()?;
         let had = self.go(&victim)?;
@@ -139,10 +153,13 @@ impl Returns<'_> {
         let until_ns = self.watched.clock.now_ns();
         self.wait_answers(until_ns)?;
         let before_ns = at_ns.saturating_sub(span::ns(REST));
-        let (gap_ms, before_ms) = longest_gaps(&self.watched.commits(before_ns)?, at_ns);
+        let commits = self.watched.commits(before_ns)?;
+        let (gap_ms, before_ms) = longest_gaps(&commits, at_ns);
+        let what = format!("{victim} comes back");
+        let episode = return_episode(what, &commits, (at_ns, until_ns), at_ns + caught_up_ns);
         let (slowest_ns, failed) = self.orders()?.between(at_ns, until_ns);
         let entries = committed.saturating_sub(had);
-        Ok(Return {
+        let done = Return {
             token_lost: self.watched.epoch(&[]) != epoch,
             node: victim,
             entries,
@@ -152,7 +169,8 @@ impl Returns<'_> {
             before_ms,
             slowest_ms: slowest_ns as f64 / 1e6,
             failed,
-        })
+        };
+        Ok((done, episode))
     }
 
     /// Waits until commits go on without longer gaps, if they do so soon: after a flood snapshots are taken.
@@ -174,21 +192,21 @@ impl Returns<'_> {
 
     /// The log replicas in turn.
     fn victim(&mut self) -> Result<String, Error> {
-        let name = in_turn(&self.watched.target, self.args.fault.roles(), self.turn)?;
+        let name = in_turn(&self.watched.target, self.kind.roles(), self.turn)?;
         self.turn += 1;
         Ok(name)
     }
 
     /// Takes the server away, as far as it goes before it comes back; up to where what comes back has the log.
     fn go(&self, victim: &str) -> Result<u64, Error> {
-        if self.args.fault == FaultKind::ReplaceLiving {
+        if self.kind == FaultKind::ReplaceLiving {
             return Ok(0);
         }
         let pid = self.watched.local.pid(victim)?;
         let status = self.watched.status_of(victim).and_then(|status| status.replica);
         let has = status.ok_or_else(|| failed(format!("{victim} does not answer")))?.last_seq;
         local::send(victim, pid, Signal::KILL)?;
-        if self.args.fault == FaultKind::Rejoin {
+        if self.kind == FaultKind::Rejoin {
             return Ok(has);
         }
         for dir in self.dirs(victim)? {
@@ -213,7 +231,7 @@ impl Returns<'_> {
     }
 
     fn begin(&self, victim: &str) -> Result<Child, Error> {
-        match self.args.fault {
+        match self.kind {
             FaultKind::Rejoin => self.watched.local.begin_start(victim),
             _ => self.watched.local.begin_replace(victim),
         }

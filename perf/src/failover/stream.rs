@@ -9,6 +9,7 @@ use pygmy_proto::frame::{self, Flow, Frame};
 use pygmy_proto::message::{Command, Line, Lines, OpenSession, SessionOpened, WriteOk};
 use pygmy_proto::{BookId, Kind, codec};
 
+use super::timeline::Sample;
 use crate::net::{Links, Next, Task};
 use crate::session::{Flights, Session};
 
@@ -74,6 +75,12 @@ impl Orders {
     /// Whether a buy that was due before this is open.
     pub(super) fn is_open_before(&self, until_ns: u64) -> bool {
         self.open.first().is_some_and(|due_ns| *due_ns < until_ns)
+    }
+
+    /// Each buy at the rate that has ended.
+    pub(super) fn samples(&self) -> Vec<Sample> {
+        let sample = |one: &Bought| Sample { due_ns: one.due_ns, end_ns: one.answered_ns, is_ok: one.is_ok };
+        self.bought.iter().map(sample).collect()
     }
 
     /// Of the buys that were due between two moments: the time of the slowest that was answered, in nanoseconds, and

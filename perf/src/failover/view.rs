@@ -2,8 +2,11 @@
 //! what was slowest. No I/O.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 
 use serde::Serialize;
+
+use super::timeline::Sample;
 
 /// Requests that ended so long before a moment cannot have been waiting for what happened then, nor bound a gap around it.
 const BEFORE_NS: u64 = 2_000_000_000;
@@ -87,6 +90,12 @@ impl Requests {
         self.ended.iter().filter(|one| !one.is_ok).count() as u64
     }
 
+    /// Each that has ended.
+    pub(super) fn samples(&self) -> Vec<Sample> {
+        let sample = |one: &Ended| Sample { due_ns: one.due_ns, end_ns: one.end_ns, is_ok: one.is_ok };
+        self.ended.iter().map(sample).collect()
+    }
+
     /// What was seen between two moments: of what was due before the second and had not ended at the first.
     pub(super) fn view(&self, from_ns: u64, until_ns: u64) -> View {
         let recent = self.ended.iter().rev().take_while(|one| one.end_ns + BEFORE_NS > from_ns);
@@ -109,6 +118,16 @@ impl Requests {
             failed: count(|one| !one.is_ok),
         }
     }
+}
+
+/// What clients saw of one fault, for a person.
+pub(super) fn print_view(what: &str, view: &View, out: &mut impl Write) -> io::Result<()> {
+    let View { gap_ms, client_gap_ms, slowest_ms, repeated, failed, .. } = view;
+    writeln!(
+        out,
+        "    {what}: {gap_ms:.1} ms without an answer, {client_gap_ms:.1} ms to one client, slowest {slowest_ms:.1} ms, \
+         {repeated} sent again, {failed} failed"
+    )
 }
 
 /// The longest distance between two moments of which the later one does not lie before `from_ns`.

@@ -1,5 +1,6 @@
 //! What is asked: kinds of requests and their shares, and which books they are about.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
+use crate::error::Error;
 use crate::weights::WeightsFile;
 
 /// A kind of request.
@@ -147,6 +149,18 @@ impl FromStr for Popularity {
             Some(("csv", file)) => WeightsFile::parse(file).map(Self::File),
             _ => Err(format!("{text:?}: uniform, zipf:THETA, hot:BOOK or csv:PATH:COLUMN")),
         }
+    }
+}
+
+impl Popularity {
+    /// The books that a file names; of any other popularity none.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn named(&self) -> Result<BTreeSet<BookId>, Error> {
+        let Self::File(file) = self else { return Ok(BTreeSet::new()) };
+        let weights = file.read().map_err(|error| Error::Usage(format!("--books: {error}")))?;
+        Ok(weights.into_iter().map(|(id, _)| id).collect())
     }
 }
 
