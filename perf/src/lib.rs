@@ -5,6 +5,8 @@
 //! * [`failover`]: how long the store stands still when servers fail, and what clients see of it.
 //! * [`cache`]: what a front end's cache is worth.
 //! * [`consistency`]: how far behind the answers of one front end are while books are bought through another.
+//! * [`sweep`]: latency over rate, and the highest rate at which it stays within a bound.
+//! * [`scale`]: what the store does with more catalogs, connections, books, or larger commands.
 //! * [`audit`]: whether the store kept its promises while it was bought from as fast as possible.
 //! * [`idle`]: what connections cost that do nothing.
 //! * [`run`]: what an experiment found, kept in the one form from which reports are drawn; [`report`] draws them.
@@ -25,12 +27,15 @@ pub mod idle;
 pub mod load;
 pub mod local;
 pub mod net;
+pub mod point;
 mod replicas;
 pub mod report;
 pub mod run;
+pub mod scale;
 pub mod session;
 pub mod shelf;
 pub mod span;
+pub mod sweep;
 pub mod target;
 mod told;
 pub mod usage;

@@ -1,6 +1,6 @@
 //! A cluster on this machine, through the commands of `pygmy-node`: started, killed, paused and started again.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -65,7 +65,23 @@ impl Local {
     /// # Errors
     /// What `pygmy-node` says.
     pub fn up(&self) -> Result<(), Error> {
-        self.run(&["up", "--detach", "--base-port", "0"]).map(|_| ())
+        self.up_with(&[])
+    }
+
+    /// The same, with more options of `pygmy-node up`.
+    ///
+    /// # Errors
+    /// What `pygmy-node` says.
+    pub fn up_with(&self, options: &[&str]) -> Result<(), Error> {
+        self.run(&[&["up", "--detach", "--base-port", "0"], options].concat()).map(|_| ())
+    }
+
+    /// Starts the cluster that was stopped here, with all it knows, and waits until it is ready.
+    ///
+    /// # Errors
+    /// What `pygmy-node` says.
+    pub fn up_again(&self) -> Result<(), Error> {
+        self.run(&["up", "--detach"]).map(|_| ())
     }
 
     /// Stops every server.
@@ -131,6 +147,19 @@ impl Local {
     /// What `pygmy-node` says.
     pub fn start(&self, node: &str) -> Result<(), Error> {
         self.run(&["start", node]).map(|_| ())
+    }
+}
+
+/// A cluster that is stopped whatever happens.
+#[derive(Debug)]
+pub struct Running(pub Local);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.down() {
+            // Whoever closed standard error does not want to know.
+            let _ = writeln!(io::stderr(), "the cluster could not be stopped: {error}");
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use pygmy_perf::error::Error;
 use pygmy_perf::history::judge;
-use pygmy_perf::{audit, cache, chaos, consistency, failover, idle, load, report};
+use pygmy_perf::{audit, cache, chaos, consistency, failover, idle, load, report, scale, sweep};
 
 /// Measures and audits a Pygmy cluster
 ///
@@ -34,6 +34,10 @@ enum Command {
     Cache(cache::CacheArgs),
     /// How far behind the answers of one front end are while books are bought through another
     Consistency(consistency::ConsistencyArgs),
+    /// Latency over rate, and the highest rate at which it stays within a bound
+    Sweep(sweep::SweepArgs),
+    /// What clusters do with more catalogs, connections, books, or larger commands
+    Scale(scale::ScaleArgs),
     /// Holds connections that say nothing, and shows what they cost
     IdleConnections(idle::IdleArgs),
     /// Draws runs that were kept: one page with every picture and number, and ratios to a baseline
@@ -86,6 +90,16 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
             let report = consistency::run(args)?;
             show(args.json, &report, |out| report.print(out))?;
             Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Sweep(args) => {
+            let report = sweep::run(args)?;
+            show(args.json, &report, |out| report.print(out))?;
+            Ok(if report.knee_per_s.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Scale(args) => {
+            let report = scale::run(args)?;
+            show(args.json, &report, |out| report.print(out))?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::IdleConnections(args) => {
             let report = idle::run(args)?;

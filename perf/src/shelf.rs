@@ -87,6 +87,18 @@ pub fn with(asker: &mut Asker, named: BTreeSet<BookId>, stock: u32) -> Result<Ve
     Ok(read(asker, 0)?.books)
 }
 
+/// Makes every book have so many copies, in few writes: where more is bought than restocks could bring.
+///
+/// # Errors
+/// When it is refused or not answered.
+pub fn fill(asker: &mut Asker, books: &[Book], stock: u32) -> Result<(), Error> {
+    let full = |book: &Book| {
+        let Book { id, title, topic, cost_cents, .. } = book.clone();
+        NewBook { id, title, topic, cost_cents, stock }
+    };
+    put(asker, &books.iter().map(full).collect::<Vec<_>>())
+}
+
 /// Does every command, many in flight.
 fn write(asker: &mut Asker, commands: &[Command]) -> Result<(), Error> {
     if commands.is_empty() {

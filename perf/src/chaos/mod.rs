@@ -22,7 +22,7 @@ use crate::history::check::Violation;
 use crate::history::file::Writer;
 use crate::history::judge::Judgement;
 use crate::history::{History, Operation};
-use crate::local::{Local, ProgramArgs};
+use crate::local::{Local, ProgramArgs, Running};
 use crate::replicas;
 use crate::span::{self, Clock};
 use crate::target::Target;
@@ -110,21 +110,9 @@ fn any_seed() -> u64 {
     since.map_or(0, |since| u64::from(since.subsec_nanos()) ^ since.as_secs()) % 1_000_000_000
 }
 
-/// A cluster that is stopped whatever happens.
-#[derive(Debug)]
-struct Guard(Local);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.down() {
-            let _ = writeln!(io::stderr(), "the cluster could not be stopped: {error}");
-        }
-    }
-}
-
 fn round(args: &ChaosArgs, seed: u64, dir: &Path) -> Result<Round, Error> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir.display().to_string()))?;
-    let local = Guard(Local::new(args.program.find(), dir.join("cluster")));
+    let local = Running(Local::new(args.program.find(), dir.join("cluster")));
     local.0.up()?;
     let target = local.0.target()?;
     let (initial, after) = replicas::read_initial(&target)?;

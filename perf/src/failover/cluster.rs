@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use pygmy_proto::ErrorCode;
-use pygmy_proto::message::{Book, Epoch, NewBook, ReplicaStatus, Role, Status, StatusOk};
+use pygmy_proto::message::{Epoch, ReplicaStatus, Role, Status, StatusOk};
 
 use super::stream::Orders;
 use super::{failed, poisoned};
@@ -166,11 +166,7 @@ impl Watched<'_> {
     pub(super) fn stock_for_long(&self) -> Result<(), Error> {
         let mut asker = Asker::connect(self.target.fronts()[0])?;
         let books = shelf::read(&mut asker, 0)?.books;
-        let full = |book: Book| {
-            let Book { id, title, topic, cost_cents, .. } = book;
-            NewBook { id, title, topic, cost_cents, stock: STOCK_FOR_LONG }
-        };
-        shelf::put(&mut asker, &books.into_iter().map(full).collect::<Vec<_>>())
+        shelf::fill(&mut asker, &books, STOCK_FOR_LONG)
     }
 
     fn restock(&self) -> Result<(), Error> {

@@ -58,9 +58,16 @@ impl RequestKind {
 pub struct Mix {
     parts: Vec<(RequestKind, u32)>,
     total: u32,
+    /// Lines that each cart is to have; else two to five.
+    cart_lines: Option<usize>,
 }
 
 impl Mix {
+    /// Carts alone, each of so many books, if the store has as many to choose from.
+    pub fn carts(lines: usize) -> Self {
+        Self { parts: vec![(RequestKind::Cart, 1)], total: 1, cart_lines: Some(lines) }
+    }
+
     /// Whether some of the requests are writes.
     pub fn has_writes(&self) -> bool {
         self.parts.iter().any(|(kind, _)| kind.is_write())
@@ -107,7 +114,7 @@ impl FromStr for Mix {
                 parts.push((kind, weight));
             }
         }
-        if total == 0 { Err("all weights are 0".into()) } else { Ok(Self { parts, total }) }
+        if total == 0 { Err("all weights are 0".into()) } else { Ok(Self { parts, total, cart_lines: None }) }
     }
 }
 
@@ -264,6 +271,8 @@ pub enum Drawn {
     Write(RequestKind, Command),
 }
 
+/// Draws for each line of a cart whose size is given.
+const DRAWS_PER_LINE: usize = 16;
 /// Books on a search's page: what a person sees at once.
 const SEARCH_LIMIT: u32 = 20;
 
@@ -293,10 +302,7 @@ impl Chooser {
                 let line = Line { book: self.books.pick(&mut self.rng).0, copies: 1 };
                 Drawn::Write(RequestKind::Buy, Command::Buy { lines: Lines::truncated(vec![line]) })
             }
-            RequestKind::Cart => {
-                let wanted = self.rng.random_range(2..=5);
-                Drawn::Write(RequestKind::Cart, Command::Buy { lines: self.cart(wanted) })
-            }
+            RequestKind::Cart => Drawn::Write(RequestKind::Cart, Command::Buy { lines: self.cart() }),
             RequestKind::Restock => {
                 let book = self.books.pick(&mut self.rng).0;
                 Drawn::Write(RequestKind::Restock, Command::Restock { book, copies: 1 })
@@ -304,13 +310,24 @@ impl Chooser {
         }
     }
 
-    /// A cart of about `wanted` lines: a book drawn twice stands in it once.
-    fn cart(&mut self, wanted: usize) -> Lines {
+    /// A cart of two to five lines, where a book that is drawn twice stands once; or of as many as the mix says.
+    fn cart(&mut self) -> Lines {
+        let (wanted, draws) = match self.mix.cart_lines {
+            // Others are drawn instead of those that were drawn already, as long as there is hope.
+            Some(lines) => (lines, lines * DRAWS_PER_LINE),
+            None => {
+                let lines = self.rng.random_range(2..=5);
+                (lines, lines)
+            }
+        };
         let mut lines: Vec<Line> = Vec::with_capacity(wanted);
-        for _ in 0..wanted {
+        for _ in 0..draws {
             let book = self.books.pick(&mut self.rng).0;
             if lines.iter().all(|line| line.book != book) {
                 lines.push(Line { book, copies: self.rng.random_range(1..=3) });
+            }
+            if lines.len() == wanted {
+                break;
             }
         }
         Lines::truncated(lines)
@@ -415,6 +432,20 @@ mod tests {
         std::fs::write(&path, "id,sold\nbook-0,-1\n").unwrap();
         let wrong = Books::new(&shelf(5), &popularity, 1).unwrap_err();
         assert!(wrong.contains("line 2, column sold"), "{wrong}");
+    }
+
+    #[test]
+    fn a_cart_has_as_many_lines_as_it_is_told() {
+        let lines_of = |books: usize, lines: usize| {
+            let books = Arc::new(Books::new(&shelf(books), &Popularity::Uniform, 1).unwrap());
+            let mut chooser = Chooser::new(Mix::carts(lines), books, 7);
+            let Drawn::Write(RequestKind::Cart, command) = chooser.draw(0) else { panic!("no cart") };
+            command.check().unwrap();
+            let Command::Buy { lines } = command else { panic!("no buy") };
+            lines.len()
+        };
+        assert_eq!([1, 5, 64].map(|lines| lines_of(200, lines)), [1, 5, 64]);
+        assert_eq!(lines_of(3, 64), 3, "there are no more");
     }
 
     #[test]

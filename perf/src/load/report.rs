@@ -250,7 +250,7 @@ fn print_breakdown(out: &mut impl Write, breakdown: &Breakdown) -> io::Result<()
 }
 
 /// Microseconds with a unit that suits them.
-pub(super) fn micros(us: f64) -> String {
+pub(crate) fn micros(us: f64) -> String {
     if us < 1_000.0 {
         format!("{us:.0} us")
     } else if us < 1_000_000.0 {
