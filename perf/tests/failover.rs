@@ -1,42 +1,11 @@
 //! A real cluster whose servers are killed in turn under a load, and what `failover` makes of it.
 
+#[path = "support/cluster.rs"]
+mod cluster;
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use support::{node_program, perf};
-
-/// A cluster that ends with the test.
-struct Cluster {
-    program: PathBuf,
-    dir: tempfile::TempDir,
-}
-
-impl Cluster {
-    fn up() -> Self {
-        let cluster = Self { program: node_program(), dir: tempfile::tempdir().expect("a temporary directory") };
-        assert!(cluster.node(&["up", "--detach", "--base-port", "0"]), "the cluster starts");
-        cluster
-    }
-
-    fn node(&self, args: &[&str]) -> bool {
-        let mut command = Command::new(&self.program);
-        let output = command.args(args).arg("--dir").arg(self.dir.path()).output();
-        output.is_ok_and(|output| output.status.success())
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        // Whatever does not run any more need not be stopped.
-        let _ = self.node(&["down"]);
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a plain path")
-}
+use cluster::{Cluster, text};
+use support::perf;
 
 #[test]
 fn everything_asked_while_servers_are_killed_in_turn_is_kept_and_judged() {
@@ -88,4 +57,47 @@ fn a_file_without_usable_weights_is_a_usage_error_that_names_what_is_wrong() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(expected), "{said}");
     }
+}
+
+#[test]
+fn one_server_is_killed_by_name_and_nothing_is_lost_or_doubled() {
+    let cluster = Cluster::up();
+    let (dir, node) = (text(cluster.dir.path()), text(&cluster.program));
+    let out = cluster.dir.path().join("out");
+    let mut args =
+        vec!["failover", "--cluster", dir, "--node-program", node, "--node", "catalog-2", "--action", "kill"];
+    args.extend(["--rounds", "1", "--rate", "100", "--lookups", "300", "--out", text(&out), "--json"]);
+    let output = perf(&args);
+    let (told, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{told}{warned}");
+    let report: serde_json::Value = serde_json::from_str(&told).expect("a report");
+    assert_eq!((&report["fault"], &report["rounds"]), (&"kill catalog-2".into(), &1.into()), "{report}");
+    assert_eq!(report["failures"][0]["nodes"][0], "catalog-2", "{report}");
+    assert!(report["failures"][0]["suspected_ms"].is_number(), "it was dead for more than a second: {report}");
+    assert_eq!((&report["judgement"]["ok"], &report["judgement"]["replicas"]), (&true.into(), &5.into()), "{report}");
+    assert!(report["judgement"]["orders"].as_u64() > Some(100), "hardly anything was bought: {report}");
+
+    let run = pygmy_perf::run::Run::load(&out).expect("a run");
+    let timelines = run.panels.iter().filter_map(|panel| match panel {
+        pygmy_perf::run::Panel::Timeline(timeline) => Some(timeline),
+        _ => None,
+    });
+    let marks: Vec<&str> = timelines.flat_map(|timeline| &timeline.marks).map(|mark| mark.label.as_str()).collect();
+    assert!(marks.contains(&"kill catalog-2") && marks.contains(&"suspected"), "{marks:?}");
+    let checked = perf(&["check", text(&out.join("history.jsonl"))]);
+    assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stdout));
+}
+
+#[test]
+fn who_is_not_there_cannot_fail() {
+    let cluster = Cluster::up();
+    let dir = text(cluster.dir.path());
+    let said = |args: &[&str]| {
+        let output = perf(&[&["failover", "--cluster", dir], args].concat());
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(said(&["--node", "catalog-9", "--action", "kill"]).contains("no such server"));
+    assert!(said(&["--node", "catalog-1"]).contains("--action"));
+    assert!(said(&[]).contains("--fault"));
 }
