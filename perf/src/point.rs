@@ -56,7 +56,9 @@ impl Point {
 
     /// Of each figure the median by itself; `None`: there are no points.
     pub fn median(points: &[Point]) -> Option<Self> {
-        let first = points.first()?;
+        if points.is_empty() {
+            return None;
+        }
         let whole = |of: fn(&Point) -> u64| median(points.iter().map(|point| of(point) as f64)) as u64;
         let latency = |request: RequestKind| {
             let own = points.iter().flat_map(|point| &point.taken).filter(|taken| taken.request == request);
@@ -70,13 +72,13 @@ impl Point {
                 max_us: figure(|own| own.max_us),
             }
         };
-        let taken = |taken: &Taken| Taken { request: taken.request, latency: latency(taken.request) };
+        let taken = |request: RequestKind| Taken { request, latency: latency(request) };
         Some(Self {
             offered_per_s: median(points.iter().map(|point| point.offered_per_s)),
             done_per_s: median(points.iter().map(|point| point.done_per_s)),
             unsent: whole(|point| point.unsent),
             failed: whole(|point| point.failed),
-            taken: first.taken.iter().map(taken).collect(),
+            taken: kinds(points.iter()).into_iter().map(taken).collect(),
         })
     }
 
@@ -84,6 +86,14 @@ impl Point {
     pub fn p99_us(&self) -> f64 {
         self.taken.iter().map(|taken| taken.latency.p99_us).max_by(f64::total_cmp).unwrap_or(f64::INFINITY)
     }
+}
+
+/// Kinds of requests of which any were done at one of these points.
+pub fn kinds<'a>(points: impl Iterator<Item = &'a Point>) -> Vec<RequestKind> {
+    let mut kinds: Vec<RequestKind> = points.flat_map(|point| &point.taken).map(|taken| taken.request).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
 }
 
 /// The median of figures; of an even number the higher of the two in the middle; of none 0.
@@ -125,5 +135,8 @@ mod tests {
         assert_eq!((median.done_per_s, median.failed), (0.1, 1));
         assert!((median.p99_us() / 200.0 - 1.0).abs() < 0.01, "{median:?}");
         assert_eq!(Point::median(&[]), None);
+        // A round in which nothing was done does not hide the others.
+        let median = Point::median(&[point(&[], 0), point(&[300], 0), point(&[300], 0)]).unwrap();
+        assert_eq!((median.done_per_s, median.taken.len()), (0.1, 1));
     }
 }

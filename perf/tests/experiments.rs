@@ -73,7 +73,7 @@ fn a_cache_is_measured_with_books_that_a_file_names() {
 fn a_sweep_says_up_to_which_rate_answers_come_in_time() {
     let cluster = Cluster::up();
     let (dir, out) = (text(cluster.dir.path()), cluster.dir.path().join("out"));
-    let mut args = vec!["sweep", "--cluster", dir, "--duration", "200ms", "--warmup", "50ms", "--connections", "4"];
+    let mut args = vec!["sweep", "--cluster", dir, "--duration", "500ms", "--warmup", "50ms", "--connections", "4"];
     // Whatever this machine is busy with, something comes within a second.
     args.extend(["--bound", "1s", "--precision", "80", "--mix", "lookup=1", "--out", text(&out)]);
     let report = good(&args);

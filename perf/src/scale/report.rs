@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::args::{Over, ScaleArgs};
+use crate::load::mix::RequestKind;
 use crate::load::report::{Latency, micros};
-use crate::point::{Figure, Point, Taken};
+use crate::point::{Figure, Point, Taken, kinds};
 use crate::run::{Axis, Better, Cell, Curve, Line, Panel, Run, Table, Unit};
 
 /// A value and what was measured at it.
@@ -102,6 +103,9 @@ impl ScaleReport {
             let Step { value, point, done_per_s_min, done_per_s_max, ratio } = step;
             let failed = point.failed + point.unsent;
             let spread = format!("{done_per_s_min:.0} - {done_per_s_max:.0}");
+            if point.taken.is_empty() {
+                writeln!(out, "{value:>15} {:>10.0} {spread:>21} {ratio:>6.2} nothing was done", point.done_per_s)?;
+            }
             for Taken { request, latency } in &point.taken {
                 let Latency { p50_us, p99_us, p999_us, max_us, .. } = latency;
                 let times = [p50_us, p99_us, p999_us, max_us].map(|us| format!("{:>9}", micros(*us))).join(" ");
@@ -179,20 +183,22 @@ impl ScaleReport {
 
     fn latencies(&self) -> Panel {
         let quantiles: [Figure; 2] = [("p50", |own| own.p50_us), ("p99", |own| own.p99_us)];
-        let kinds = self.steps.first().map(|first| first.point.taken.clone()).unwrap_or_default();
-        let line = |kind: &Taken, (quantile, of): Figure| {
+        let line = |kind: RequestKind, (quantile, of): Figure| {
             let at = |step: &Step| {
-                let own = step.point.taken.iter().find(|taken| taken.request == kind.request)?;
+                let own = step.point.taken.iter().find(|taken| taken.request == kind)?;
                 Some((step.value as f64, of(&own.latency) / 1e6))
             };
             let points = self.rising().into_iter().filter_map(at).collect();
-            Line { name: format!("{} {quantile}", kind.request.name()), points }
+            Line { name: format!("{} {quantile}", kind.name()), points }
         };
         Panel::Curve(Curve {
             title: format!("Latency over {}", self.over.noun()),
             x: self.axis(),
             y: Axis { label: "latency".into(), unit: Unit::Seconds, is_log: true },
-            lines: kinds.iter().flat_map(|kind| quantiles.map(|quantile| line(kind, quantile))).collect(),
+            lines: kinds(self.steps.iter().map(|step| &step.point))
+                .into_iter()
+                .flat_map(|kind| quantiles.map(|quantile| line(kind, quantile)))
+                .collect(),
             is_scatter: false,
             marks: Vec::new(),
         })
@@ -233,7 +239,6 @@ impl ScaleReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::mix::RequestKind;
     use clap::Parser;
 
     #[derive(Debug, Parser)]

@@ -18,7 +18,7 @@ use crate::load::mix::{Books, Mix, Popularity, RequestKind};
 use crate::load::pace::Arrivals;
 use crate::load::plan::LoadPlan;
 use crate::load::report::{Latency, micros};
-use crate::point::{Figure, Point, Taken};
+use crate::point::{Figure, Point, Taken, kinds};
 use crate::run::{Axis, Better, Cell, Curve, Line, Mark, Panel, Run, Table, Unit};
 use crate::shelf;
 use crate::span;
@@ -248,6 +248,9 @@ impl SweepReport {
         )?;
         for Step { is_borne, point, .. } in &self.steps {
             let Point { offered_per_s, done_per_s, unsent, failed, taken } = point;
+            if taken.is_empty() {
+                writeln!(out, "{offered_per_s:>10.0} {done_per_s:>10.0} nothing was done in time to be counted")?;
+            }
             for Taken { request, latency } in taken {
                 let Latency { p50_us, p99_us, p999_us, max_us, .. } = latency;
                 let times = [p50_us, p99_us, p999_us, max_us].map(|us| format!("{:>9}", micros(*us))).join(" ");
@@ -265,15 +268,6 @@ impl SweepReport {
         )?;
         writeln!(out, "done, and the 99th percentile of each kind is within the bound.")?;
         if self.debug_build { writeln!(out, "a debug build: these are no figures") } else { Ok(()) }
-    }
-
-    /// The kinds of requests that were measured.
-    fn kinds(&self) -> Vec<RequestKind> {
-        let mut kinds: Vec<RequestKind> =
-            self.steps.iter().flat_map(|step| step.point.taken.iter().map(|taken| taken.request)).collect();
-        kinds.sort_unstable();
-        kinds.dedup();
-        kinds
     }
 
     /// For a report.
@@ -315,7 +309,10 @@ impl SweepReport {
             title: "Latency over rate".into(),
             x: Axis { label: "requests offered".into(), unit: Unit::PerSecond, is_log: true },
             y: Axis { label: "latency".into(), unit: Unit::Seconds, is_log: true },
-            lines: self.kinds().into_iter().flat_map(|kind| quantiles.map(|quantile| line(kind, quantile))).collect(),
+            lines: kinds(self.steps.iter().map(|step| &step.point))
+                .into_iter()
+                .flat_map(|kind| quantiles.map(|quantile| line(kind, quantile)))
+                .collect(),
             is_scatter: false,
             marks: knee.into_iter().chain([saturation]).collect(),
         })
