@@ -39,19 +39,15 @@ impl Point {
     /// That of one load.
     pub fn of(plan: &LoadPlan, record: &Record) -> Self {
         let per_s = |count: u64| count as f64 / plan.duration.as_secs_f64();
-        let is_ok = |outcome: Outcome| outcome == Outcome::Ok;
-        let (done, others): (Vec<_>, Vec<_>) = record.latencies.iter().partition(|((_, outcome), _)| is_ok(*outcome));
-        let taken = |((request, _), times): &(&(RequestKind, Outcome), &hdrhistogram::Histogram<u64>)| Taken {
-            request: *request,
-            latency: Latency::of(times),
-        };
-        Self {
-            offered_per_s: per_s(record.due),
-            done_per_s: per_s(record.done),
-            unsent: record.unsent,
-            failed: others.iter().map(|(_, times)| times.len()).sum(),
-            taken: done.iter().map(taken).collect(),
+        let (mut taken, mut failed) = (Vec::new(), 0);
+        for ((request, outcome), times) in record.latencies.iter() {
+            if outcome == Outcome::Ok {
+                taken.push(Taken { request, latency: Latency::of(times) });
+            } else {
+                failed += times.len();
+            }
         }
+        Self { offered_per_s: per_s(record.due), done_per_s: per_s(record.done), unsent: record.unsent, failed, taken }
     }
 
     /// Of each figure the median by itself; `None`: there are no points.
@@ -109,8 +105,8 @@ mod tests {
 
     fn record(buys_us: &[u64], busy: u64) -> Record {
         let mut record = Record::new().unwrap();
-        buys_us.iter().for_each(|us| record.add(RequestKind::Buy, Outcome::Ok, us * 1_000));
-        (0..busy).for_each(|_| record.add(RequestKind::Buy, Outcome::Busy, 1));
+        buys_us.iter().for_each(|us| record.latencies.add((RequestKind::Buy, Outcome::Ok), us * 1_000));
+        (0..busy).for_each(|_| record.latencies.add((RequestKind::Buy, Outcome::Busy), 1));
         (record.due, record.done) = (buys_us.len() as u64 + busy, buys_us.len() as u64);
         record
     }
