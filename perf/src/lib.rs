@@ -7,6 +7,7 @@
 //! * [`consistency`]: how far behind the answers of one front end are while books are bought through another.
 //! * [`sweep`]: latency over rate, and the highest rate at which it stays within a bound.
 //! * [`scale`]: what the store does with more catalogs, connections, books, or larger commands.
+//! * `compare`: the same workloads on other systems, in turn (feature `peers`).
 //! * [`audit`]: whether the store kept its promises while it was bought from as fast as possible.
 //! * [`idle`]: what connections cost that do nothing.
 //! * [`run`]: what an experiment found, kept in the one form from which reports are drawn; [`report`] draws them.
@@ -20,6 +21,8 @@ pub mod audit;
 pub mod cache;
 pub mod chaos;
 pub mod consistency;
+#[cfg(feature = "peers")]
+pub mod compare;
 pub mod error;
 pub mod failover;
 pub mod history;

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+#[cfg(feature = "peers")]
+use pygmy_perf::compare;
 use pygmy_perf::error::Error;
 use pygmy_perf::history::judge;
 use pygmy_perf::{audit, cache, chaos, consistency, failover, idle, load, report, scale, sweep};
@@ -38,6 +40,9 @@ enum Command {
     Sweep(sweep::SweepArgs),
     /// What clusters do with more catalogs, connections, books, or larger commands
     Scale(scale::ScaleArgs),
+    /// Pygmy beside Redis, etcd and PostgreSQL: the same lookups and buys, in turn on this machine
+    #[cfg(feature = "peers")]
+    Compare(compare::CompareArgs),
     /// Holds connections that say nothing, and shows what they cost
     IdleConnections(idle::IdleArgs),
     /// Draws runs that were kept: one page with every picture and number, and ratios to a baseline
@@ -100,6 +105,12 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
             let report = scale::run(args)?;
             show(args.json, &report, |out| report.print(out))?;
             Ok(ExitCode::SUCCESS)
+        }
+        #[cfg(feature = "peers")]
+        Command::Compare(args) => {
+            let comparison = compare::run(args)?;
+            show(args.json, &comparison, |out| comparison.print(out))?;
+            Ok(if comparison.is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::IdleConnections(args) => {
             let report = idle::run(args)?;
