@@ -211,7 +211,10 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_told_with_the_command_that_installs_it() {
-        let missing = Missing { program: "etcd", install: "perf/peers/install etcd" };
-        assert_eq!(missing.to_string(), "etcd is not installed; `perf/peers/install etcd` brings it");
+        let missing = Missing { program: "etcd", packages: "etcd-server" }.to_string();
+        assert!(
+            missing.contains("etcd is not installed") && missing.contains("apt-get install etcd-server"),
+            "{missing}"
+        );
     }
 }

@@ -151,13 +151,14 @@ impl Guarantees {
 pub(super) struct Missing {
     /// What was looked for.
     pub(super) program: &'static str,
-    /// The command that installs it.
-    pub(super) install: &'static str,
+    /// The packages that bring it in, by Debian's names.
+    pub(super) packages: &'static str,
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is not installed; `{}` brings it", self.program, self.install)
+        let Self { program, packages } = self;
+        write!(f, "{program} is not installed: `apt-get install {packages}` brings it, or perf/peers/install")
     }
 }
 

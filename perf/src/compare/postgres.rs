@@ -78,10 +78,7 @@ impl Postgres {
     /// # Errors
     /// When it is not installed.
     pub(super) fn find() -> Result<[Self; 2], Missing> {
-        let find = |program| {
-            let install = "perf/peers/install postgres";
-            account::postgres_program(program).ok_or(Missing { program, install })
-        };
+        let find = |program| account::postgres_program(program).ok_or(Missing { program, packages: "postgresql" });
         let (initdb, postgres, basebackup) = (find("initdb")?, find("postgres")?, find("pg_basebackup")?);
         let printed = account::first_line(&postgres, &["--version"]);
         let version = printed.split_whitespace().nth(2).unwrap_or("?").to_string();

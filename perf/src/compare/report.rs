@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
+use comfy_table::Table as Printed;
 use comfy_table::presets::ASCII_MARKDOWN;
-use comfy_table::{ContentArrangement, Table as Printed};
 use serde::Serialize;
 
 use super::peer::{Generator, Group, Peer, Shape};
@@ -11,8 +11,8 @@ use super::pygmy;
 use super::tally::Measured;
 use crate::run::{Axis, Better, Cell, Curve, Line, Panel, Run, Table, Unit};
 
-/// Columns of a terminal for the promises, which are sentences.
-const PROMISES_WIDTH: u16 = 160;
+/// Letters in the longest cell that still suits a column.
+const COLUMN_MAX: usize = 60;
 
 /// One workload of one system in one round.
 #[derive(Debug, Clone, Copy)]
@@ -156,23 +156,47 @@ impl Comparison {
         }
         for panel in &self.run.panels {
             let Panel::Table(table) = panel else { continue };
-            let mut printed = Printed::new();
-            printed.load_style(ASCII_MARKDOWN).set_header(&table.columns);
-            printed.set_content_arrangement(ContentArrangement::Dynamic).set_width(PROMISES_WIDTH);
-            for row in &table.rows {
-                printed.add_row(row.iter().map(text));
+            writeln!(out, "{}", table.title)?;
+            if table.rows.iter().flatten().any(is_sentence) {
+                print_sentences(table, out)?;
+            } else {
+                print_rows(table, out)?;
             }
-            writeln!(out, "{}\n{printed}\n", table.title)?;
         }
         self.run.notes.iter().try_for_each(|note| writeln!(out, "- {note}"))
     }
+}
+
+/// Whether a cell is too long for a column.
+fn is_sentence(cell: &Cell) -> bool {
+    matches!(cell, Cell::Text(text) if text.len() > COLUMN_MAX)
+}
+
+fn print_rows(table: &Table, out: &mut impl Write) -> io::Result<()> {
+    let mut printed = Printed::new();
+    printed.load_style(ASCII_MARKDOWN).set_header(&table.columns);
+    for row in &table.rows {
+        printed.add_row(row.iter().map(text));
+    }
+    writeln!(out, "{printed}\n")
+}
+
+/// Under the first cell of each row the others, a line each.
+fn print_sentences(table: &Table, out: &mut impl Write) -> io::Result<()> {
+    for row in &table.rows {
+        writeln!(out, "  {}", row.first().map(text).unwrap_or_default())?;
+        for (column, cell) in table.columns.iter().zip(row).skip(1) {
+            writeln!(out, "    {column}: {}", text(cell))?;
+        }
+    }
+    writeln!(out)
 }
 
 /// What is to be known before the figures are believed.
 const NOTES: [&str; 5] = [
     "Servers, replicas and generators share this machine's processors, its one disk and its loopback: this is what the \
      systems cost, not what they would do on machines of their own.",
-    "Every workload is a closed loop; the median of the rounds, and in brackets or beside it their ends. A ratio is taken \
+    "Every workload is a closed loop; the median of the rounds, with the lowest and the highest beside it. A ratio is taken \
      within each round, between turns that follow each other, and then its median.",
     "`at best` is the workload of each system that its median is highest in. `together`: so many buys are acknowledged by \
      one WAIT, and the next go when it is answered; the time of a buy runs from its sending until it is acknowledged.",

@@ -28,6 +28,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Time that a process gets to leave in order.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
+/// Mode of a directory that servers which run as somebody else must be able to pass through.
+const PASSABLE: u32 = 0o711;
+/// Mode of a server's own directory.
+const PRIVATE: u32 = 0o700;
 /// File systems in memory, where an fsync costs nothing.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// Bytes of a log's end that an error shows.
@@ -98,8 +102,8 @@ impl Sandbox {
         check_disk(&parent)?;
         let made = tempfile::Builder::new().prefix("pygmy-compare-").tempdir_in(&parent);
         let dir = made.map_err(Error::io(parent.display().to_string()))?.keep();
-        // Servers that will not run as root must be able to pass through it.
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o711)).map_err(Error::io(dir.display().to_string()))?;
+        fs::set_permissions(&dir, fs::Permissions::from_mode(PASSABLE))
+            .map_err(Error::io(dir.display().to_string()))?;
         let held = Arc::new(Mutex::new(Held { dir: dir.clone(), ..Held::default() }));
         let signals = end_on_signals(held.clone()).map_err(Error::io("listening to signals"))?;
         Ok(Self { held, dir, signals })
@@ -111,7 +115,7 @@ impl Sandbox {
     /// When its directory cannot be made.
     pub(super) fn place(&self, name: &str) -> Result<Place, Error> {
         let place = Place { held: self.held.clone(), dir: self.dir.join(name) };
-        make_dir(&place.dir, None)?;
+        make_dir(&place.dir, PASSABLE, None)?;
         Ok(place)
     }
 }
@@ -144,7 +148,7 @@ impl Place {
     /// When it cannot be made.
     pub(super) fn new_dir(&self, name: &str, account: Option<&Account>) -> Result<PathBuf, Error> {
         let dir = self.dir.join(name);
-        make_dir(&dir, account).map(|()| dir)
+        make_dir(&dir, PRIVATE, account).map(|()| dir)
     }
 
     /// Starts a server, as `account` if one is named; `farewell` asks it to leave.
@@ -361,13 +365,13 @@ fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn make_dir(dir: &Path, account: Option<&Account>) -> Result<(), Error> {
+fn make_dir(dir: &Path, mode: u32, account: Option<&Account>) -> Result<(), Error> {
     let make = || {
         fs::create_dir(dir)?;
-        match account {
-            Some(account) => chown(dir, Some(account.uid), Some(account.gid)),
-            None => fs::set_permissions(dir, fs::Permissions::from_mode(0o711)),
+        if let Some(account) = account {
+            chown(dir, Some(account.uid), Some(account.gid))?;
         }
+        fs::set_permissions(dir, fs::Permissions::from_mode(mode))
     };
     make().map_err(Error::io(dir.display().to_string()))
 }

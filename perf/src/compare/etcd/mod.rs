@@ -5,13 +5,14 @@ mod rpc;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prost::bytes::Bytes;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::runtime::Runtime;
-use tonic::Status;
 use tonic::transport::Endpoint;
+use tonic::{Code, Status};
 
 use self::rpc::{Compare, Kv, RangeRequest, RequestOp, TxnRequest, TxnResponse};
 use super::account;
@@ -28,6 +29,8 @@ const MEMBERS: usize = 3;
 const CLIENTS_PER_CONNECTION: usize = 32;
 /// Books that a buyer has for himself, at most: each must be read once before it can be bought.
 const OWN_BOOKS_MAX: usize = 8;
+/// Before a request is sent again that found no leader.
+const REST: Duration = Duration::from_millis(10);
 /// Keys that one transaction may write at most, by etcd's default.
 const OPS_MAX: usize = 128;
 
@@ -54,7 +57,7 @@ impl Etcd {
     /// # Errors
     /// When it is not installed.
     pub(super) fn find() -> Result<Self, Missing> {
-        let missing = || Missing { program: "etcd", install: "perf/peers/install etcd" };
+        let missing = || Missing { program: "etcd", packages: "etcd-server" };
         let server = account::program("etcd").ok_or_else(missing)?;
         let printed = account::first_line(&server, &["--version"]);
         let version = printed.rsplit(' ').next().unwrap_or("?").to_string();
@@ -172,6 +175,15 @@ fn lost(status: &Status) -> Error {
     Error::Unreachable { address: "etcd".into(), why: format!("{}: {}", status.code(), status.message()) }
 }
 
+/// Waits a moment where etcd has no leader just now, which passes.
+async fn rest_after(status: &Status) -> Result<(), Error> {
+    if !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded) {
+        return Err(lost(status));
+    }
+    tokio::time::sleep(REST).await;
+    Ok(())
+}
+
 /// etcd while it runs.
 struct Running {
     runtime: Runtime,
@@ -220,8 +232,12 @@ struct Reader {
 impl Lane for Reader {
     async fn ask(&mut self) -> Result<bool, Error> {
         let key = book_key(self.shelf.pick(&mut self.rng, false));
-        let found = self.kv.range(RangeRequest { key, serializable: false }).await.map_err(|status| lost(&status))?;
-        Ok(found.kvs.first().is_some_and(|kv| kv.value.len() == VALUE_BYTES))
+        loop {
+            match self.kv.range(RangeRequest { key: key.clone(), serializable: false }).await {
+                Ok(found) => return Ok(found.kvs.first().is_some_and(|kv| kv.value.len() == VALUE_BYTES)),
+                Err(status) => rest_after(&status).await?,
+            }
+        }
     }
 }
 
@@ -284,14 +300,24 @@ impl Lane for Buyer {
         let order = self.orders.fetch_add(1, Ordering::Relaxed);
         self.turn = (self.turn + 1) % self.books.len();
         let book = &mut self.books[self.turn];
+        // A transaction that broke off may have been done. It is sent again as it was, and holds only once.
+        let mut is_unsure = false;
         loop {
-            let answer = self.kv.txn(book.buy(order)).await.map_err(|status| lost(&status))?;
+            let answer = match self.kv.txn(book.buy(order)).await {
+                Ok(answer) => answer,
+                Err(status) => {
+                    is_unsure = true;
+                    rest_after(&status).await?;
+                    continue;
+                }
+            };
             let strange = || Error::Unreachable { address: "etcd".into(), why: "it answers a Txn strangely".into() };
             let before = book.revision;
             match book.learn(&answer).ok_or_else(strange)? {
                 true => return Ok(true),
-                // Sold out; or nobody has changed the book, so that it was the order which is there already.
-                false if book.stock == 0 || book.revision == before => return Ok(false),
+                // Nobody has changed the book meanwhile: then it was the order that is there already.
+                false if book.revision == before => return Ok(is_unsure),
+                false if book.stock == 0 => return Ok(false),
                 false => {}
             }
         }

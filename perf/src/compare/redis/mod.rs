@@ -66,7 +66,7 @@ impl Redis {
     /// # Errors
     /// When it is not installed.
     pub(super) fn find() -> Result<Self, Missing> {
-        let missing = || Missing { program: "redis-server", install: "perf/peers/install redis" };
+        let missing = || Missing { program: "redis-server", packages: "redis-server redis-tools" };
         let server = account::program("redis-server").ok_or_else(missing)?;
         let printed = account::first_line(&server, &["--version"]);
         let version = printed.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("?").to_string();
