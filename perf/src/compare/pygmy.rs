@@ -1,10 +1,11 @@
 //! Pygmy itself: three catalogs, two order servers and one front, asked by the generator of `load`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use clap::Parser;
 use pygmy_proto::BookId;
-use pygmy_proto::message::NewBook;
+use pygmy_proto::message::{Book, NewBook};
 use pygmy_proto::types::{ValueError, title, topic};
 
 use super::account;
@@ -14,17 +15,20 @@ use super::shelf::{self, STOCK, Shelf, VALUE_BYTES};
 use super::tally::Measured;
 use crate::ask::Asker;
 use crate::error::Error;
-use crate::load::{self, LoadArgs};
+use crate::load::mix::{Books, Mix, Popularity};
+use crate::load::plan::LoadPlan;
+use crate::load::record::{Outcome, Record};
 use crate::local::Local;
 use crate::shelf as books;
+use crate::target::resolve;
 
 /// Its name in reports.
 pub(super) const NAME: &str = "pygmy";
+/// The topic of the books that are brought in.
+const TOPIC: &str = "t";
 /// Bytes of a book as a lookup answers it that are not its title: id (8 + 12), lengths of title and topic (8 + 8), a
 /// topic of one letter, price, stock and position (8 + 4 + 8).
 const BYTES_BESIDE_TITLE: usize = 20 + 16 + 1 + 20;
-/// Copies that each of the books has at least that a new store is born with.
-const FIRST_BOOKS_STOCK: &str = "1000000";
 
 /// What it promises.
 pub(super) const GUARANTEES: Guarantees = Guarantees {
@@ -89,13 +93,18 @@ impl Peer for Pygmy {
             (printed.lines().filter(|line| line.contains("\"front\"")).count() == 1).then_some(())
         })?;
         let target = local.target()?;
-        let Some(front) = target.fronts().first().map(|front| (*front).clone()) else {
-            return Err(Error::Usage("the cluster has no front end".into()));
-        };
+        let front = target.fronts().first().map(|front| (*front).clone());
+        let front = front.ok_or_else(|| Error::Usage("the cluster has no front end".into()))?;
         let books = shelf.numbers().map(book).collect::<Result<Vec<NewBook>, _>>();
         let books = books.map_err(|error| Error::Usage(error.to_string()))?;
-        books::put(&mut Asker::connect(&front)?, &books)?;
-        Ok(Box::new(Running { front: front.address.clone() }))
+        let mut asker = Asker::connect(&front)?;
+        books::put(&mut asker, &books)?;
+        // Those that a new store is born with are left alone: they are longer, and few of each.
+        let mut own = books::read(&mut asker, 0)?.books;
+        own.retain(|book| book.topic.as_str() == TOPIC);
+        let choose = |of: &[Book]| Books::new(of, &Popularity::Uniform, 1).map(Arc::new).map_err(Error::Usage);
+        let (spread, one) = (choose(&own)?, choose(own.get(..1).unwrap_or_default())?);
+        Ok(Box::new(Running { address: resolve(&front)?, spread, one }))
     }
 }
 
@@ -105,68 +114,56 @@ fn book(number: u32) -> Result<NewBook, ValueError> {
     Ok(NewBook {
         id: BookId::new(&shelf::id(number))?,
         title: title(&name[name.len() - (VALUE_BYTES - BYTES_BESIDE_TITLE)..])?,
-        topic: topic("t")?,
+        topic: topic(TOPIC)?,
         cost_cents: 1_000,
         stock: STOCK,
     })
 }
 
-/// The options of `load`, as on its own command line.
-#[derive(Debug, Parser)]
-struct LoadLine {
-    #[command(flatten)]
-    args: LoadArgs,
-}
-
 /// Pygmy while it runs.
 struct Running {
-    front: String,
+    address: SocketAddr,
+    /// All books that were brought in.
+    spread: Arc<Books>,
+    /// One of them.
+    one: Arc<Books>,
 }
 
 impl Standing for Running {
     fn load(&mut self, _: &Place, shape: &Shape, spans: Spans) -> Result<Measured, Error> {
-        let line = LoadLine::try_parse_from(options(&self.front, shape, spans));
-        let args = line.map_err(|error| Error::Usage(error.to_string()))?.args;
-        let report = load::run(&args)?;
-        let done = report.rows.iter().find(|row| row.result == "ok");
-        let seconds = |us: Option<f64>| us.unwrap_or_default() / 1e6;
-        Ok(Measured {
-            per_s: report.done_per_s,
-            failed: report.rows.iter().filter(|row| row.result != "ok").map(|row| row.count).sum(),
-            p50_s: seconds(done.map(|row| row.latency.p50_us)),
-            p99_s: seconds(done.map(|row| row.latency.p99_us)),
-            max_s: seconds(done.map(|row| row.latency.max_us)),
-        })
+        let books = if shape.is_one_book { &self.one } else { &self.spread };
+        plan(shape, spans)?.run(books, &[self.address]).map(|record| measured(&record, spans))
     }
 }
 
-/// What `load` is told.
-fn options(front: &str, shape: &Shape, spans: Spans) -> Vec<String> {
-    let books = if shape.is_one_book { format!("hot:{}", shelf::id(0)) } else { "uniform".into() };
+/// What the generator of `load` is told.
+fn plan(shape: &Shape, spans: Spans) -> Result<LoadPlan, Error> {
     let mix = if shape.group == Group::Lookups { "lookup=1" } else { "buy=1" };
-    let us = |span: std::time::Duration| format!("{}us", span.as_micros());
-    let pairs = [
-        ("--front", front.to_string()),
-        ("--connections", shape.clients.to_string()),
-        ("--depth", shape.depth.to_string()),
-        ("--mix", mix.into()),
-        ("--books", books),
-        ("--stock", FIRST_BOOKS_STOCK.into()),
-        ("--warmup", us(spans.warmup)),
-        ("--duration", us(spans.duration)),
-    ];
-    let options = pairs.into_iter().flat_map(|(name, value)| [name.into(), value]);
-    // Whether a debug build may be measured has been decided before.
-    std::iter::once("load".into()).chain(options).chain(std::iter::once("--allow-debug".into())).collect()
+    let mix: Mix = mix.parse().map_err(Error::Usage)?;
+    let Spans { warmup, duration } = spans;
+    Ok(LoadPlan { connections: shape.clients, depth: shape.depth, warmup, duration, ..LoadPlan::new(mix) })
+}
+
+/// What it counted.
+fn measured(record: &Record, spans: Spans) -> Measured {
+    let is_ok = |outcome: &Outcome| *outcome == Outcome::Ok;
+    let failed =
+        record.latencies.iter().filter(|((_, outcome), _)| !is_ok(outcome)).map(|(_, times)| times.len()).sum();
+    // Of one kind of request there is one distribution of those that were done.
+    let done = record.latencies.iter().find(|((_, outcome), _)| is_ok(outcome)).map(|(_, times)| times);
+    let at = |quantile| done.map_or(0.0, |times| times.value_at_quantile(quantile) as f64 / 1e9);
+    let per_s = record.done as f64 / spans.duration.as_secs_f64();
+    Measured { per_s, failed, p50_s: at(0.5), p99_s: at(0.99), max_s: at(1.0) }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use pygmy_proto::message::Book;
-
     use super::*;
+    use crate::load::mix::RequestKind;
+
+    const SPANS: Spans = Spans { warmup: Duration::from_millis(200), duration: Duration::from_secs(5) };
 
     #[test]
     fn a_book_is_as_long_as_the_values_of_the_others() {
@@ -178,14 +175,24 @@ mod tests {
     }
 
     #[test]
-    fn load_understands_what_it_is_told() {
-        let spans = Spans { warmup: Duration::from_millis(200), duration: Duration::from_secs(5) };
+    fn every_workload_can_be_done() {
         let pygmy = Pygmy { program: PathBuf::new(), version: String::new() };
         for group in [Group::Lookups, Group::Buys, Group::One, Group::Flash] {
             for shape in pygmy.shapes(group) {
-                let options = options("127.0.0.1:1", &shape, spans);
-                assert!(LoadLine::try_parse_from(&options).is_ok(), "{options:?}");
+                plan(&shape, SPANS).and_then(|plan| plan.check()).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_done_counts_as_failed() {
+        let mut record = Record::new().unwrap();
+        record.add(RequestKind::Buy, Outcome::Ok, 1_000_000);
+        record.add(RequestKind::Buy, Outcome::Busy, 5);
+        record.add(RequestKind::Buy, Outcome::Lost, 9_000_000_000);
+        record.done = 10;
+        let found = measured(&record, SPANS);
+        assert_eq!((found.per_s, found.failed), (2.0, 2));
+        assert!((found.p50_s - 0.001).abs() < 1e-5 && (found.max_s - 0.001).abs() < 1e-5, "{found:?}");
     }
 }
