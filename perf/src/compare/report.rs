@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::peer::{Generator, Group, Peer, Shape};
 use super::pygmy;
 use super::tally::Measured;
+use crate::report::quantity::full;
 use crate::run::{Axis, Better, Cell, Curve, Line, Panel, Run, Table, Unit};
 
 /// Letters in the longest cell that still suits a column.
@@ -396,26 +397,8 @@ fn promises(systems: &[Box<dyn Peer>]) -> Table {
 fn text(cell: &Cell) -> String {
     match cell {
         Cell::Text(text) => text.clone(),
-        Cell::Value { value, unit: Unit::PerSecond } => format!("{}/s", grouped(*value)),
-        Cell::Value { value, unit: Unit::Seconds } if *value < 1e-3 => format!("{:.0} us", value * 1e6),
-        Cell::Value { value, unit: Unit::Seconds } if *value < 1.0 => format!("{:.2} ms", value * 1e3),
-        Cell::Value { value, unit: Unit::Seconds } => format!("{value:.2} s"),
-        Cell::Value { value, unit: Unit::Ratio } => format!("{value:.2}"),
-        Cell::Value { value, .. } => grouped(*value),
+        Cell::Value { value, unit } => full(*value, *unit),
     }
-}
-
-/// A whole number with commas.
-fn grouped(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
@@ -510,11 +493,20 @@ mod tests {
     }
 
     #[test]
-    fn cells_suit_their_units() {
-        let cell = |value, unit| text(&Cell::Value { value, unit });
-        assert_eq!(cell(1_234_567.4, Unit::PerSecond), "1,234,567/s");
-        assert_eq!((cell(0.000_25, Unit::Seconds), cell(0.25, Unit::Seconds)), ("250 us".into(), "250.00 ms".into()));
-        assert_eq!((cell(1.345, Unit::Ratio), cell(999.0, Unit::Count)), ("1.34".into(), "999".into()));
+    fn what_does_not_fit_a_column_is_told_beneath_its_row() {
+        let cell = |text: &str| Cell::Text(text.into());
+        let columns = vec!["system".into(), "durable".into()];
+        let mut run = Run::begin("compare", "");
+        let narrow = vec![vec![cell("redis"), Cell::Value { value: 0.0025, unit: Unit::Seconds }]];
+        let wide = vec![vec![cell("redis"), cell(&"on disk ".repeat(9))]];
+        for (title, rows) in [("Narrow", narrow), ("Wide", wide)] {
+            run.panels.push(Panel::Table(Table { title: title.into(), columns: columns.clone(), rows }));
+        }
+        let mut out = Vec::new();
+        Comparison { run, is_complete: true }.print(&mut out).unwrap();
+        let printed = String::from_utf8(out).unwrap();
+        assert!(printed.contains("| redis  | 2.5 ms  |"), "{printed}");
+        assert!(printed.contains("Wide\n  redis\n    durable: on disk on disk"), "{printed}");
         assert_eq!(capitalised("one buy"), "One buy");
     }
 }

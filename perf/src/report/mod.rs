@@ -15,7 +15,7 @@ mod marks;
 mod page;
 mod panels;
 mod png;
-mod quantity;
+pub(crate) mod quantity;
 mod rows;
 mod scale;
 mod scene;

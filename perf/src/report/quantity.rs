@@ -51,7 +51,7 @@ pub(super) fn short(value: f64, unit: Unit) -> String {
 }
 
 /// A value for tables: what is counted in full, what is measured with four digits.
-pub(super) fn full(value: f64, unit: Unit) -> String {
+pub(crate) fn full(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Count | Unit::Positions if is_countable(value) => grouped(value),
         Unit::PerSecond if value.abs() >= 1_000.0 && is_countable(value) => format!("{}/s", grouped(value)),
