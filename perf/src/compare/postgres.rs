@@ -127,6 +127,8 @@ impl Postgres {
             "shared_buffers=256MB",
             // No checkpoint while it is measured.
             "max_wal_size=4GB",
+            // A copy for a second standby must not remove what a slow first one still wants.
+            "wal_keep_size=1GB",
             &socket_dir,
             &connections,
         ];

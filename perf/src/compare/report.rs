@@ -42,9 +42,10 @@ impl Sample {
         format!("{} {}: {rate}, p50 {p50}, p99 {p99}{failed}", self.shape.group.name(), self.shape)
     }
 
-    /// By what systems are compared: the time an answer takes, or how many come.
-    fn worth(&self) -> f64 {
-        if self.shape.group.is_about_latency() { self.measured.p50_s } else { self.measured.per_s }
+    /// By what systems are compared: the time an answer takes, if any came, or how many come.
+    fn worth(&self) -> Option<f64> {
+        let Measured { per_s, p50_s, .. } = self.measured;
+        if self.shape.group.is_about_latency() { Some(p50_s).filter(|p50_s| *p50_s > 0.0) } else { Some(per_s) }
     }
 }
 
@@ -139,9 +140,9 @@ impl Comparison {
         for ratio in &ratios {
             run.number(&ratio.what, ratio.spread.median, Unit::Ratio, better(ratio.ours.shape.group));
         }
-        for one in &series {
+        for (one, spread) in series.iter().filter_map(|one| Some((one, one.spread()?))) {
             let name = format!("{} {} {}", one.name, one.shape.group.name(), one.shape);
-            run.number(name, one.median(), unit(one.shape.group), better(one.shape.group));
+            run.number(name, spread.median, unit(one.shape.group), better(one.shape.group));
         }
         run.panels.push(Panel::Table(ratio_table(&ratios)));
         run.panels.extend([Group::Lookups, Group::Buys].into_iter().filter_map(|group| curve(&series, &names, group)));
@@ -224,7 +225,7 @@ fn series<'a>(samples: &[Sample], names: &[&'a str]) -> Vec<Series<'a>> {
             all.push(Series { name, shape: sample.shape, worths: Vec::new() });
             all.len() - 1
         });
-        all[place].worths.push((sample.round, sample.worth()));
+        all[place].worths.extend(sample.worth().map(|worth| (sample.round, worth)));
     }
     all
 }
@@ -484,6 +485,14 @@ mod tests {
             ("flash sale: redis, one book / all books", 0.1),
         ];
         assert_eq!(found, expected.map(|(what, median)| (what.to_string(), median)));
+    }
+
+    #[test]
+    fn where_no_answer_came_there_is_no_time_to_compare() {
+        let one = Shape::new(Group::One, 1, 1);
+        let mut ours = sample(0, 0, one, 2_000.0);
+        (ours.measured.per_s, ours.measured.p50_s) = (0.0, 0.0);
+        assert_eq!(found(&[ours, sample(0, 1, one, 1_000.0)]), []);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use prost::bytes::Bytes;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::runtime::Runtime;
+use tokio::time::timeout;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
@@ -29,6 +30,8 @@ const MEMBERS: usize = 3;
 const CLIENTS_PER_CONNECTION: usize = 32;
 /// Books that a buyer has for himself, at most: each must be read once before it can be bought.
 const OWN_BOOKS_MAX: usize = 8;
+/// Longest time in which the books must be there.
+const FILL_PATIENCE: Duration = Duration::from_secs(60);
 /// Before a request is sent again that found no leader.
 const REST: Duration = Duration::from_millis(10);
 /// Keys that one transaction may write at most, by etcd's default.
@@ -122,7 +125,9 @@ impl Peer for Etcd {
         let runtime = lanes::runtime()?;
         let leader = place.wait("leader that all agree on", || runtime.block_on(find_leader(clients)))?;
         let address = format!("http://127.0.0.1:{leader}");
-        runtime.block_on(fill(&address, shelf)).map_err(|status| lost(&status))?;
+        let filled = runtime.block_on(async { timeout(FILL_PATIENCE, fill(&address, shelf)).await });
+        let late = || Error::Unreachable { address: "etcd".into(), why: "it has no leader for long".into() };
+        filled.map_err(|_| late())??;
         Ok(Box::new(Running { runtime, address, shelf: *shelf, orders: Arc::default() }))
     }
 }
@@ -155,8 +160,8 @@ fn stock_key(number: u32) -> Bytes {
     format!("stock/{}", shelf::id(number)).into()
 }
 
-async fn fill(address: &str, shelf: &Shelf) -> Result<(), Status> {
-    let mut kv = connect(address).await?;
+async fn fill(address: &str, shelf: &Shelf) -> Result<(), Error> {
+    let mut kv = connect(address).await.map_err(|status| lost(&status))?;
     let puts: Vec<RequestOp> = shelf
         .numbers()
         .flat_map(|number| {
@@ -166,7 +171,10 @@ async fn fill(address: &str, shelf: &Shelf) -> Result<(), Status> {
         .collect();
     for chunk in puts.chunks(OPS_MAX) {
         let request = TxnRequest { compare: Vec::new(), success: chunk.to_vec(), failure: Vec::new() };
-        kv.txn(request).await?;
+        // What is put twice is there once.
+        while let Err(status) = kv.txn(request.clone()).await {
+            rest_after(&status).await?;
+        }
     }
     Ok(())
 }
