@@ -187,9 +187,9 @@ mod tests {
     #[test]
     fn what_is_not_done_counts_as_failed() {
         let mut record = Record::new().unwrap();
-        record.add(RequestKind::Buy, Outcome::Ok, 1_000_000);
-        record.add(RequestKind::Buy, Outcome::Busy, 5);
-        record.add(RequestKind::Buy, Outcome::Lost, 9_000_000_000);
+        record.latencies.add((RequestKind::Buy, Outcome::Ok), 1_000_000);
+        record.latencies.add((RequestKind::Buy, Outcome::Busy), 5);
+        record.latencies.add((RequestKind::Buy, Outcome::Lost), 9_000_000_000);
         record.done = 10;
         let found = measured(&record, SPANS);
         assert_eq!((found.per_s, found.failed), (2.0, 2));
