@@ -27,11 +27,11 @@ fn text(path: &Path) -> String {
 }
 
 /// What a short comparison is told.
-fn short(dir: &Path, more: &[&str]) -> Vec<String> {
+fn short(dir: &Path, duration: &str, more: &[&str]) -> Vec<String> {
     let node = text(&node_program());
     let dir = text(dir);
     let fixed =
-        ["compare", "--repeat", "1", "--duration", "200ms", "--warmup", "50ms", "--books", "50", "--allow-debug"];
+        ["compare", "--repeat", "1", "--duration", duration, "--warmup", "50ms", "--books", "50", "--allow-debug"];
     let place = ["--dir", &dir, "--node-program", &node];
     fixed.iter().chain(&place).chain(more).map(|word| word.to_string()).collect()
 }
@@ -82,7 +82,7 @@ fn is_measured(run: &serde_json::Value, name: &str) -> bool {
 fn whatever_is_installed_is_measured_and_whatever_is_not_is_named() {
     let (disk, out) = (disk(), disk());
     let out_dir = text(out.path());
-    let args = short(disk.path(), &["--only", "lookups,one", "--out", &out_dir]);
+    let args = short(disk.path(), "200ms", &["--only", "lookups,one", "--out", &out_dir]);
     let output = perf(&args.iter().map(String::as_str).collect::<Vec<_>>());
     let warned = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{warned}");
@@ -115,7 +115,7 @@ fn pygmy_alone_is_measured_where_nothing_is_installed() {
     let setpriv = setpriv.expect("setpriv, of util-linux");
     symlink(setpriv, path.path().join("setpriv")).expect("a link");
     let out_dir = text(out.path());
-    let args = short(disk.path(), &["--only", "one", "--peers", "redis,etcd", "--out", &out_dir]);
+    let args = short(disk.path(), "200ms", &["--only", "one", "--peers", "redis,etcd", "--out", &out_dir]);
     let output = Command::new(env!("CARGO_BIN_EXE_pygmy-perf")).args(args).env("PATH", path.path()).output();
     let output = output.expect("the program starts");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -130,7 +130,7 @@ fn pygmy_alone_is_measured_where_nothing_is_installed() {
 
 /// A comparison that would go on for an hour, once its first system stands.
 fn endless(disk: &Path) -> std::process::Child {
-    let args = short(disk, &["--only", "lookups", "--duration", "1h"]);
+    let args = short(disk, "1h", &["--only", "lookups"]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_pygmy-perf"));
     let child = command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
     // The program that watches over them, and six servers.
