@@ -20,9 +20,9 @@ pub mod ask;
 pub mod audit;
 pub mod cache;
 pub mod chaos;
-pub mod consistency;
 #[cfg(feature = "peers")]
 pub mod compare;
+pub mod consistency;
 pub mod error;
 pub mod failover;
 pub mod history;
